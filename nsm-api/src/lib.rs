@@ -1,0 +1,1 @@
+//! The wire of Network Service Mesh: messages, and typed views over them.

@@ -1,0 +1,1 @@
+//! The chain: elements, calls, per-connection state, and adapters to tower and tonic.

@@ -1,0 +1,1 @@
+//! Linux networking for Network Service Mesh: namespaces, links, addresses, routes, liveness.

@@ -1,0 +1,1 @@
+//! Mechanisms and forwarder adapters of Network Service Mesh.

@@ -1,0 +1,1 @@
+//! Network Service Mesh: elements, identity, transport and stacks.

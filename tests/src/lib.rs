@@ -1,0 +1,1 @@
+//! Scenarios, data-plane and interop tests.
