@@ -1,1 +1,4 @@
 //! Network Service Mesh: elements, identity, transport and stacks.
+
+pub mod identity;
+pub mod transport;

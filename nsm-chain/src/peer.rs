@@ -1,0 +1,58 @@
+//! Who is at the other end of a link, and the tokens that travel with each call.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use nsm_api::SpiffeId;
+
+/// The authenticated other end of a link, as its TLS handshake showed it.
+#[derive(Clone)]
+pub struct Peer {
+    /// The SPIFFE ID in the certificate's URI name.
+    pub id: SpiffeId,
+    /// The leaf certificate, DER. Path tokens are verified against its key.
+    pub certificate: Arc<[u8]>,
+    /// When that certificate ends.
+    pub not_after: SystemTime,
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Peer").field(&self.id).finish()
+    }
+}
+
+/// A signed path token with the expiry that is reported beside it.
+///
+/// Its text never shows in `Debug`: tokens do not reach a log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token {
+    /// The JWT as it travels.
+    pub text: Arc<str>,
+    /// When it (or the certificate behind it) ends.
+    pub expires: SystemTime,
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token").field("expires", &self.expires).finish_non_exhaustive()
+    }
+}
+
+/// Makes this workload's tokens.
+pub trait Tokens: Send + Sync + 'static {
+    /// A token for `audience`, the identity of the peer that will check it (none: a link without identity).
+    ///
+    /// # Errors
+    /// When there is no valid certificate to sign with.
+    fn token(&self, audience: Option<&SpiffeId>) -> Result<Token, TokenError>;
+}
+
+/// No token could be made.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("no token can be signed: {reason}; check that the identity source (SPIFFE agent or development authority) is up")]
+pub struct TokenError {
+    /// Why.
+    pub reason: String,
+}

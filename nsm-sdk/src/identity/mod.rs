@@ -1,0 +1,1 @@
+//! Who a workload is, and how it proves it.

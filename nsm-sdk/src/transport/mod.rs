@@ -1,0 +1,1 @@
+//! Sockets, mTLS and shared channels.
