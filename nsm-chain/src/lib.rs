@@ -1,6 +1,31 @@
 //! The chain: elements, calls, per-connection state, and adapters to tower and tonic.
+#![doc = include_str!("../README.md")]
+#![deny(missing_docs)]
 
+mod begin;
+mod call;
+mod chain;
+mod element;
+mod error;
+pub mod grpc;
+mod next;
 mod peer;
+mod protocol;
+mod slot;
 pub mod time;
+mod timer;
+pub mod tower;
 
-pub use peer::{Peer, Token, TokenError, Tokens};
+pub use begin::{Begin, Handle};
+pub use call::{Call, Closed, Why};
+pub use chain::{Chain, Node, OrderError};
+pub use element::{Element, EventStream, FromFn, Order, Watch, from_fn};
+pub use error::{Code, Error, Result};
+pub use next::{Next, OwnedNext};
+pub use peer::{LinkInfo, PathToken, Peer, Token, TokenError, Tokens};
+pub use protocol::{Change, Protocol, Record, Registry, RegistryPath, Service};
+pub use slot::{Slot, State};
+pub use timer::{Timer, Timers};
+
+/// Any error, as tower passes it.
+pub use ::tower::BoxError;

@@ -56,3 +56,23 @@ pub struct TokenError {
     /// Why.
     pub reason: String,
 }
+
+/// A token inside a registry path: text only, hidden from `Debug`.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct PathToken(
+    /// The JWT as it travels.
+    pub String,
+);
+
+impl fmt::Debug for PathToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "<none>" } else { "<token>" })
+    }
+}
+
+/// What a server knows of the link a call came in on; the transport puts it into a request's extensions.
+#[derive(Debug, Clone, Default)]
+pub struct LinkInfo {
+    /// Who is at the other end; none on a link without identity.
+    pub peer: Option<Arc<Peer>>,
+}

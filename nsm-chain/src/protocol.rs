@@ -1,0 +1,257 @@
+//! What flows through a chain: connections, or the records of the registry.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use nsm_api::connection::{Connection, ConnectionEvent, Mechanism, MonitorScopeSelector, State};
+use nsm_api::registry::{
+    NetworkService, NetworkServiceEndpoint, NetworkServiceEndpointQuery, NetworkServiceQuery,
+};
+
+/// A protocol of three verbs: make something, unmake it, watch it.
+///
+/// Network Service Mesh has the same shape three times: Request / Close / Monitor for connections, and
+/// Register / Unregister / Find for network services and for endpoints. One chain serves all of them, and an
+/// element that does not care what flows is written once for every `P: Protocol`.
+pub trait Protocol: Sized + Send + Sync + 'static {
+    /// What one instance is called in an error: `connection`, `network service`, `endpoint`.
+    const WHAT: &'static str;
+    /// Whether a Close of something [`Begin`](crate::Begin) does not know still travels on (an Unregister does: the
+    /// record may live further along).
+    const UNKNOWN_CLOSE_TRAVELS: bool;
+
+    /// The message that makes, and that is made.
+    type Body: Clone + Default + fmt::Debug + PartialEq + Send + Sync + 'static;
+    /// What else travels with a Request.
+    type Extra: Clone + Default + fmt::Debug + Send + Sync + 'static;
+    /// What a watcher asks for.
+    type Query: Clone + fmt::Debug + Send + Sync + 'static;
+    /// What a watcher is told.
+    type Event: Clone + fmt::Debug + Send + Sync + 'static;
+
+    /// The name under which a hop keeps state for this body.
+    fn key(body: &Self::Body) -> &str;
+
+    /// Marks a body that came back from the whole chain as established.
+    fn settle(_body: &mut Self::Body) {}
+
+    /// Whether this Request asks every hop to let go of what it holds first.
+    fn reselects(_body: &Self::Body) -> bool {
+        false
+    }
+
+    /// Makes this body ask every hop to choose afresh.
+    fn reselect(_body: &mut Self::Body) {}
+
+    /// What an initiator sends when it asks again: `stored` is what was established last, `asked` what the
+    /// application hands in now.
+    fn merge(stored: &Self::Body, _asked: &Self::Body) -> Self::Body {
+        stored.clone()
+    }
+}
+
+/// Connections: Request, Close, Monitor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Service;
+
+impl Protocol for Service {
+    const WHAT: &'static str = "connection";
+    const UNKNOWN_CLOSE_TRAVELS: bool = false;
+    type Body = Connection;
+    /// Mechanism preferences, best first.
+    type Extra = Vec<Mechanism>;
+    type Query = MonitorScopeSelector;
+    type Event = Arc<ConnectionEvent>;
+
+    fn key(body: &Connection) -> &str {
+        &body.id
+    }
+
+    fn settle(body: &mut Connection) {
+        body.set_state(State::Up);
+    }
+
+    fn reselects(body: &Connection) -> bool {
+        body.state() == State::ReselectRequested
+    }
+
+    /// Drops the chosen endpoint and mechanism, and asks every hop to do the same.
+    fn reselect(body: &mut Connection) {
+        body.mechanism = None;
+        body.network_service_endpoint_name.clear();
+        body.set_state(State::ReselectRequested);
+    }
+
+    /// The stored connection, with the endpoint name and the context as the application changed them. Labels,
+    /// mechanism, service, payload and state of a re-request do not count: they were settled at first.
+    fn merge(stored: &Connection, asked: &Connection) -> Connection {
+        let mut merged = stored.clone();
+        if asked.network_service_endpoint_name != stored.network_service_endpoint_name {
+            merged.network_service_endpoint_name.clone_from(&asked.network_service_endpoint_name);
+        }
+        if asked.context.is_some() && asked.context != stored.context {
+            merged.context.clone_from(&asked.context);
+        }
+        merged
+    }
+}
+
+/// A record of the registry: a network service or an endpoint.
+pub trait Record: Clone + Default + fmt::Debug + PartialEq + Send + Sync + 'static {
+    /// What one is called in an error.
+    const WHAT: &'static str;
+    /// Whether an Unregister of an unknown name travels on.
+    const UNKNOWN_CLOSE_TRAVELS: bool;
+    /// The generated query message.
+    type Query: Clone + Default + fmt::Debug + Send + Sync + 'static;
+
+    /// The record's name, unique in its registry.
+    fn name(&self) -> &str;
+    /// Sets the name.
+    fn set_name(&mut self, name: String);
+    /// The network services it belongs to: those an endpoint serves; a network service has none.
+    fn services(&self) -> &[String];
+    /// SPIFFE IDs along the registration's path.
+    fn path_ids_mut(&mut self) -> &mut Vec<String>;
+    /// Whether this record answers the query.
+    fn answers(&self, query: &Self::Query) -> bool;
+    /// The pattern inside a query; none is a query for everything.
+    fn pattern(query: &Self::Query) -> Option<&Self>;
+    /// A query for records like `pattern`.
+    fn query(pattern: Self, watch: bool) -> Self::Query;
+    /// Whether the query wants to be told of changes.
+    fn watches(query: &Self::Query) -> bool;
+    /// What is asked again at a refresh: `stored` as the registry answered it, under the name first asked for.
+    fn again(stored: &Self, asked: &Self) -> Self;
+}
+
+/// Register, Unregister, Find of one kind of record.
+#[derive(Debug)]
+pub struct Registry<R>(PhantomData<fn() -> R>);
+
+/// The registry's path header: one token a hop.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RegistryPath {
+    /// The hop that owns the message.
+    pub index: usize,
+    /// The hops' tokens.
+    pub tokens: Vec<crate::peer::PathToken>,
+}
+
+/// A record as a watcher is told of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change<R> {
+    /// The record, or its last state if it is gone.
+    pub record: Arc<R>,
+    /// Whether it is gone.
+    pub deleted: bool,
+}
+
+impl<R: Record> Protocol for Registry<R> {
+    const WHAT: &'static str = R::WHAT;
+    const UNKNOWN_CLOSE_TRAVELS: bool = R::UNKNOWN_CLOSE_TRAVELS;
+    type Body = R;
+    /// The path header; absent where a peer sent none.
+    type Extra = Option<RegistryPath>;
+    type Query = R::Query;
+    type Event = Change<R>;
+
+    fn key(body: &R) -> &str {
+        body.name()
+    }
+
+    fn merge(stored: &R, asked: &R) -> R {
+        R::again(stored, asked)
+    }
+}
+
+impl Record for NetworkService {
+    const WHAT: &'static str = "network service";
+    const UNKNOWN_CLOSE_TRAVELS: bool = false;
+    type Query = NetworkServiceQuery;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn set_name(&mut self, name: String) {
+        self.name = name;
+    }
+
+    fn services(&self) -> &[String] {
+        &[]
+    }
+
+    fn path_ids_mut(&mut self) -> &mut Vec<String> {
+        &mut self.path_ids
+    }
+
+    fn answers(&self, query: &NetworkServiceQuery) -> bool {
+        query.matches(self)
+    }
+
+    fn pattern(query: &NetworkServiceQuery) -> Option<&Self> {
+        query.network_service.as_ref()
+    }
+
+    fn query(pattern: Self, watch: bool) -> NetworkServiceQuery {
+        NetworkServiceQuery { network_service: Some(pattern), watch }
+    }
+
+    fn watches(query: &NetworkServiceQuery) -> bool {
+        query.watch
+    }
+
+    fn again(_stored: &Self, asked: &Self) -> Self {
+        asked.clone()
+    }
+}
+
+impl Record for NetworkServiceEndpoint {
+    const WHAT: &'static str = "endpoint";
+    const UNKNOWN_CLOSE_TRAVELS: bool = true;
+    type Query = NetworkServiceEndpointQuery;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn set_name(&mut self, name: String) {
+        self.name = name;
+    }
+
+    fn services(&self) -> &[String] {
+        &self.network_service_names
+    }
+
+    fn path_ids_mut(&mut self) -> &mut Vec<String> {
+        &mut self.path_ids
+    }
+
+    fn answers(&self, query: &NetworkServiceEndpointQuery) -> bool {
+        query.matches(self)
+    }
+
+    fn pattern(query: &NetworkServiceEndpointQuery) -> Option<&Self> {
+        query.network_service_endpoint.as_ref()
+    }
+
+    fn query(pattern: Self, watch: bool) -> NetworkServiceEndpointQuery {
+        NetworkServiceEndpointQuery { network_service_endpoint: Some(pattern), watch }
+    }
+
+    fn watches(query: &NetworkServiceEndpointQuery) -> bool {
+        query.watch
+    }
+
+    /// Keeps the first registration time, asks for a new expiry.
+    fn again(stored: &Self, asked: &Self) -> Self {
+        let mut again = asked.clone();
+        again.expiration_time = None;
+        if again.initial_registration_time.is_none() {
+            again.initial_registration_time = stored.initial_registration_time;
+        }
+        again
+    }
+}
