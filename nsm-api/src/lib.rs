@@ -50,6 +50,14 @@ generated!(
 );
 
 mod debug;
+mod excerpt;
+pub mod labels;
+pub mod mechanism;
+pub mod names;
+mod path;
+pub mod payload;
+mod selector;
+pub mod spiffe;
 
 pub use connection::{
     Connection, ConnectionEvent, ConnectionEventType, Mechanism, MonitorScopeSelector, Path,
@@ -57,7 +65,9 @@ pub use connection::{
 };
 pub use connectioncontext::{ConnectionContext, IpContext};
 pub use networkservice::NetworkServiceRequest;
+pub use path::PathError;
 pub use registry::{
     NetworkService, NetworkServiceEndpoint, NetworkServiceEndpointQuery,
     NetworkServiceEndpointResponse, NetworkServiceQuery, NetworkServiceResponse,
 };
+pub use spiffe::SpiffeId;
