@@ -51,12 +51,14 @@ generated!(
 
 mod debug;
 mod excerpt;
+pub mod ip;
 pub mod labels;
 pub mod mechanism;
 pub mod names;
 mod path;
 pub mod payload;
 mod selector;
+pub mod service_url;
 pub mod spiffe;
 
 pub use connection::{
@@ -70,4 +72,5 @@ pub use registry::{
     NetworkService, NetworkServiceEndpoint, NetworkServiceEndpointQuery,
     NetworkServiceEndpointResponse, NetworkServiceQuery, NetworkServiceResponse,
 };
+pub use service_url::ServiceUrl;
 pub use spiffe::SpiffeId;
