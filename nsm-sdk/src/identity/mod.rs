@@ -1,1 +1,31 @@
-//! Who a workload is, and how it proves it.
+//! Who this workload is, whom it trusts, and the tokens and rules that follow from it.
+//!
+//! An [`SvidSource`] holds the workload's X.509-SVID and the trust bundles and changes under way: servers, pooled links
+//! and tokens follow it. [`DevAuthority`] is the source for quick starts and tests, made inside the process. No gRPC here.
+
+mod authority;
+mod cache;
+mod certificate;
+mod claims;
+mod error;
+mod hmac;
+mod jwt;
+mod policy;
+mod rules;
+mod svid;
+mod tls;
+mod tokens;
+mod verifier;
+mod verify;
+
+pub use authority::DevAuthority;
+pub use certificate::peer_of;
+pub use claims::{Audience, Claims};
+pub use error::IdentityError;
+pub use hmac::HmacTokens;
+pub use policy::{Denied, Policy, PolicyInput, PolicySet};
+pub use rules::{client_allowed, service_connection};
+pub use svid::{Bundles, FixedSvid, Svid, SvidSource};
+pub use tls::{TlsConfigs, TlsGeneration};
+pub use tokens::Es256Tokens;
+pub use verify::{TokenRejected, TokenVerifier, claims};

@@ -1,1 +1,1 @@
-//! Sockets, mTLS and shared channels.
+//! Links between roles.

@@ -1,0 +1,107 @@
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nsm_api::SpiffeId;
+use nsm_chain::{Token, TokenError, Tokens, time};
+use ring::rand::SystemRandom;
+use serde_json::json;
+
+use super::cache::Generations;
+use super::verify::ES256;
+use super::{IdentityError, Svid, SvidSource, jwt};
+
+/// Path tokens signed with the workload's SVID: JWT, ES256, claims `sub`, `exp` and (peer known) a list `aud`.
+///
+/// `exp` is the earlier of now plus the longest lifetime and the certificate's end, in whole seconds. Signing
+/// costs some 20 µs and is asked for on every call, so a token is shared by all calls to one audience for a twentieth
+/// of its lifetime (at least a second); rotation ends that at once.
+pub struct Es256Tokens {
+    source: Arc<dyn SvidSource>,
+    lifetime: Duration,
+    random: SystemRandom,
+    made: Mutex<Generations<Option<SpiffeId>, Made>>,
+}
+
+struct Made {
+    svid: Arc<Svid>,
+    at: SystemTime,
+    token: Token,
+}
+
+impl Es256Tokens {
+    /// Signs with the SVID of `source`; a token lives `max_lifetime` at most (the reference's default is ten minutes).
+    #[must_use]
+    pub fn new(source: Arc<dyn SvidSource>, max_lifetime: Duration) -> Self {
+        let made = Mutex::new(Generations::new(AUDIENCES));
+        Self { source, lifetime: max_lifetime, random: SystemRandom::new(), made }
+    }
+
+    /// The identity behind the tokens.
+    #[must_use]
+    pub fn source(&self) -> &Arc<dyn SvidSource> {
+        &self.source
+    }
+
+    /// A token signed with one particular SVID: the one that a link has shown to its peer, because the peer checks the
+    /// token against that certificate, also after we have rotated.
+    ///
+    /// # Errors
+    /// [`IdentityError::Expired`] if that SVID has ended meanwhile.
+    pub fn token_by(&self, svid: &Arc<Svid>, audience: Option<&SpiffeId>) -> Result<Token, IdentityError> {
+        let now = time::now();
+        let audience = audience.cloned();
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = made.lookup(&audience)
+            && Arc::ptr_eq(&found.svid, svid)
+            && self.is_young(found, now)
+        {
+            return Ok(found.token.clone());
+        }
+        drop(made);
+        let token = self.sign(svid, audience.as_ref(), now)?;
+        let entry = Made { svid: Arc::clone(svid), at: now, token: token.clone() };
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(audience, entry);
+        Ok(token)
+    }
+
+    fn is_young(&self, made: &Made, now: SystemTime) -> bool {
+        let age = now.duration_since(made.at).unwrap_or(Duration::MAX);
+        age < (self.lifetime / 20).max(Duration::from_secs(1)) && now < made.token.expires
+    }
+
+    fn sign(&self, svid: &Svid, audience: Option<&SpiffeId>, now: SystemTime) -> Result<Token, IdentityError> {
+        if svid.not_after() <= now {
+            return Err(IdentityError::Expired { id: svid.id().clone(), not_after: svid.not_after() });
+        }
+        let end = now.checked_add(self.lifetime).unwrap_or(svid.not_after()).min(svid.not_after());
+        let exp = end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut claims = json!({ "exp": exp, "sub": svid.id().to_string() });
+        if let Some(audience) = audience {
+            claims["aud"] = json!([audience.to_string()]);
+        }
+        let text = jwt::join(ES256, &claims, |signed| {
+            svid.signer().sign(&self.random, signed).map(|signature| signature.as_ref().to_vec())
+        })
+        .map_err(|_| IdentityError::Key { reason: "signing failed".into() })?;
+        Ok(Token { text: text.into(), expires: UNIX_EPOCH + Duration::from_secs(exp) })
+    }
+}
+
+impl Tokens for Es256Tokens {
+    fn token(&self, audience: Option<&SpiffeId>) -> Result<Token, TokenError> {
+        self.source
+            .svid()
+            .and_then(|svid| self.token_by(&svid, audience))
+            .map_err(|error| TokenError { reason: error.to_string() })
+    }
+}
+
+impl fmt::Debug for Es256Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Es256Tokens").field("lifetime", &self.lifetime).finish_non_exhaustive()
+    }
+}
+
+/// A manager talks to some hundred peers; beyond this the least used are signed anew.
+const AUDIENCES: usize = 1024;
