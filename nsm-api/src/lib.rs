@@ -53,19 +53,24 @@ mod debug;
 mod excerpt;
 pub mod ip;
 pub mod labels;
+pub mod matching;
 pub mod mechanism;
 pub mod names;
 mod path;
 pub mod payload;
+mod query;
 mod selector;
 pub mod service_url;
 pub mod spiffe;
+pub mod template;
+pub mod yaml;
 
 pub use connection::{
     Connection, ConnectionEvent, ConnectionEventType, Mechanism, MonitorScopeSelector, Path,
     PathSegment, State,
 };
 pub use connectioncontext::{ConnectionContext, IpContext};
+pub use matching::Candidate;
 pub use networkservice::NetworkServiceRequest;
 pub use path::PathError;
 pub use registry::{
