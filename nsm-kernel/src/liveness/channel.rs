@@ -1,0 +1,272 @@
+//! One ICMP socket and the requests that wait on it.
+
+use std::{
+    collections::HashMap,
+    io::{self, IoSlice},
+    net::{IpAddr, SocketAddr},
+    os::fd::AsRawFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use nix::{
+    libc,
+    sys::socket::{
+        AddressFamily, ControlMessage, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage,
+        sendmsg, socket,
+    },
+};
+use tokio::{io::Interest, net::UdpSocket, sync::Notify, time::Instant};
+
+use super::{
+    ProbePair,
+    packet::{Echo, LENGTH},
+};
+use crate::{Error, Netns, Result};
+
+/// Requests that may wait at once on one socket.
+const WAITING: usize = 16_384;
+
+#[derive(Debug)]
+pub(super) struct Channel {
+    // An ICMP datagram socket; to the runtime all datagram sockets are alike.
+    socket: UdpSocket,
+    v4: bool,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    by_sequence: HashMap<u16, Slot>,
+    sequence: u16,
+    nonce: u64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    dst: IpAddr,
+    nonce: u64,
+    sent: Instant,
+    answered: Option<Duration>,
+    notify: Arc<Notify>,
+}
+
+impl Channel {
+    pub(super) async fn open(netns: &Netns, v4: bool) -> Result<Self> {
+        let socket = netns.run(move || icmp_socket(v4)).await?;
+        let socket = UdpSocket::from_std(socket)
+            .map_err(|e| Error::os("register an ICMP socket with the runtime", e))?;
+        Ok(Self {
+            socket,
+            v4,
+            waiting: Mutex::default(),
+        })
+    }
+
+    /// Sends a request for each pair and waits until all are answered or `deadline`.
+    pub(super) async fn round(
+        &self,
+        pairs: &[ProbePair],
+        deadline: Instant,
+    ) -> Result<Vec<Result<Option<Duration>>>> {
+        let notify = Arc::new(Notify::new());
+        let mut round = Round {
+            channel: self,
+            asked: Vec::with_capacity(pairs.len()),
+        };
+        for pair in pairs {
+            let asked = self.ask(*pair, &notify).await;
+            round.asked.push(asked);
+        }
+        loop {
+            // Taken before looking, so that no answer between looking and waiting is missed.
+            let answered = notify.notified();
+            if !round.is_waiting() {
+                break;
+            }
+            tokio::select! {
+                () = answered => {}
+                result = self.read() => result?,
+                () = tokio::time::sleep_until(deadline) => break,
+            }
+        }
+        Ok(round.outcomes())
+    }
+
+    async fn ask(&self, pair: ProbePair, notify: &Arc<Notify>) -> Result<u16> {
+        let echo = self.waiting().take(pair.dst, notify)?;
+        let message = echo.request(self.v4);
+        let sent = self
+            .socket
+            .async_io(Interest::WRITABLE, || send(&self.socket, pair, &message))
+            .await;
+        if let Err(error) = sent {
+            self.waiting().by_sequence.remove(&echo.sequence);
+            return Err(Error::os(
+                format!("ping {} from {}", pair.dst, pair.src),
+                error,
+            ));
+        }
+        Ok(echo.sequence)
+    }
+
+    /// Waits for packets and hands all that are there to whom they concern.
+    async fn read(&self) -> Result<()> {
+        let failed = |e| Error::os("read an ICMP socket", e);
+        self.socket.readable().await.map_err(failed)?;
+        // One byte more than an answer has: longer messages are none of ours.
+        let mut message = [0; LENGTH + 1];
+        loop {
+            let (length, from) = match self.socket.try_recv_from(&mut message) {
+                Ok(received) => received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(failed(error)),
+            };
+            if let Some(echo) = message.get(..length).and_then(|m| Echo::reply(m, self.v4)) {
+                self.waiting().answer(echo, from.ip());
+            }
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    fn take(&mut self, dst: IpAddr, notify: &Arc<Notify>) -> Result<Echo> {
+        if self.by_sequence.len() >= WAITING {
+            let busy = io::Error::from_raw_os_error(libc::ENOBUFS);
+            return Err(Error::os(
+                format!("ping {dst}: {WAITING} requests are waiting"),
+                busy,
+            ));
+        }
+        // Ends, since fewer than 65536 are taken.
+        loop {
+            self.sequence = self.sequence.wrapping_add(1);
+            if !self.by_sequence.contains_key(&self.sequence) {
+                break;
+            }
+        }
+        self.nonce = self.nonce.wrapping_add(1);
+        let echo = Echo {
+            sequence: self.sequence,
+            nonce: self.nonce,
+        };
+        let slot = Slot {
+            dst,
+            nonce: self.nonce,
+            sent: Instant::now(),
+            answered: None,
+            notify: Arc::clone(notify),
+        };
+        self.by_sequence.insert(self.sequence, slot);
+        Ok(echo)
+    }
+
+    fn answer(&mut self, echo: Echo, from: IpAddr) {
+        if let Some(slot) = self.by_sequence.get_mut(&echo.sequence)
+            && slot.nonce == echo.nonce
+            && slot.dst == from
+            && slot.answered.is_none()
+        {
+            slot.answered = Some(slot.sent.elapsed());
+            slot.notify.notify_one();
+        }
+    }
+}
+
+/// The requests of one round; gives their sequence numbers back when dropped.
+struct Round<'a> {
+    channel: &'a Channel,
+    asked: Vec<Result<u16>>,
+}
+
+impl Round<'_> {
+    fn is_waiting(&self) -> bool {
+        let waiting = self.channel.waiting();
+        let mut slots = self
+            .asked
+            .iter()
+            .flatten()
+            .filter_map(|seq| waiting.by_sequence.get(seq));
+        slots.any(|slot| slot.answered.is_none())
+    }
+
+    fn outcomes(mut self) -> Vec<Result<Option<Duration>>> {
+        let asked = std::mem::take(&mut self.asked);
+        let mut waiting = self.channel.waiting();
+        let mut outcome = |sequence| {
+            waiting
+                .by_sequence
+                .remove(&sequence)
+                .and_then(|slot| slot.answered)
+        };
+        asked
+            .into_iter()
+            .map(|asked| asked.map(&mut outcome))
+            .collect()
+    }
+}
+
+impl Drop for Round<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.channel.waiting();
+        for sequence in self.asked.iter().flatten() {
+            waiting.by_sequence.remove(sequence);
+        }
+    }
+}
+
+fn icmp_socket(v4: bool) -> io::Result<std::net::UdpSocket> {
+    let (family, protocol) = if v4 {
+        (AddressFamily::Inet, SockProtocol::Icmp)
+    } else {
+        (AddressFamily::Inet6, SockProtocol::IcmpV6)
+    };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    Ok(socket(family, SockType::Datagram, flags, protocol)?.into())
+}
+
+fn send(socket: &UdpSocket, pair: ProbePair, message: &[u8]) -> io::Result<()> {
+    let to = SockaddrStorage::from(SocketAddr::new(pair.dst, 0));
+    let fd = socket.as_raw_fd();
+    let message = [IoSlice::new(message)];
+    let flags = MsgFlags::empty();
+    match pair.src {
+        src if src.is_unspecified() => sendmsg(fd, &message, &[], flags, Some(&to)),
+        IpAddr::V4(src) => {
+            let info = libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: libc::in_addr {
+                    s_addr: u32::from(src).to_be(),
+                },
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            };
+            sendmsg(
+                fd,
+                &message,
+                &[ControlMessage::Ipv4PacketInfo(&info)],
+                flags,
+                Some(&to),
+            )
+        }
+        IpAddr::V6(src) => {
+            let info = libc::in6_pktinfo {
+                ipi6_addr: libc::in6_addr {
+                    s6_addr: src.octets(),
+                },
+                ipi6_ifindex: 0,
+            };
+            sendmsg(
+                fd,
+                &message,
+                &[ControlMessage::Ipv6PacketInfo(&info)],
+                flags,
+                Some(&to),
+            )
+        }
+    }?;
+    Ok(())
+}

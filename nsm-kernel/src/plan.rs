@@ -1,0 +1,170 @@
+//! The difference between two states of an interface, as requests.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::{
+    InterfaceSpec, Neighbour, Result, Route, policy,
+    rtnl::{
+        Request, address, link, neighbour,
+        route::{MAIN, RouteEntry},
+        rule::RuleEntry,
+    },
+};
+
+/// State of an interface in the kernel's terms: sets, so that order and repetition do not matter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) mtu: Option<u32>,
+    pub(crate) mac: Option<[u8; 6]>,
+    pub(crate) alias: Option<String>,
+    pub(crate) addresses: BTreeSet<IpNet>,
+    pub(crate) routes: BTreeSet<RouteEntry>,
+    pub(crate) rules: Vec<RuleEntry>,
+    pub(crate) neighbours: BTreeMap<IpAddr, Neighbour>,
+}
+
+impl Plan {
+    /// What `spec` asks for; `table` chooses the table for a policy's rules (`None`: leave that policy out).
+    pub(crate) fn of(
+        spec: &InterfaceSpec,
+        mut table: impl FnMut(&[RuleEntry]) -> Result<Option<u32>>,
+    ) -> Result<Self> {
+        let mut plan = Self {
+            mtu: spec.mtu,
+            mac: spec.mac,
+            alias: Some(spec.alias.clone()),
+            addresses: spec.addresses.iter().copied().collect(),
+            routes: spec.routes.iter().map(|route| entry(MAIN, route)).collect(),
+            rules: Vec::new(),
+            neighbours: spec.neighbours.iter().map(|n| (n.ip, n.clone())).collect(),
+        };
+        for (position, policy) in spec.policies.iter().enumerate() {
+            let rules = policy::rules(spec, position, policy);
+            let Some(table) = table(&rules)? else {
+                continue;
+            };
+            if policy.routes.is_empty() {
+                plan.routes.extend(rules.iter().map(|rule| RouteEntry {
+                    table,
+                    prefix: everything(rule.v4),
+                    via: None,
+                }));
+            }
+            plan.routes
+                .extend(policy.routes.iter().map(|route| entry(table, route)));
+            plan.rules
+                .extend(rules.into_iter().map(|rule| RuleEntry { table, ..rule }));
+        }
+        Ok(plan)
+    }
+
+    /// The tables its rules lead to.
+    pub(crate) fn tables(&self) -> BTreeSet<u32> {
+        self.rules.iter().map(|rule| rule.table).collect()
+    }
+
+    /// Requests that turn an interface in state `self` into one in state `wanted`; none if they are equal.
+    ///
+    /// Order: what may be needed by later steps first; the new address before the old one goes, since with its
+    /// last address an interface loses its routes. An IPv4 address that goes may take others of its subnet and
+    /// routes with it (in_dev(9): secondary addresses), so all IPv4 state that stays is asserted again.
+    pub(crate) fn requests_to(&self, wanted: &Self, index: u32) -> Vec<Request> {
+        let mut requests = Vec::new();
+        if wanted.alias.is_some() && wanted.alias != self.alias {
+            requests.extend(
+                wanted
+                    .alias
+                    .as_deref()
+                    .map(|alias| link::set_alias(index, alias)),
+            );
+        }
+        if wanted.mtu != self.mtu {
+            requests.extend(wanted.mtu.map(|mtu| link::set_mtu(index, mtu)));
+        }
+        if wanted.mac != self.mac {
+            requests.extend(wanted.mac.map(|mac| link::set_mac(index, mac)));
+        }
+        let stale_rules = self
+            .rules
+            .iter()
+            .filter(|rule| !wanted.rules.contains(rule));
+        requests.extend(stale_rules.map(RuleEntry::remove));
+        requests.extend(
+            self.routes
+                .difference(&wanted.routes)
+                .map(|route| route.remove(index)),
+        );
+        let stale_neighbours = self
+            .neighbours
+            .keys()
+            .filter(|ip| !wanted.neighbours.contains_key(ip));
+        requests.extend(stale_neighbours.map(|ip| neighbour::remove(index, *ip)));
+
+        let new_addresses = wanted.addresses.difference(&self.addresses);
+        requests.extend(new_addresses.map(|address| address::put(index, *address)));
+        let stale_addresses: Vec<_> = self.addresses.difference(&wanted.addresses).collect();
+        requests.extend(
+            stale_addresses
+                .iter()
+                .map(|address| address::remove(index, **address)),
+        );
+        let shaken = stale_addresses
+            .iter()
+            .any(|address| address.addr().is_ipv4());
+        if shaken {
+            let staying = self
+                .addresses
+                .intersection(&wanted.addresses)
+                .filter(|a| a.addr().is_ipv4());
+            requests.extend(staying.map(|address| address::put(index, *address)));
+        }
+
+        // On-link destinations first: they may be the next hops of the others.
+        let missing = |route: &&RouteEntry| {
+            !self.routes.contains(*route) || (shaken && route.prefix.addr().is_ipv4())
+        };
+        let (direct, routed): (Vec<_>, Vec<_>) = wanted
+            .routes
+            .iter()
+            .filter(missing)
+            .partition(|route| route.via.is_none());
+        requests.extend(
+            direct
+                .into_iter()
+                .chain(routed)
+                .map(|route| route.add(index)),
+        );
+        let new_rules = wanted
+            .rules
+            .iter()
+            .filter(|rule| !self.rules.contains(rule));
+        requests.extend(new_rules.map(RuleEntry::add));
+        let new_neighbours = wanted
+            .neighbours
+            .values()
+            .filter(|n| self.neighbours.get(&n.ip) != Some(n));
+        requests.extend(new_neighbours.map(|n| neighbour::put(index, n)));
+        requests
+    }
+}
+
+fn entry(table: u32, route: &Route) -> RouteEntry {
+    RouteEntry {
+        table,
+        prefix: route.prefix.trunc(),
+        via: route.via,
+    }
+}
+
+fn everything(v4: bool) -> IpNet {
+    if v4 {
+        Ipv4Net::default().into()
+    } else {
+        Ipv6Net::default().into()
+    }
+}

@@ -1,0 +1,175 @@
+//! Links: asking, making, marking, removing.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{
+        InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
+        LinkMessage,
+    },
+};
+
+use super::{Request, Rtnl};
+use crate::{InterfaceSpec, Result, spec::InterfaceName};
+
+/// What the kernel tells about a link.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct LinkFacts {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    pub(crate) alias: Option<String>,
+    pub(crate) kind: Option<String>,
+    pub(crate) mac: Option<[u8; 6]>,
+    pub(crate) mtu: u32,
+    pub(crate) up: bool,
+}
+
+impl From<LinkMessage> for LinkFacts {
+    fn from(link: LinkMessage) -> Self {
+        let mut facts = Self {
+            index: link.header.index,
+            up: link.header.flags.contains(LinkFlags::Up),
+            ..Self::default()
+        };
+        for attribute in link.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => facts.name = name,
+                LinkAttribute::IfAlias(alias) => facts.alias = Some(alias),
+                LinkAttribute::Mtu(mtu) => facts.mtu = mtu,
+                LinkAttribute::Address(mac) => facts.mac = mac.try_into().ok(),
+                LinkAttribute::LinkInfo(infos) => {
+                    facts.kind = infos.into_iter().find_map(|info| match info {
+                        LinkInfo::Kind(kind) => Some(kind.to_string()),
+                        _ => None,
+                    });
+                }
+                _ => {}
+            }
+        }
+        facts
+    }
+}
+
+impl Rtnl {
+    /// The link of that name in this socket's namespace.
+    pub(crate) fn link(&mut self, name: &InterfaceName) -> Result<Option<LinkFacts>> {
+        let mut query = LinkMessage::default();
+        query.attributes = vec![
+            LinkAttribute::IfName(name.to_string()),
+            LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]),
+        ];
+        Ok(self
+            .get(RouteNetlinkMessage::GetLink(query))?
+            .and_then(link_facts))
+    }
+
+    /// All links in this socket's namespace.
+    pub(crate) fn links(&mut self) -> Result<Vec<LinkFacts>> {
+        let mut query = LinkMessage::default();
+        query.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
+        let found = self.dump(RouteNetlinkMessage::GetLink(query))?;
+        Ok(found.into_iter().filter_map(link_facts).collect())
+    }
+
+    /// Brings the loopback interface up; it is always number 1.
+    pub(crate) fn loopback_up(&mut self) -> Result<()> {
+        let mut lo = on_link(1);
+        up(&mut lo);
+        self.apply(vec![Request::change(RouteNetlinkMessage::SetLink(lo))])
+    }
+}
+
+fn link_facts(message: RouteNetlinkMessage) -> Option<LinkFacts> {
+    match message {
+        RouteNetlinkMessage::NewLink(link) => Some(link.into()),
+        _ => None,
+    }
+}
+
+/// A request about link number `index`.
+pub(crate) fn on_link(index: u32) -> LinkMessage {
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    link
+}
+
+/// Sets the link's administrative state to up.
+pub(crate) fn up(link: &mut LinkMessage) {
+    link.header.flags = LinkFlags::Up;
+    link.header.change_mask = LinkFlags::Up;
+}
+
+/// A link with the final name, MTU and hardware address of `spec` in namespace `netns`.
+pub(crate) fn new_link(spec: &InterfaceSpec, netns: &impl AsFd) -> LinkMessage {
+    let mut link = LinkMessage::default();
+    link.attributes = vec![
+        LinkAttribute::IfName(spec.name.to_string()),
+        LinkAttribute::NetNsFd(netns.as_fd().as_raw_fd()),
+    ];
+    link.attributes.extend(spec.mtu.map(LinkAttribute::Mtu));
+    link.attributes
+        .extend(spec.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+    link
+}
+
+/// Kind and kind-specific data of a new link.
+pub(crate) fn kind(link: &mut LinkMessage, kind: InfoKind, data: Option<InfoData>) {
+    let mut info = vec![LinkInfo::Kind(kind)];
+    info.extend(data.map(LinkInfo::Data));
+    link.attributes.push(LinkAttribute::LinkInfo(info));
+}
+
+/// One request for both ends of a veth pair, each where and as it shall be.
+pub(crate) fn new_veth(mut end: LinkMessage, peer: LinkMessage) -> Request {
+    kind(
+        &mut end,
+        InfoKind::Veth,
+        Some(InfoData::Veth(InfoVeth::Peer(peer))),
+    );
+    Request::create(RouteNetlinkMessage::NewLink(end))
+}
+
+/// Changes the mark.
+pub(crate) fn set_alias(index: u32, alias: &str) -> Request {
+    let mut link = on_link(index);
+    link.attributes
+        .push(LinkAttribute::IfAlias(alias.to_owned()));
+    Request::change(RouteNetlinkMessage::SetLink(link))
+}
+
+/// Marks a new link and brings it up. Two things creation cannot do: it ignores an alias, and the second end of
+/// a veth pair has no peer yet when the kernel would bring it up (`ENOTCONN`).
+pub(crate) fn mark_and_up(index: u32, alias: &str) -> Request {
+    let mut link = on_link(index);
+    up(&mut link);
+    link.attributes
+        .push(LinkAttribute::IfAlias(alias.to_owned()));
+    Request::change(RouteNetlinkMessage::SetLink(link))
+}
+
+/// Changes the MTU.
+pub(crate) fn set_mtu(index: u32, mtu: u32) -> Request {
+    let mut link = on_link(index);
+    link.attributes.push(LinkAttribute::Mtu(mtu));
+    Request::change(RouteNetlinkMessage::SetLink(link))
+}
+
+/// Changes the hardware address.
+pub(crate) fn set_mac(index: u32, mac: [u8; 6]) -> Request {
+    let mut link = on_link(index);
+    link.attributes.push(LinkAttribute::Address(mac.to_vec()));
+    Request::change(RouteNetlinkMessage::SetLink(link))
+}
+
+/// Brings a link up.
+pub(crate) fn set_up(index: u32) -> Request {
+    let mut link = on_link(index);
+    up(&mut link);
+    Request::change(RouteNetlinkMessage::SetLink(link))
+}
+
+/// Removes a link (and its peer).
+pub(crate) fn delete(index: u32) -> Request {
+    Request::remove(RouteNetlinkMessage::DelLink(on_link(index)))
+}

@@ -1,0 +1,77 @@
+//! Neighbour entries.
+
+use std::net::IpAddr;
+
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
+};
+
+use super::{Request, Rtnl, address::family};
+use crate::{Neighbour, Result};
+
+fn message(index: u32, ip: IpAddr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family(ip.is_ipv4());
+    message.header.ifindex = index;
+    message.attributes = vec![NeighbourAttribute::Destination(match ip {
+        IpAddr::V4(ip) => NeighbourAddress::Inet(ip),
+        IpAddr::V6(ip) => NeighbourAddress::Inet6(ip),
+    })];
+    message
+}
+
+/// Adds or overwrites an entry.
+pub(crate) fn put(index: u32, neighbour: &Neighbour) -> Request {
+    let mut message = message(index, neighbour.ip);
+    message.header.state = if neighbour.permanent {
+        NeighbourState::Permanent
+    } else {
+        NeighbourState::Reachable
+    };
+    message
+        .attributes
+        .push(NeighbourAttribute::LinkLayerAddress(neighbour.mac.to_vec()));
+    Request::put(RouteNetlinkMessage::NewNeighbour(message))
+}
+
+/// Removes an entry.
+pub(crate) fn remove(index: u32, ip: IpAddr) -> Request {
+    Request::remove(RouteNetlinkMessage::DelNeighbour(message(index, ip)))
+}
+
+impl Rtnl {
+    /// Permanent entries with the number of their link.
+    pub(crate) fn permanent_neighbours(&mut self) -> Result<Vec<(u32, Neighbour)>> {
+        let found = self.dump(RouteNetlinkMessage::GetNeighbour(
+            NeighbourMessage::default(),
+        ))?;
+        Ok(found.into_iter().filter_map(permanent).collect())
+    }
+}
+
+fn permanent(message: RouteNetlinkMessage) -> Option<(u32, Neighbour)> {
+    let RouteNetlinkMessage::NewNeighbour(message) = message else {
+        return None;
+    };
+    if message.header.state != NeighbourState::Permanent {
+        return None;
+    }
+    let (mut ip, mut mac) = (None, None);
+    for attribute in message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => ip = Some(v4.into()),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => ip = Some(v6.into()),
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.try_into().ok(),
+            _ => {}
+        }
+    }
+    Some((
+        message.header.ifindex,
+        Neighbour {
+            ip: ip?,
+            mac: mac?,
+            permanent: true,
+        },
+    ))
+}
