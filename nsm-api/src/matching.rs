@@ -23,7 +23,7 @@ pub struct Candidate<E> {
 }
 
 /// Whether `labels` satisfy `selector`: each of its values equals the label of that name, as it stands or
-/// rendered as a [template](crate::template) over `client` (the labels of the client).
+/// rendered as a [template] over `client` (the labels of the client).
 ///
 /// As in the reference, an absent label equals an empty value, and fewer labels than the selector has
 /// never satisfy it.

@@ -23,12 +23,23 @@ impl<'t> Source<'t> {
         })
     }
 
-    /// The message with lines counted in the whole text: reads again behind as many empty lines.
+    /// The message with the field, and with lines counted in the whole text: reads again, behind as many
+    /// empty lines as stand before the document.
     fn located<T: DeserializeOwned>(&self, error: &serde_saphyr::Error) -> String {
         let padded = "\n".repeat(self.lines_before) + self.text;
-        match serde_saphyr::from_str::<T>(&padded) {
-            Err(located) => located.without_snippet().to_string(),
-            Ok(_) => error.without_snippet().to_string(),
+        let mut field = String::new();
+        let again = serde_saphyr::with_deserializer_from_str(&padded, |reader| {
+            serde_path_to_error::deserialize::<_, T>(reader).map_err(|error| {
+                field = error.path().to_string();
+                error.into_inner()
+            })
+        });
+        let error = again.as_ref().err().unwrap_or(error).without_snippet();
+        // A single dot is the document as a whole.
+        if field.is_empty() || field == "." {
+            error.to_string()
+        } else {
+            format!("{field}: {error}")
         }
     }
 

@@ -93,7 +93,12 @@ fn an_error_names_document_line_and_field() {
     else {
         panic!("{error:?}")
     };
-    for part in ["sourceSelector", "source_selector", "line 10,"] {
+    for part in [
+        "spec.matches[0]",
+        "sourceSelector",
+        "source_selector",
+        "line 10,",
+    ] {
         assert!(reason.contains(part), "{reason}");
     }
 }
@@ -109,6 +114,13 @@ fn what_is_not_accepted_is_said_with_what_is() {
     assert!(error(&format!("{HEAD}kind: NetworkService\n")).contains("metadata.name"));
     assert!(error("kind: NetworkService\n").contains("apiVersion"));
     assert!(error("[").contains("line 1"));
+    let weight =
+        format!("{HEAD}kind: NetworkService\nspec: {{matches: [{{routes: [{{weight: -1}}]}}]}}");
+    assert!(
+        error(&weight).contains("spec.matches[0].routes[0].weight: "),
+        "{}",
+        error(&weight)
+    );
     assert_eq!(parse(" \n# nothing\n---\n"), Ok(Vec::new()));
 }
 
