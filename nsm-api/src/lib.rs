@@ -3,6 +3,22 @@
 //! The modules [`networkservice`], [`connection`], [`connectioncontext`], [`registry`] and [`ipam`]
 //! hold the messages and the gRPC clients and servers, each named as its proto package. They are
 //! generated from `nsm-api/proto` and checked in. The types in most use stand at the crate's root.
+//! Maps are sorted, so equal messages have equal bytes, and no `Debug` prints a token.
+//!
+//! Over the messages stand views that check what a peer, a user or a file says:
+//!
+//! | what | where |
+//! |---|---|
+//! | the hops of a connection | methods of [`Path`] and [`Connection`] |
+//! | what a monitor stream reports | [`MonitorScopeSelector::matches`] |
+//! | parameters of each mechanism | [`mechanism`] |
+//! | addresses, routes, prefixes, policies | [`ip`] |
+//! | which endpoint or forwarder a client gets | [`matching`], [`template`] |
+//! | what a registry query finds | [`NetworkServiceQuery::finds`], [`NetworkServiceEndpointQuery::finds`] |
+//! | `kernel://service@domain/interface?label=value` | [`service_url`] |
+//! | `name@domain` | [`names`] |
+//! | documents in the shape of Kubernetes objects | [`yaml`] |
+//! | SPIFFE ids | [`spiffe`] |
 #![deny(missing_docs)]
 
 /// Includes a generated file; its lints are the generator's business.
