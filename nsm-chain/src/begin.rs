@@ -61,7 +61,11 @@ struct Established<P: Protocol> {
 
 impl<P: Protocol> Default for Begin<P> {
     fn default() -> Self {
-        Self { table: Arc::default(), merges: false, reselect: None }
+        Self {
+            table: Arc::default(),
+            merges: false,
+            reselect: None,
+        }
     }
 }
 
@@ -70,7 +74,11 @@ impl<P: Protocol> Begin<P> {
     /// from the caller only what [`Protocol::merge`] lets him change; and [`Why::Reselect`] works.
     #[must_use]
     pub fn initiator() -> Self {
-        Self { table: Arc::default(), merges: true, reselect: Some(Arc::new(P::reselect)) }
+        Self {
+            table: Arc::default(),
+            merges: true,
+            reselect: Some(Arc::new(P::reselect)),
+        }
     }
 
     /// What a reselect changes in the body before asking afresh, instead of [`Protocol::reselect`].
@@ -83,7 +91,13 @@ impl<P: Protocol> Begin<P> {
     /// Handles of all that is known now, to close what a stack owns at its end, or to take a census.
     #[must_use]
     pub fn handles(&self) -> Vec<Handle<P>> {
-        lock(&self.table).values().map(|entry| Handle { entry: Arc::downgrade(entry), key: Arc::clone(&entry.key) }).collect()
+        lock(&self.table)
+            .values()
+            .map(|entry| Handle {
+                entry: Arc::downgrade(entry),
+                key: Arc::clone(&entry.key),
+            })
+            .collect()
     }
 
     fn entry(&self, key: &str) -> Arc<Entry<P>> {
@@ -96,20 +110,30 @@ impl<P: Protocol> Begin<P> {
             key: Arc::clone(&key),
             table: Arc::downgrade(&self.table),
             reselect: self.reselect.clone(),
-            life: Arc::new(Mutex::new(Life { state: Arc::default(), established: None, torn: false, gone: false })),
+            life: Arc::new(Mutex::new(Life {
+                state: Arc::default(),
+                established: None,
+                torn: false,
+                gone: false,
+            })),
         });
         table.insert(key, Arc::clone(&entry));
         entry
     }
 }
 
-fn lock<P: Protocol>(table: &Table<P>) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Arc<Entry<P>>>> {
+fn lock<P: Protocol>(
+    table: &Table<P>,
+) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Arc<Entry<P>>>> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<P: Protocol> Entry<P> {
     fn handle(self: &Arc<Self>) -> Handle<P> {
-        Handle { entry: Arc::downgrade(self), key: Arc::clone(&self.key) }
+        Handle {
+            entry: Arc::downgrade(self),
+            key: Arc::clone(&self.key),
+        }
     }
 
     /// Forgets this connection. Called with its life locked, by the one who ends it.
@@ -119,14 +143,22 @@ impl<P: Protocol> Entry<P> {
         life.state.clear();
         if let Some(table) = self.table.upgrade() {
             let mut table = lock(&table);
-            if table.get(&self.key).is_some_and(|entry| std::ptr::eq(&raw const **entry, self)) {
+            if table
+                .get(&self.key)
+                .is_some_and(|entry| std::ptr::eq(&raw const **entry, self))
+            {
                 table.remove(&self.key);
             }
         }
     }
 
     /// One Request through the rest of the chain, with everything that must hold afterwards.
-    async fn run(self: &Arc<Self>, life: &mut Life<P>, mut call: Call<P>, next: Next<'_, P>) -> Result<Call<P>> {
+    async fn run(
+        self: &Arc<Self>,
+        life: &mut Life<P>,
+        mut call: Call<P>,
+        next: Next<'_, P>,
+    ) -> Result<Call<P>> {
         let first = life.established.is_none();
         call.attach(Arc::clone(&life.state), self.handle(), first);
         let timeout = match &life.established {
@@ -163,7 +195,12 @@ impl<P: Protocol> Entry<P> {
     }
 
     /// Closes what is established through the rest of the chain. The state stays until the caller drops it.
-    async fn undo(self: &Arc<Self>, life: &Life<P>, asked: Option<Call<P>>, next: Next<'_, P>) -> Result<Call<P>> {
+    async fn undo(
+        self: &Arc<Self>,
+        life: &Life<P>,
+        asked: Option<Call<P>>,
+        next: Next<'_, P>,
+    ) -> Result<Call<P>> {
         let Some(established) = &life.established else {
             return Ok(asked.unwrap_or_else(|| Call::new(P::Body::default())));
         };
@@ -213,7 +250,8 @@ impl<P: Protocol> Element<P> for Begin<P> {
         }
         let key = P::key(call.body()).to_owned();
         if key.is_empty() {
-            return Err(Error::invalid(format!("the {} has no id", P::WHAT)).hint("set one; it names the state kept for it"));
+            return Err(Error::invalid(format!("the {} has no id", P::WHAT))
+                .hint("set one; it names the state kept for it"));
         }
         loop {
             let entry = self.entry(&key);
@@ -292,8 +330,12 @@ impl<P: Protocol> Handle<P> {
     /// # Errors
     /// Whatever fails further on; and at once, if this is called from inside an event of the same connection.
     pub async fn request(&self, why: Why) -> Result<Option<Call<P>>> {
-        let Some((entry, mut life)) = self.lock().await? else { return Ok(None) };
-        let Some(established) = &life.established else { return Ok(None) };
+        let Some((entry, mut life)) = self.lock().await? else {
+            return Ok(None);
+        };
+        let Some(established) = &life.established else {
+            return Ok(None);
+        };
         let mut call = established.call();
         let next = established.next.clone();
         if why == Why::Reselect
@@ -311,8 +353,12 @@ impl<P: Protocol> Handle<P> {
     /// # Errors
     /// What could not be undone further on; the state is dropped all the same.
     pub async fn close(&self) -> Result<Closed> {
-        let Some((entry, mut life)) = self.lock().await? else { return Ok(Closed::Unknown) };
-        let Some(established) = &life.established else { return Ok(Closed::Unknown) };
+        let Some((entry, mut life)) = self.lock().await? else {
+            return Ok(Closed::Unknown);
+        };
+        let Some(established) = &life.established else {
+            return Ok(Closed::Unknown);
+        };
         let next = established.next.clone();
         let result = entry.undo(&life, None, next.next()).await;
         entry.forget(&mut life);
@@ -324,15 +370,24 @@ impl<P: Protocol> Handle<P> {
     pub fn peek(&self) -> Option<Arc<P::Body>> {
         let entry = self.entry.upgrade()?;
         let life = entry.life.try_lock().ok()?;
-        life.established.as_ref().map(|established| Arc::clone(&established.body))
+        life.established
+            .as_ref()
+            .map(|established| Arc::clone(&established.body))
     }
 
     /// The entry, locked: nothing else happens to it meanwhile.
     async fn lock(&self) -> Result<Option<(Arc<Entry<P>>, OwnedMutexGuard<Life<P>>)>> {
-        let Some(entry) = self.entry.upgrade() else { return Ok(None) };
-        if HELD.try_with(|held| *held == entry.address()).unwrap_or(false) {
-            return Err(Error::internal("an event cannot wait for another event of the same connection")
-                .hint("spawn a task that starts it"));
+        let Some(entry) = self.entry.upgrade() else {
+            return Ok(None);
+        };
+        if HELD
+            .try_with(|held| *held == entry.address())
+            .unwrap_or(false)
+        {
+            return Err(Error::internal(
+                "an event cannot wait for another event of the same connection",
+            )
+            .hint("spawn a task that starts it"));
         }
         let life = Arc::clone(&entry.life).lock_owned().await;
         Ok(Some((entry, life)))
@@ -341,12 +396,182 @@ impl<P: Protocol> Handle<P> {
 
 impl<P: Protocol> Clone for Handle<P> {
     fn clone(&self) -> Self {
-        Self { entry: Weak::clone(&self.entry), key: Arc::clone(&self.key) }
+        Self {
+            entry: Weak::clone(&self.entry),
+            key: Arc::clone(&self.key),
+        }
     }
 }
 
 impl<P: Protocol> fmt::Debug for Handle<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Handle({})", self.key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Chain, Code, elements};
+    use nsm_api::Connection;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Counts, and fails or lingers when told so.
+    #[derive(Clone, Default)]
+    struct Far {
+        requests: Arc<AtomicUsize>,
+        closes: Arc<AtomicUsize>,
+        inside: Arc<AtomicUsize>,
+        fail: Arc<AtomicUsize>,
+        handle: Arc<StdMutex<Option<Handle>>>,
+        slot: Arc<crate::Slot<Arc<()>>>,
+        guard: Arc<()>,
+    }
+
+    impl Element for Far {
+        async fn request(&self, mut call: Call, next: Next<'_>) -> Result<Call> {
+            assert_eq!(
+                self.inside.fetch_add(1, Ordering::SeqCst),
+                0,
+                "two events at once"
+            );
+            *self.handle.lock().unwrap() = call.handle().cloned();
+            self.slot.set(call.state()?, Arc::clone(&self.guard));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            self.inside.fetch_sub(1, Ordering::SeqCst);
+            if self.fail.load(Ordering::SeqCst) > 0 {
+                return Err(Error::unavailable("told to fail"));
+            }
+            self.requests.fetch_add(1, Ordering::SeqCst);
+            call.body_mut().network_service_endpoint_name = "nse".into();
+            next.request(call).await
+        }
+
+        async fn close(&self, call: Call, next: Next<'_>) -> Result<Call> {
+            assert_eq!(
+                call.body().network_service_endpoint_name,
+                "nse",
+                "closes what was established"
+            );
+            self.closes.fetch_add(1, Ordering::SeqCst);
+            next.close(call).await
+        }
+    }
+
+    fn stack(begin: Begin) -> (Chain, Arc<Begin>, Far) {
+        let (begin, far) = (Arc::new(begin), Far::default());
+        (
+            Chain::new("hop", elements![Arc::clone(&begin), far.clone()]).unwrap(),
+            begin,
+            far,
+        )
+    }
+
+    fn asked() -> Call {
+        Call::new(Connection {
+            id: "c".into(),
+            ..Default::default()
+        })
+    }
+
+    fn kept(far: &Far) -> usize {
+        Arc::strong_count(&far.guard) - 1
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_first_request_leaves_nothing_and_a_failed_refresh_everything() {
+        let (chain, begin, far) = stack(Begin::default());
+        far.fail.store(1, Ordering::SeqCst);
+        chain.request(asked()).await.unwrap_err();
+        assert!(begin.handles().is_empty());
+        let idle = kept(&far);
+        far.fail.store(0, Ordering::SeqCst);
+        chain.request(asked()).await.unwrap();
+        far.fail.store(1, Ordering::SeqCst);
+        chain.request(asked()).await.unwrap_err();
+        assert_eq!((begin.handles().len(), kept(&far)), (1, idle + 1));
+        chain.close(asked()).await.unwrap();
+        assert_eq!((begin.handles().len(), kept(&far)), (0, idle));
+        assert_eq!(far.closes.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_close_of_an_unknown_connection_says_so() {
+        let (chain, _, far) = stack(Begin::default());
+        chain.request(asked()).await.unwrap();
+        assert_eq!(chain.close(asked()).await.unwrap().closed(), Closed::Done);
+        assert_eq!(
+            chain.close(asked()).await.unwrap().closed(),
+            Closed::Unknown
+        );
+        assert_eq!(far.closes.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_of_one_connection_never_overlap() {
+        let (chain, begin, _) = stack(Begin::default());
+        let events = (0..100).map(|at| {
+            let chain = chain.clone();
+            tokio::spawn(async move {
+                if at % 3 == 2 {
+                    chain.close(asked()).await
+                } else {
+                    chain.request(asked()).await
+                }
+            })
+        });
+        for event in events.collect::<Vec<_>>() {
+            event.await.unwrap().unwrap();
+        }
+        chain.close(asked()).await.unwrap();
+        assert!(begin.handles().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_who_gives_up_leaves_nothing() {
+        let (chain, begin, far) = stack(Begin::default());
+        let patience = tokio_util::sync::CancellationToken::new();
+        let task = tokio::spawn({
+            let call = asked().cancelled_by(patience.clone());
+            async move { chain.request(call).await }
+        });
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        patience.cancel();
+        assert_eq!(task.await.unwrap().unwrap_err().code(), Code::Cancelled);
+        assert_eq!(
+            (far.closes.load(Ordering::SeqCst), begin.handles().len()),
+            (1, 0)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reselect_closes_once_and_asks_until_it_works() {
+        let (chain, _, far) = stack(Begin::initiator());
+        chain.request(asked()).await.unwrap();
+        let handle = far.handle.lock().unwrap().clone().unwrap();
+        far.fail.store(1, Ordering::SeqCst);
+        for _ in 0..3 {
+            handle.request(Why::Reselect).await.unwrap_err();
+        }
+        far.fail.store(0, Ordering::SeqCst);
+        let call = handle.request(Why::Reselect).await.unwrap().unwrap();
+        assert_eq!(call.body().network_service_endpoint_name, "nse");
+        assert_eq!(far.closes.load(Ordering::SeqCst), 1);
+        chain.close(asked()).await.unwrap();
+        assert!(handle.request(Why::Refresh).await.unwrap().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_for_an_event_from_inside_is_an_error_and_not_a_hang() {
+        struct Inside;
+        impl Element for Inside {
+            async fn request(&self, call: Call, next: Next<'_>) -> Result<Call> {
+                let error = call.handle().unwrap().close().await.unwrap_err();
+                assert_eq!(error.code(), Code::Internal);
+                next.request(call).await
+            }
+        }
+        let chain = Chain::new("hop", elements![Begin::default(), Inside]).unwrap();
+        chain.request(asked()).await.unwrap();
     }
 }

@@ -170,7 +170,9 @@ impl<P: Protocol> Call<P> {
     /// How long the caller still waits; none: for ever.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
-        self.0.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+        self.0
+            .deadline
+            .map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
     /// Tells whether and when the caller gave up.
@@ -208,7 +210,11 @@ impl<P: Protocol> Call<P> {
     /// A typed fact that an element further out found.
     #[must_use]
     pub fn fact<T: Send + Sync + 'static>(&self) -> Option<&T> {
-        let (_, fact) = self.0.facts.iter().find(|(id, _)| *id == TypeId::of::<T>())?;
+        let (_, fact) = self
+            .0
+            .facts
+            .iter()
+            .find(|(id, _)| *id == TypeId::of::<T>())?;
         fact.downcast_ref()
     }
 
@@ -229,7 +235,8 @@ impl<P: Protocol> Call<P> {
     /// When the chain has no `Begin` before this element (an order that a stack refuses when it is built).
     pub fn state(&self) -> Result<&Arc<State>> {
         self.0.state.as_ref().ok_or_else(|| {
-            Error::internal("no per-connection state").hint("put Begin before this element in the chain")
+            Error::internal("no per-connection state")
+                .hint("put Begin before this element in the chain")
         })
     }
 
@@ -293,6 +300,13 @@ impl Call<Service> {
     #[must_use]
     pub fn preferences(&self) -> &[Mechanism] {
         self.extra()
+    }
+}
+
+impl<P: Protocol> Default for Call<P> {
+    /// A call for an empty body.
+    fn default() -> Self {
+        Self::new(P::Body::default())
     }
 }
 

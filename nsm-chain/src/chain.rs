@@ -14,6 +14,34 @@ impl<P: Protocol> Node<P> {
     pub fn new(element: impl Element<P>) -> Self {
         Self(Arc::new(element))
     }
+
+    /// Lets this one element answer a Request, with nothing behind it.
+    ///
+    /// # Errors
+    /// Whatever it reports.
+    pub async fn request(&self, call: Call<P>) -> Result<Call<P>> {
+        self.0.request(call, Next::start(&nothing(), None)).await
+    }
+
+    /// Lets this one element answer a Close, with nothing behind it.
+    ///
+    /// # Errors
+    /// Whatever it reports.
+    pub async fn close(&self, call: Call<P>) -> Result<Call<P>> {
+        self.0.close(call, Next::start(&nothing(), None)).await
+    }
+
+    /// Lets this one element answer a Monitor, with nothing behind it.
+    ///
+    /// # Errors
+    /// Whatever it reports.
+    pub async fn monitor(&self, watch: Watch<P>) -> Result<EventStream<P>> {
+        self.0.monitor(watch, Next::start(&nothing(), None)).await
+    }
+}
+
+fn nothing<P: Protocol>() -> Arc<[Node<P>]> {
+    Arc::new([])
 }
 
 impl<P: Protocol> Clone for Node<P> {
@@ -50,7 +78,10 @@ impl<P: Protocol> Chain<P> {
     pub fn new(hop: impl Into<Arc<str>>, elements: Vec<Node<P>>) -> Result<Self, OrderError> {
         let hop = hop.into();
         check(&hop, &elements)?;
-        Ok(Self { hop, list: elements.into() })
+        Ok(Self {
+            hop,
+            list: elements.into(),
+        })
     }
 
     /// The hop's name: what errors from here are marked with.
@@ -69,7 +100,10 @@ impl<P: Protocol> Chain<P> {
     /// # Errors
     /// Whatever an element reports, marked with this hop unless another hop was the one to fail.
     pub async fn request(&self, call: Call<P>) -> Result<Call<P>> {
-        Next::start(&self.list, None).request(call).await.map_err(|error| error.at_hop(&self.hop))
+        Next::start(&self.list, None)
+            .request(call)
+            .await
+            .map_err(|error| error.at_hop(&self.hop))
     }
 
     /// Runs a Close (Unregister) through the chain.
@@ -77,7 +111,10 @@ impl<P: Protocol> Chain<P> {
     /// # Errors
     /// What could not be undone.
     pub async fn close(&self, call: Call<P>) -> Result<Call<P>> {
-        Next::start(&self.list, None).close(call).await.map_err(|error| error.at_hop(&self.hop))
+        Next::start(&self.list, None)
+            .close(call)
+            .await
+            .map_err(|error| error.at_hop(&self.hop))
     }
 
     /// Runs a Monitor (Find) through the chain.
@@ -85,13 +122,19 @@ impl<P: Protocol> Chain<P> {
     /// # Errors
     /// When there can be no answer.
     pub async fn monitor(&self, watch: Watch<P>) -> Result<EventStream<P>> {
-        Next::start(&self.list, None).monitor(watch).await.map_err(|error| error.at_hop(&self.hop))
+        Next::start(&self.list, None)
+            .monitor(watch)
+            .await
+            .map_err(|error| error.at_hop(&self.hop))
     }
 }
 
 impl<P: Protocol> Clone for Chain<P> {
     fn clone(&self) -> Self {
-        Self { hop: Arc::clone(&self.hop), list: Arc::clone(&self.list) }
+        Self {
+            hop: Arc::clone(&self.hop),
+            list: Arc::clone(&self.list),
+        }
     }
 }
 
@@ -128,8 +171,18 @@ pub struct OrderError {
 fn check<P: Protocol>(hop: &Arc<str>, elements: &[Node<P>]) -> Result<(), OrderError> {
     let names: Vec<_> = elements.iter().map(|node| node.0.name()).collect();
     for (at, node) in elements.iter().enumerate() {
-        let Order { after, before, last } = node.0.order();
-        let wrong = |rule: String| Err(OrderError { hop: Arc::clone(hop), element: names[at], rule });
+        let Order {
+            after,
+            before,
+            last,
+        } = node.0.order();
+        let wrong = |rule: String| {
+            Err(OrderError {
+                hop: Arc::clone(hop),
+                element: names[at],
+                rule,
+            })
+        };
         if let Some(missing) = after.iter().find(|name| !names[..at].contains(name)) {
             return wrong(format!("must stand after {missing}"));
         }
@@ -179,10 +232,18 @@ mod tests {
     async fn a_nested_chain_goes_on_where_the_outer_one_does() {
         let notes = Arc::new(Mutex::new(Vec::new()));
         let note = |name| Note(name, Arc::clone(&notes));
-        let inner = Chain::new("inner", elements![note("b"), from_fn(|call, next: crate::OwnedNext| async move {
-            // Owned: the rest of the inner and of the outer chain.
-            tokio::spawn(async move { next.request(call).await }).await.unwrap()
-        })])
+        let inner = Chain::new(
+            "inner",
+            elements![
+                note("b"),
+                from_fn(|call, next: crate::OwnedNext| async move {
+                    // Owned: the rest of the inner and of the outer chain.
+                    tokio::spawn(async move { next.request(call).await })
+                        .await
+                        .unwrap()
+                })
+            ],
+        )
         .unwrap();
         let chain = Chain::new("outer", elements![note("a"), inner, note("c")]).unwrap();
         chain.request(Call::default()).await.unwrap();
@@ -191,7 +252,14 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_names_its_hop_and_the_innermost_element() {
-        let chain = Chain::new("hop-1", elements![from_fn(|c, n: crate::OwnedNext| async move { n.request(c).await }), Fails]).unwrap();
+        let chain = Chain::new(
+            "hop-1",
+            elements![
+                from_fn(|c, n: crate::OwnedNext| async move { n.request(c).await }),
+                Fails
+            ],
+        )
+        .unwrap();
         let error = chain.request(Call::default()).await.unwrap_err();
         assert_eq!(error.to_string(), "hop-1/Fails: no");
     }
@@ -199,6 +267,9 @@ mod tests {
     #[test]
     fn a_wrong_order_is_refused_when_the_chain_is_built() {
         let error = Chain::<Service>::new("nsc", elements![Needs, Fails]).unwrap_err();
-        assert_eq!(error.to_string(), "in the chain of nsc, Needs must stand after Begin; reorder the list");
+        assert_eq!(
+            error.to_string(),
+            "in the chain of nsc, Needs must stand after Begin; reorder the list"
+        );
     }
 }

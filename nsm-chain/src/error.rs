@@ -221,7 +221,11 @@ impl fmt::Display for Error {
         while let Some(error) = source {
             write!(f, ": {error}")?;
             // An error of ours already prints what stands behind it.
-            source = if error.is::<Self>() { None } else { error.source() };
+            source = if error.is::<Self>() {
+                None
+            } else {
+                error.source()
+            };
         }
         for (at, cause) in inner.causes.iter().enumerate() {
             write!(f, "{}{cause}", if at == 0 { ": " } else { "; " })?;
@@ -245,7 +249,10 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
+        self.0
+            .source
+            .as_ref()
+            .map(|source| &**source as &(dyn StdError + 'static))
     }
 }
 
@@ -279,11 +286,17 @@ mod tests {
     fn an_aggregate_keeps_each_cause_and_the_most_telling_code() {
         let error = Error::all_failed(
             "every endpoint of vpn failed",
-            vec![Error::unavailable("nse-1 is down"), Error::denied("nse-2 said no")],
+            vec![
+                Error::unavailable("nse-1 is down"),
+                Error::denied("nse-2 said no"),
+            ],
         );
         assert_eq!(error.code(), Code::PermissionDenied);
         assert_eq!(error.causes().len(), 2);
-        assert_eq!(error.to_string(), "every endpoint of vpn failed: nse-1 is down; nse-2 said no");
+        assert_eq!(
+            error.to_string(),
+            "every endpoint of vpn failed: nse-1 is down; nse-2 said no"
+        );
     }
 
     #[test]

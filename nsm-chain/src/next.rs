@@ -29,7 +29,13 @@ impl<'a, P: Protocol> Next<'a, P> {
 
     fn step(self) -> Result<(&'a Node<P>, Self), Option<Self>> {
         match self.list.get(self.at) {
-            Some(node) => Ok((node, Self { at: self.at + 1, ..self })),
+            Some(node) => Ok((
+                node,
+                Self {
+                    at: self.at + 1,
+                    ..self
+                },
+            )),
             None => Err(self.outer.copied()),
         }
     }
@@ -57,7 +63,9 @@ impl<'a, P: Protocol> Next<'a, P> {
         match self.step() {
             Ok((node, rest)) => node.0.monitor(watch, rest),
             Err(Some(outer)) => outer.monitor(watch),
-            Err(None) => Box::pin(std::future::ready(Ok::<EventStream<P>, Error>(Box::pin(futures::stream::empty())))),
+            Err(None) => Box::pin(std::future::ready(Ok::<EventStream<P>, Error>(Box::pin(
+                futures::stream::empty(),
+            )))),
         }
     }
 
@@ -65,7 +73,9 @@ impl<'a, P: Protocol> Next<'a, P> {
     /// count: the Close gets as long as a Request would. Hands back the error that was the reason; what the Close
     /// itself could not undo is logged.
     pub async fn undo(self, mut call: Call<P>, reason: Error) -> Error {
-        call = call.cancelled_by(tokio_util::sync::CancellationToken::new()).within(crate::begin::DEFAULT_TIMEOUT);
+        call = call
+            .cancelled_by(tokio_util::sync::CancellationToken::new())
+            .within(crate::begin::DEFAULT_TIMEOUT);
         let key = P::key(call.body()).to_owned();
         if let Err(error) = self.close(call).await {
             tracing::warn!(what = P::WHAT, key, %error, "left something behind while undoing a failed request");
@@ -77,14 +87,22 @@ impl<'a, P: Protocol> Next<'a, P> {
     #[must_use]
     pub fn owned(self) -> OwnedNext<P> {
         let Some(mut outer) = self.outer else {
-            return OwnedNext { list: Arc::clone(self.list), at: self.at };
+            return OwnedNext {
+                list: Arc::clone(self.list),
+                at: self.at,
+            };
         };
         let mut rest: Vec<Node<P>> = self.list[self.at.min(self.list.len())..].to_vec();
         loop {
             rest.extend_from_slice(&outer.list[outer.at.min(outer.list.len())..]);
             match outer.outer {
                 Some(further) => outer = further,
-                None => return OwnedNext { list: rest.into(), at: 0 },
+                None => {
+                    return OwnedNext {
+                        list: rest.into(),
+                        at: 0,
+                    };
+                }
             }
         }
     }
@@ -92,7 +110,9 @@ impl<'a, P: Protocol> Next<'a, P> {
 
 impl<P: Protocol> fmt::Debug for Next<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.list.iter().skip(self.at)).finish()
+        f.debug_list()
+            .entries(self.list.iter().skip(self.at))
+            .finish()
     }
 }
 
@@ -106,7 +126,11 @@ impl<P: Protocol> OwnedNext<P> {
     /// The borrowed form.
     #[must_use]
     pub fn next(&self) -> Next<'_, P> {
-        Next { list: &self.list, at: self.at, outer: None }
+        Next {
+            list: &self.list,
+            at: self.at,
+            outer: None,
+        }
     }
 
     /// Goes on with a Request.
@@ -136,7 +160,10 @@ impl<P: Protocol> OwnedNext<P> {
 
 impl<P: Protocol> Clone for OwnedNext<P> {
     fn clone(&self) -> Self {
-        Self { list: Arc::clone(&self.list), at: self.at }
+        Self {
+            list: Arc::clone(&self.list),
+            at: self.at,
+        }
     }
 }
 

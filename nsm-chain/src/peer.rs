@@ -36,7 +36,9 @@ pub struct Token {
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token").field("expires", &self.expires).finish_non_exhaustive()
+        f.debug_struct("Token")
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
     }
 }
 
@@ -51,7 +53,9 @@ pub trait Tokens: Send + Sync + 'static {
 
 /// No token could be made.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("no token can be signed: {reason}; check that the identity source (SPIFFE agent or development authority) is up")]
+#[error(
+    "no token can be signed: {reason}; check that the identity source (SPIFFE agent or development authority) is up"
+)]
 pub struct TokenError {
     /// Why.
     pub reason: String,
@@ -66,7 +70,11 @@ pub struct PathToken(
 
 impl fmt::Debug for PathToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "<none>" } else { "<token>" })
+        f.write_str(if self.0.is_empty() {
+            "<none>"
+        } else {
+            "<token>"
+        })
     }
 }
 

@@ -88,7 +88,9 @@ impl Protocol for Service {
     fn merge(stored: &Connection, asked: &Connection) -> Connection {
         let mut merged = stored.clone();
         if asked.network_service_endpoint_name != stored.network_service_endpoint_name {
-            merged.network_service_endpoint_name.clone_from(&asked.network_service_endpoint_name);
+            merged
+                .network_service_endpoint_name
+                .clone_from(&asked.network_service_endpoint_name);
         }
         if asked.context.is_some() && asked.context != stored.context {
             merged.context.clone_from(&asked.context);
@@ -188,7 +190,7 @@ impl Record for NetworkService {
     }
 
     fn answers(&self, query: &NetworkServiceQuery) -> bool {
-        query.matches(self)
+        query.finds(self)
     }
 
     fn pattern(query: &NetworkServiceQuery) -> Option<&Self> {
@@ -196,7 +198,10 @@ impl Record for NetworkService {
     }
 
     fn query(pattern: Self, watch: bool) -> NetworkServiceQuery {
-        NetworkServiceQuery { network_service: Some(pattern), watch }
+        NetworkServiceQuery {
+            network_service: Some(pattern),
+            watch,
+        }
     }
 
     fn watches(query: &NetworkServiceQuery) -> bool {
@@ -230,7 +235,7 @@ impl Record for NetworkServiceEndpoint {
     }
 
     fn answers(&self, query: &NetworkServiceEndpointQuery) -> bool {
-        query.matches(self)
+        query.finds(self)
     }
 
     fn pattern(query: &NetworkServiceEndpointQuery) -> Option<&Self> {
@@ -238,7 +243,10 @@ impl Record for NetworkServiceEndpoint {
     }
 
     fn query(pattern: Self, watch: bool) -> NetworkServiceEndpointQuery {
-        NetworkServiceEndpointQuery { network_service_endpoint: Some(pattern), watch }
+        NetworkServiceEndpointQuery {
+            network_service_endpoint: Some(pattern),
+            watch,
+        }
     }
 
     fn watches(query: &NetworkServiceEndpointQuery) -> bool {

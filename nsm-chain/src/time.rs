@@ -56,8 +56,14 @@ mod tests {
     async fn wall_clock_advances_with_a_paused_clock() {
         let before = now();
         tokio::time::sleep(Duration::from_secs(60)).await;
-        assert_eq!(now().duration_since(before).unwrap(), Duration::from_secs(60));
+        assert_eq!(
+            now().duration_since(before).unwrap(),
+            Duration::from_secs(60)
+        );
         assert_eq!(until(before), Duration::ZERO);
-        assert_eq!(instant(now() + Duration::from_secs(5)), Instant::now() + Duration::from_secs(5));
+        assert_eq!(
+            instant(now() + Duration::from_secs(5)),
+            Instant::now() + Duration::from_secs(5)
+        );
     }
 }

@@ -37,7 +37,10 @@ impl Timers {
             let key = (when, jobs.next);
             jobs.next += 1;
             jobs.waiting.insert(key, Box::new(job));
-            let first = jobs.waiting.first_key_value().is_some_and(|(first, _)| *first == key);
+            let first = jobs
+                .waiting
+                .first_key_value()
+                .is_some_and(|(first, _)| *first == key);
             (key, !std::mem::replace(&mut jobs.running, true), first)
         };
         if start {
@@ -45,7 +48,10 @@ impl Timers {
         } else if first {
             self.0.earlier.notify_one();
         }
-        Timer { queue: Arc::downgrade(&self.0), key }
+        Timer {
+            queue: Arc::downgrade(&self.0),
+            key,
+        }
     }
 
     /// How many timers are armed.
@@ -141,7 +147,7 @@ mod tests {
         let at = |ms| Instant::now() + Duration::from_millis(ms);
         let arm = |ms| {
             let tx = tx.clone();
-            timers.at(at(ms), move || drop(tx.try_send(ms)))
+            timers.at(at(ms), move || tx.try_send(ms).unwrap())
         };
         let (_late, _early, dropped) = (arm(300), arm(100), arm(200));
         drop(dropped);

@@ -16,8 +16,8 @@ use tonic::{Request, Response, Status};
 use super::headers;
 use super::status::received;
 use crate::{
-    Call, Change, Closed, Element, EventStream, Next, Order, Peer, Registry, RegistryPath, Result, Service,
-    Token, Watch,
+    Call, Change, Closed, Element, EventStream, Next, Order, Peer, Registry, RegistryPath, Result,
+    Service, Token, Watch,
 };
 
 /// Who we are towards the peer of a channel, and who it is towards us.
@@ -50,8 +50,16 @@ pub struct ServerPeer(
 impl GrpcLink {
     /// The peer behind `channel`, called `address` in errors.
     #[must_use]
-    pub fn new(channel: Channel, outgoing: Arc<dyn Outgoing>, address: impl Into<Arc<str>>) -> Self {
-        Self { channel, outgoing, address: address.into() }
+    pub fn new(
+        channel: Channel,
+        outgoing: Arc<dyn Outgoing>,
+        address: impl Into<Arc<str>>,
+    ) -> Self {
+        Self {
+            channel,
+            outgoing,
+            address: address.into(),
+        }
     }
 
     fn outgoing<T>(&self, message: T) -> Result<Request<T>> {
@@ -72,7 +80,9 @@ impl GrpcLink {
         if let Some(remaining) = call.remaining() {
             request.set_timeout(remaining);
         }
-        call.patiently(rpc(request)).await?.map_err(|status| received(&status, &self.address))
+        call.patiently(rpc(request))
+            .await?
+            .map_err(|status| received(&status, &self.address))
     }
 
     fn came_back<P: crate::Protocol>(&self, call: &mut Call<P>) {
@@ -98,7 +108,11 @@ impl Element<Service> for GrpcLink {
         };
         let request = self.outgoing(message)?;
         let mut client = NetworkServiceClient::new(self.channel.clone());
-        let response = self.unary(&call, request, async |request| client.request(request).await).await?;
+        let response = self
+            .unary(&call, request, async |request| {
+                client.request(request).await
+            })
+            .await?;
         call.set_body(response.into_inner());
         self.came_back(&mut call);
         Ok(call)
@@ -107,7 +121,9 @@ impl Element<Service> for GrpcLink {
     async fn close(&self, mut call: Call, _next: Next<'_>) -> Result<Call> {
         let request = self.outgoing(call.body().clone())?;
         let mut client = NetworkServiceClient::new(self.channel.clone());
-        let response = self.unary(&call, request, async |request| client.close(request).await).await?;
+        let response = self
+            .unary(&call, request, async |request| client.close(request).await)
+            .await?;
         call.set_closed(closed(&response));
         Ok(call)
     }
@@ -115,9 +131,19 @@ impl Element<Service> for GrpcLink {
     async fn monitor(&self, watch: Watch, _next: Next<'_>) -> Result<EventStream<Service>> {
         let request = self.outgoing(watch.query)?;
         let mut client = MonitorConnectionClient::new(self.channel.clone());
-        let response = client.monitor_connections(request).await.map_err(|status| received(&status, &self.address))?;
+        let response = client
+            .monitor_connections(request)
+            .await
+            .map_err(|status| received(&status, &self.address))?;
         let address = Arc::clone(&self.address);
-        Ok(response.into_inner().map(move |event| event.map(Arc::new).map_err(|status| received(&status, &address))).boxed())
+        Ok(response
+            .into_inner()
+            .map(move |event| {
+                event
+                    .map(Arc::new)
+                    .map_err(|status| received(&status, &address))
+            })
+            .boxed())
     }
 
     fn order(&self) -> Order {
@@ -135,9 +161,16 @@ macro_rules! registry {
                 _next: Next<'_, Registry<$record>>,
             ) -> Result<Call<Registry<$record>>> {
                 let mut request = self.outgoing(call.body().clone())?;
-                headers::send_path(request.metadata_mut(), call.extra().as_ref().unwrap_or(&RegistryPath::default()))?;
+                headers::send_path(
+                    request.metadata_mut(),
+                    call.extra().as_ref().unwrap_or(&RegistryPath::default()),
+                )?;
                 let mut client = $client::new(self.channel.clone());
-                let response = self.unary(&call, request, async |request| client.register(request).await).await?;
+                let response = self
+                    .unary(&call, request, async |request| {
+                        client.register(request).await
+                    })
+                    .await?;
                 if let Some(path) = headers::receive_path(response.metadata())? {
                     *call.extra_mut() = Some(path);
                 }
@@ -152,9 +185,15 @@ macro_rules! registry {
                 _next: Next<'_, Registry<$record>>,
             ) -> Result<Call<Registry<$record>>> {
                 let mut request = self.outgoing(call.body().clone())?;
-                headers::send_path(request.metadata_mut(), call.extra().as_ref().unwrap_or(&RegistryPath::default()))?;
+                headers::send_path(
+                    request.metadata_mut(),
+                    call.extra().as_ref().unwrap_or(&RegistryPath::default()),
+                )?;
                 let mut client = $client::new(self.channel.clone());
-                self.unary(&call, request, async |request| client.unregister(request).await).await?;
+                self.unary(&call, request, async |request| {
+                    client.unregister(request).await
+                })
+                .await?;
                 Ok(call)
             }
 
@@ -165,13 +204,19 @@ macro_rules! registry {
             ) -> Result<EventStream<Registry<$record>>> {
                 let request = self.outgoing(watch.query)?;
                 let mut client = $client::new(self.channel.clone());
-                let response = client.find(request).await.map_err(|status| received(&status, &self.address))?;
+                let response = client
+                    .find(request)
+                    .await
+                    .map_err(|status| received(&status, &self.address))?;
                 let address = Arc::clone(&self.address);
                 let found = response.into_inner().filter_map(move |found| {
                     // An answer without the record inside says nothing.
                     let found = match found {
                         Ok(found) => found.$field.map(|record| {
-                            Ok(Change { record: Arc::new(record), deleted: found.deleted })
+                            Ok(Change {
+                                record: Arc::new(record),
+                                deleted: found.deleted,
+                            })
                         }),
                         Err(status) => Some(Err(received(&status, &address))),
                     };
@@ -187,8 +232,16 @@ macro_rules! registry {
     };
 }
 
-registry!(NetworkService, NetworkServiceRegistryClient, network_service);
-registry!(NetworkServiceEndpoint, NetworkServiceEndpointRegistryClient, network_service_endpoint);
+registry!(
+    NetworkService,
+    NetworkServiceRegistryClient,
+    network_service
+);
+registry!(
+    NetworkServiceEndpoint,
+    NetworkServiceEndpointRegistryClient,
+    network_service_endpoint
+);
 
 impl fmt::Debug for GrpcLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -12,8 +12,8 @@ use nsm_api::networkservice::network_service_server::NetworkService as NetworkSe
 use nsm_api::registry::network_service_endpoint_registry_server::NetworkServiceEndpointRegistry;
 use nsm_api::registry::network_service_registry_server::NetworkServiceRegistry;
 use nsm_api::registry::{
-    NetworkService, NetworkServiceEndpoint, NetworkServiceEndpointQuery, NetworkServiceEndpointResponse,
-    NetworkServiceQuery, NetworkServiceResponse,
+    NetworkService, NetworkServiceEndpoint, NetworkServiceEndpointQuery,
+    NetworkServiceEndpointResponse, NetworkServiceQuery, NetworkServiceResponse,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -43,7 +43,11 @@ impl<P: Protocol> Server<P> {
     /// Serves this chain.
     #[must_use]
     pub fn new(chain: Chain<P>) -> Self {
-        Self { chain, running: TaskTracker::new(), stopping: CancellationToken::new() }
+        Self {
+            chain,
+            running: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+        }
     }
 
     /// Ends the streams it serves when `stopping` is cancelled.
@@ -73,7 +77,11 @@ impl<P: Protocol> Server<P> {
         // Dropped with this handler: that is how the call learns that its caller is gone.
         let gone = patience.drop_guard();
         let result = task.await.unwrap_or_else(|error| {
-            Err(Error::internal("the chain stopped in the middle of the call").because(error).at_hop(self.chain.hop()))
+            Err(
+                Error::internal("the chain stopped in the middle of the call")
+                    .because(error)
+                    .at_hop(self.chain.hop()),
+            )
         });
         drop(gone.disarm());
         if let Err(error) = &result {
@@ -82,10 +90,21 @@ impl<P: Protocol> Server<P> {
         result
     }
 
-    async fn watch(&self, query: P::Query, metadata: &MetadataMap, link: Option<&LinkInfo>) -> Result<BoxStream<'static, Result<P::Event>>> {
-        let watch = Watch { query, peer: link.and_then(|link| link.peer.clone()), token: headers::receive_token(metadata)? };
+    async fn watch(
+        &self,
+        query: P::Query,
+        metadata: &MetadataMap,
+        link: Option<&LinkInfo>,
+    ) -> Result<BoxStream<'static, Result<P::Event>>> {
+        let watch = Watch {
+            query,
+            peer: link.and_then(|link| link.peer.clone()),
+            token: headers::receive_token(metadata)?,
+        };
         let events = self.chain.monitor(watch).await?;
-        Ok(events.take_until(self.stopping.clone().cancelled_owned()).boxed())
+        Ok(events
+            .take_until(self.stopping.clone().cancelled_owned())
+            .boxed())
     }
 }
 
@@ -96,7 +115,11 @@ enum Verb {
 }
 
 /// The call that a request begins, and its extensions' link.
-fn incoming<P: Protocol>(body: P::Body, metadata: &MetadataMap, link: Option<&LinkInfo>) -> Result<Call<P>> {
+fn incoming<P: Protocol>(
+    body: P::Body,
+    metadata: &MetadataMap,
+    link: Option<&LinkInfo>,
+) -> Result<Call<P>> {
     let token = headers::receive_token(metadata)?;
     let mut call = Call::new(body).from_peer(link.and_then(|link| link.peer.clone()), token);
     call.set_deadline(timeout(metadata).map(|timeout| Instant::now() + timeout));
@@ -126,10 +149,14 @@ fn timeout(metadata: &MetadataMap) -> Option<std::time::Duration> {
 
 #[tonic::async_trait]
 impl NetworkServiceRpc for Server<Service> {
-    async fn request(&self, request: Request<NetworkServiceRequest>) -> Result<Response<Connection>, Status> {
+    async fn request(
+        &self,
+        request: Request<NetworkServiceRequest>,
+    ) -> Result<Response<Connection>, Status> {
         let (metadata, extensions, message) = request.into_parts();
         let connection = message.connection.ok_or_else(|| {
-            Error::invalid("the request has no connection").hint("fill in NetworkServiceRequest.connection")
+            Error::invalid("the request has no connection")
+                .hint("fill in NetworkServiceRequest.connection")
         })?;
         let mut call = incoming::<Service>(connection, &metadata, extensions.get())?;
         *call.extra_mut() = message.mechanism_preferences;
@@ -138,10 +165,17 @@ impl NetworkServiceRpc for Server<Service> {
 
     async fn close(&self, request: Request<Connection>) -> Result<Response<()>, Status> {
         let (metadata, extensions, connection) = request.into_parts();
-        let call = self.run(incoming::<Service>(connection, &metadata, extensions.get())?, Verb::Unmake).await?;
+        let call = self
+            .run(
+                incoming::<Service>(connection, &metadata, extensions.get())?,
+                Verb::Unmake,
+            )
+            .await?;
         let mut response = Response::new(());
         if call.closed() == Closed::Unknown {
-            response.metadata_mut().insert(CLOSED, tonic::metadata::MetadataValue::from_static(UNKNOWN));
+            response
+                .metadata_mut()
+                .insert(CLOSED, tonic::metadata::MetadataValue::from_static(UNKNOWN));
         }
         Ok(response)
     }
@@ -157,7 +191,11 @@ impl MonitorConnection for Server<Service> {
     ) -> Result<Response<Self::MonitorConnectionsStream>, Status> {
         let (metadata, extensions, selector) = request.into_parts();
         let events = self.watch(selector, &metadata, extensions.get()).await?;
-        Ok(Response::new(events.map(|event| event.map(Arc::unwrap_or_clone).map_err(Status::from)).boxed()))
+        Ok(Response::new(
+            events
+                .map(|event| event.map(Arc::unwrap_or_clone).map_err(Status::from))
+                .boxed(),
+        ))
     }
 }
 
@@ -168,7 +206,10 @@ macro_rules! registry {
         impl $service for Server<Registry<$record>> {
             type FindStream = BoxStream<'static, Result<$response, Status>>;
 
-            async fn register(&self, request: Request<$record>) -> Result<Response<$record>, Status> {
+            async fn register(
+                &self,
+                request: Request<$record>,
+            ) -> Result<Response<$record>, Status> {
                 let (metadata, extensions, record) = request.into_parts();
                 let mut call = incoming::<Registry<$record>>(record, &metadata, extensions.get())?;
                 *call.extra_mut() = headers::receive_path(&metadata)?;
@@ -181,7 +222,10 @@ macro_rules! registry {
                 Ok(response)
             }
 
-            async fn find(&self, request: Request<$query>) -> Result<Response<Self::FindStream>, Status> {
+            async fn find(
+                &self,
+                request: Request<$query>,
+            ) -> Result<Response<Self::FindStream>, Status> {
                 let (metadata, extensions, query) = request.into_parts();
                 let found = self.watch(query, &metadata, extensions.get()).await?;
                 let found = found.map(|found| match found {
@@ -205,7 +249,13 @@ macro_rules! registry {
     };
 }
 
-registry!(NetworkService, NetworkServiceRegistry, NetworkServiceQuery, NetworkServiceResponse, network_service);
+registry!(
+    NetworkService,
+    NetworkServiceRegistry,
+    NetworkServiceQuery,
+    NetworkServiceResponse,
+    network_service
+);
 registry!(
     NetworkServiceEndpoint,
     NetworkServiceEndpointRegistry,
@@ -216,7 +266,11 @@ registry!(
 
 impl<P: Protocol> Clone for Server<P> {
     fn clone(&self) -> Self {
-        Self { chain: self.chain.clone(), running: self.running.clone(), stopping: self.stopping.clone() }
+        Self {
+            chain: self.chain.clone(),
+            running: self.running.clone(),
+            stopping: self.stopping.clone(),
+        }
     }
 }
 

@@ -1,0 +1,289 @@
+//! What a next hop reports of connections that go through it: one stream a hop, however many connections.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use futures::StreamExt;
+use nsm_api::connection::{Connection, ConnectionEvent, ConnectionEventType, MonitorScopeSelector, PathSegment};
+use nsm_chain::{Code, Error, Node, Service, Watch};
+use tokio::sync::Notify;
+
+/// The path segment metric by which events of an earlier life of a connection are told from those of this one. Not a
+/// number: the reference counts numeric metrics.
+const EPOCH: &str = "epoch";
+
+/// How long a stream stays open with nobody listening, so that a client that closes one connection and asks for
+/// another does not open one each time.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// What the next hop says of a connection.
+#[derive(Debug)]
+pub enum News<'a> {
+    /// It changed; here it is as the next hop has it.
+    Changed(&'a Connection),
+    /// The next hop closed it, or does not know it.
+    Gone,
+    /// The next hop cannot be heard any more.
+    Lost(&'a Error),
+}
+
+/// Somebody who wants to know. Told on the stream's task: be short, spawn what takes time.
+pub trait Sink: Send + Sync + 'static {
+    /// There is news.
+    fn told(&self, news: News<'_>);
+}
+
+/// The monitor stream of one next hop, shared by all connections that go through it.
+///
+/// The stream selects by this hop's segment name, so one covers every connection of ours. A peer whose policy refuses
+/// that is asked once for each connection. The stream is open while somebody listens.
+pub struct Downstream {
+    name: Arc<str>,
+    link: Node<Service>,
+    board: Mutex<Board>,
+    idle: Notify,
+}
+
+#[derive(Default)]
+struct Board {
+    next: u64,
+    open: bool,
+    listeners: HashMap<Arc<str>, Vec<Listener>>,
+}
+
+#[derive(Clone)]
+struct Listener {
+    key: u64,
+    epoch: Arc<str>,
+    sink: Arc<dyn Sink>,
+}
+
+impl Downstream {
+    pub(super) fn new(name: Arc<str>, link: Node<Service>) -> Arc<Self> {
+        Arc::new(Self { name, link, board: Mutex::default(), idle: Notify::new() })
+    }
+
+    fn board(&self) -> std::sync::MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells `sink` of the connection whose segment of ours has this id, until the subscription is dropped.
+    pub(super) fn listen(self: &Arc<Self>, id: Arc<str>, epoch: Arc<str>, sink: Arc<dyn Sink>) -> Subscription {
+        let (key, open) = {
+            let mut board = self.board();
+            let key = board.next;
+            board.next += 1;
+            board.listeners.entry(Arc::clone(&id)).or_default().push(Listener { key, epoch, sink });
+            (key, std::mem::replace(&mut board.open, true))
+        };
+        if !open {
+            tokio::spawn(run(Arc::downgrade(self)));
+        }
+        Subscription { downstream: Arc::downgrade(self), id, key }
+    }
+
+    /// Whoever listens to this id; by value, so that a sink may subscribe and unsubscribe while it is told.
+    fn listeners(&self, id: &str) -> Vec<Listener> {
+        self.board().listeners.get(id).cloned().unwrap_or_default()
+    }
+
+    fn told(&self, event: &ConnectionEvent) {
+        for connection in event.connections.values() {
+            let Some(path) = &connection.path else { continue };
+            for segment in path.path_segments.iter().filter(|segment| segment.name == *self.name) {
+                let epoch = segment.metrics.get(EPOCH);
+                for listener in self.listeners(&segment.id) {
+                    if epoch.is_some_and(|epoch| **epoch != *listener.epoch) {
+                        continue;
+                    }
+                    listener.sink.told(match event.r#type() {
+                        ConnectionEventType::Delete => News::Gone,
+                        _ => News::Changed(connection),
+                    });
+                }
+            }
+        }
+    }
+
+    /// After the first message of a stream: what we believe to be there and the next hop does not know is gone.
+    fn missing(&self, before: &[(Arc<str>, u64)], initial: &ConnectionEvent) {
+        let ids: std::collections::HashSet<&str> = initial
+            .connections
+            .values()
+            .filter_map(|connection| connection.path.as_ref())
+            .flat_map(|path| &path.path_segments)
+            .map(|segment| segment.id.as_str())
+            .collect();
+        for (id, key) in before.iter().filter(|(id, _)| !ids.contains(&**id)) {
+            for listener in self.listeners(id).iter().filter(|listener| listener.key == *key) {
+                listener.sink.told(News::Gone);
+            }
+        }
+    }
+
+    fn everybody(&self) -> Vec<(Arc<str>, Listener)> {
+        let board = self.board();
+        board.listeners.iter().flat_map(|(id, all)| all.iter().map(|one| (Arc::clone(id), one.clone()))).collect()
+    }
+
+    fn lost(&self, error: &Error) {
+        let everybody = {
+            let mut board = self.board();
+            board.open = false;
+            drop(board);
+            self.everybody()
+        };
+        for (_, listener) in everybody {
+            listener.sink.told(News::Lost(error));
+        }
+    }
+
+    fn selector(&self, id: Option<&str>) -> MonitorScopeSelector {
+        let segment = PathSegment { name: (*self.name).to_owned(), id: id.unwrap_or_default().to_owned(), ..Default::default() };
+        MonitorScopeSelector { path_segments: vec![segment], network_services: Vec::new() }
+    }
+
+    /// Follows one stream to its end. `None`: nobody listened any more.
+    async fn follow(self: &Arc<Self>, id: Option<&str>) -> Option<Error> {
+        let before: Vec<_> = self
+            .everybody()
+            .into_iter()
+            .filter(|(listened, _)| id.is_none_or(|id| **listened == *id))
+            .map(|(id, listener)| (id, listener.key))
+            .collect();
+        let mut events = match self.link.monitor(Watch::new(self.selector(id))).await {
+            Ok(events) => events,
+            Err(error) => return Some(error),
+        };
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = self.nobody(id) => return None,
+            };
+            match event {
+                Some(Ok(event)) => {
+                    self.told(&event);
+                    if event.r#type() == ConnectionEventType::InitialStateTransfer {
+                        self.missing(&before, &event);
+                    }
+                }
+                Some(Err(error)) => return Some(error),
+                None => return Some(Error::unavailable("the next hop ended its monitor stream")),
+            }
+        }
+    }
+
+    /// Returns when nobody has listened (to this id) for a while.
+    async fn nobody(&self, id: Option<&str>) {
+        loop {
+            let idle = self.idle.notified();
+            let empty = || {
+                let board = self.board();
+                id.map_or_else(|| board.listeners.is_empty(), |id| !board.listeners.contains_key(id))
+            };
+            if empty() {
+                tokio::time::sleep(LINGER).await;
+                if empty() {
+                    return;
+                }
+            }
+            idle.await;
+        }
+    }
+}
+
+async fn run(downstream: Weak<Downstream>) {
+    let Some(downstream) = downstream.upgrade() else { return };
+    loop {
+        match downstream.follow(None).await {
+            None => {
+                let mut board = downstream.board();
+                if board.listeners.is_empty() {
+                    board.open = false;
+                    return;
+                }
+            }
+            Some(error) if error.code() == Code::PermissionDenied => {
+                tracing::debug!(%error, "the next hop wants one monitor stream a connection");
+                one_by_one(&downstream).await;
+                return;
+            }
+            Some(error) => return downstream.lost(&error),
+        }
+    }
+}
+
+/// One stream a connection, for a peer whose policy wants an id in each selector. Ends with the last listener.
+async fn one_by_one(downstream: &Arc<Downstream>) {
+    let mut followed: HashMap<Arc<str>, tokio::task::JoinHandle<()>> = HashMap::new();
+    loop {
+        followed.retain(|_, task| !task.is_finished());
+        for (id, _) in downstream.everybody() {
+            followed.entry(Arc::clone(&id)).or_insert_with(|| {
+                let downstream = Arc::clone(downstream);
+                tokio::spawn(async move {
+                    if let Some(error) = downstream.follow(Some(&id)).await {
+                        for listener in downstream.listeners(&id) {
+                            listener.sink.told(News::Lost(&error));
+                        }
+                    }
+                })
+            });
+        }
+        {
+            let mut board = downstream.board();
+            if board.listeners.is_empty() {
+                board.open = false;
+                return;
+            }
+        }
+        downstream.idle.notified().await;
+    }
+}
+
+/// While it lives, its sink is told.
+pub struct Subscription {
+    downstream: Weak<Downstream>,
+    id: Arc<str>,
+    key: u64,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let Some(downstream) = self.downstream.upgrade() else { return };
+        let mut board = downstream.board();
+        let Some(listeners) = board.listeners.get_mut(&self.id) else { return };
+        // Dropped after the lock is released: a sink may own what subscribes.
+        let gone: Vec<_> = listeners.extract_if(.., |listener| listener.key == self.key).collect();
+        if listeners.is_empty() {
+            board.listeners.remove(&self.id);
+            downstream.idle.notify_waiters();
+        }
+        drop(board);
+        drop(gone);
+    }
+}
+
+/// Marks our segment with the life of the connection it belongs to.
+pub(super) fn mark(connection: &mut Connection, epoch: &str) {
+    if let Some(path) = &mut connection.path
+        && let Some(segment) = path.path_segments.get_mut(path.index as usize)
+        && segment.metrics.get(EPOCH).is_none_or(|old| old != epoch)
+    {
+        segment.metrics.insert(EPOCH.to_owned(), epoch.to_owned());
+    }
+}
+
+impl fmt::Debug for Downstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Downstream({:?}, {} connections)", self.link, self.board().listeners.len())
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Subscription({})", self.id)
+    }
+}

@@ -1,0 +1,207 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use nsm_api::registry::{NetworkService, NetworkServiceEndpoint};
+use nsm_chain::{Call, Element, Error, Next, NextHop, Node, Order, Protocol, Registry, Result, Service, Slot, Watch};
+
+use super::downstream::mark;
+use super::{Downstream, Links, Sink, Subscription};
+use crate::path::Continued;
+
+/// How long a connection is given to be closed at a hop that is no longer its next one.
+const FAREWELL: Duration = Duration::from_secs(15);
+
+/// Asks the next hop.
+///
+/// *Request*: goes to the hop that was chosen for this call ([`NextHop`]), or to the fixed one. If that is another hop
+/// than before, the former one is sent a Close, without waiting for it. On return the call carries [`NextHopWatch`],
+/// by which elements further out listen to what that hop reports. *Close*: goes to the hop where the connection lives.
+///
+/// It stands last: it is the answer.
+pub struct Connect<P: Protocol = Service> {
+    links: Arc<dyn Links<P>>,
+    fixed: Option<Arc<str>>,
+    epochs: AtomicU64,
+    there: Slot<There<P>>,
+    hops: Mutex<HashMap<(Arc<str>, String), Weak<Downstream>>>,
+}
+
+/// Where a connection lives.
+struct There<P: Protocol> {
+    url: Arc<str>,
+    epoch: Arc<str>,
+    body: Arc<P::Body>,
+    downstream: Option<Arc<Downstream>>,
+}
+
+impl<P: Protocol> Clone for There<P> {
+    fn clone(&self) -> Self {
+        Self {
+            url: Arc::clone(&self.url),
+            epoch: Arc::clone(&self.epoch),
+            body: Arc::clone(&self.body),
+            downstream: self.downstream.clone(),
+        }
+    }
+}
+
+/// Left in a call that came back from the next hop: by it one listens to what that hop reports of this connection.
+#[derive(Debug, Clone)]
+pub struct NextHopWatch {
+    downstream: Arc<Downstream>,
+    id: Arc<str>,
+    epoch: Arc<str>,
+}
+
+impl NextHopWatch {
+    /// Tells `sink` what the next hop reports of this connection, until the subscription is dropped.
+    #[must_use = "dropping the subscription ends it"]
+    pub fn listen(&self, sink: Arc<dyn Sink>) -> Subscription {
+        self.downstream.listen(Arc::clone(&self.id), Arc::clone(&self.epoch), sink)
+    }
+
+    /// Whether both listen to the same life of the same connection at the same hop: nothing need be done then.
+    #[must_use]
+    pub fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.downstream, &other.downstream) && self.id == other.id && self.epoch == other.epoch
+    }
+}
+
+impl<P: Protocol> Connect<P> {
+    /// Goes wherever [`NextHop`] says.
+    #[must_use]
+    pub fn new(links: Arc<dyn Links<P>>) -> Self {
+        Self { links, fixed: None, epochs: AtomicU64::new(0), there: Slot::new(), hops: Mutex::default() }
+    }
+
+    /// Goes to this URL where no [`NextHop`] says otherwise.
+    #[must_use]
+    pub fn to(mut self, url: impl Into<Arc<str>>) -> Self {
+        self.fixed = Some(url.into());
+        self
+    }
+
+    fn chosen(&self, call: &Call<P>) -> Option<Arc<str>> {
+        call.fact::<NextHop>().map(|hop| Arc::clone(&hop.0)).or_else(|| self.fixed.clone())
+    }
+
+    /// Closes a connection at a hop that is no longer its next one. Nobody waits: that hop may well be dead.
+    fn farewell(&self, there: There<P>, call: &Call<P>) {
+        let links = Arc::clone(&self.links);
+        let call = Call::<P>::new(there.body).from_peer(call.peer().cloned(), call.token().cloned()).within(FAREWELL);
+        tokio::spawn(async move {
+            let closed = tokio::time::timeout(FAREWELL, async { links.link(&there.url).await?.close(call).await });
+            if let Ok(Err(error)) = closed.await {
+                tracing::debug!(url = &*there.url, %error, "the former next hop could not be told to close");
+            }
+        });
+    }
+}
+
+impl<P: Protocol + Listens> Element<P> for Connect<P> {
+    async fn request(&self, mut call: Call<P>, _next: Next<'_, P>) -> Result<Call<P>> {
+        let url = self.chosen(&call).ok_or_else(|| {
+            Error::internal("nobody chose a next hop").hint("put a discovery element before Connect, or give it a fixed URL")
+        })?;
+        let state = call.state().ok().cloned();
+        let there = state.as_ref().and_then(|state| self.there.cloned(state));
+        let epoch = match &there {
+            Some(there) => Arc::clone(&there.epoch),
+            None => format!("e{}", self.epochs.fetch_add(1, Ordering::Relaxed)).into(),
+        };
+        if let Some(there) = there.filter(|there| there.url != url) {
+            self.farewell(there, &call);
+            if let Some(state) = &state {
+                self.there.take(state);
+            }
+        }
+        let own = P::prepare(&mut call, &epoch);
+        let link = call.patiently(self.links.link(&url)).await??;
+        let mut call = link.request(call).await?;
+        let downstream = own.and_then(|(name, id)| {
+            let downstream = P::downstream(&self.hops, &url, name, &link)?;
+            call.set_fact(NextHopWatch { downstream: Arc::clone(&downstream), id, epoch: Arc::clone(&epoch) });
+            Some(downstream)
+        });
+        call.set_fact(Continued);
+        if let Some(state) = &state {
+            self.there.set(state, There { url, epoch, body: call.share(), downstream });
+        }
+        Ok(call)
+    }
+
+    async fn close(&self, call: Call<P>, _next: Next<'_, P>) -> Result<Call<P>> {
+        let lives = call.state().ok().and_then(|state| self.there.cloned(state)).map(|there| there.url);
+        let Some(url) = lives.or_else(|| self.chosen(&call)) else {
+            // It was never anywhere else.
+            return Ok(call);
+        };
+        let link = call.patiently(self.links.link(&url)).await??;
+        link.close(call).await
+    }
+
+    /// A Monitor or Find of a fixed next hop goes there.
+    async fn monitor(&self, watch: Watch<P>, next: Next<'_, P>) -> Result<nsm_chain::EventStream<P>> {
+        match &self.fixed {
+            Some(url) => self.links.link(url).await?.monitor(watch).await,
+            None => next.monitor(watch).await,
+        }
+    }
+
+    fn order(&self) -> Order {
+        Order::LAST
+    }
+}
+
+type Hops = Mutex<HashMap<(Arc<str>, String), Weak<Downstream>>>;
+
+/// What differs between connections, whose next hop reports on them, and records.
+pub trait Listens: Protocol + Sized {
+    /// Marks the body with this life of it, and says under which segment name and id the next hop will know it.
+    #[doc(hidden)]
+    fn prepare(_call: &mut Call<Self>, _epoch: &str) -> Option<(String, Arc<str>)> {
+        None
+    }
+
+    /// The shared stream of a next hop.
+    #[doc(hidden)]
+    fn downstream(_hops: &Hops, _url: &Arc<str>, _name: String, _link: &Node<Self>) -> Option<Arc<Downstream>> {
+        None
+    }
+}
+
+impl Listens for Registry<NetworkService> {}
+impl Listens for Registry<NetworkServiceEndpoint> {}
+
+impl Listens for Service {
+    fn prepare(call: &mut Call, epoch: &str) -> Option<(String, Arc<str>)> {
+        mark(call.body_mut(), epoch);
+        let path = call.body().path.as_ref()?;
+        let segment = path.path_segments.get(path.index as usize)?;
+        Some((segment.name.clone(), segment.id.as_str().into()))
+    }
+
+    fn downstream(hops: &Hops, url: &Arc<str>, name: String, link: &Node) -> Option<Arc<Downstream>> {
+        let mut hops = hops.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (Arc::clone(url), name);
+        if let Some(known) = hops.get(&key).and_then(Weak::upgrade) {
+            return Some(known);
+        }
+        hops.retain(|_, hop| hop.strong_count() > 0);
+        let downstream = Downstream::new(key.1.as_str().into(), link.clone());
+        hops.insert(key, Arc::downgrade(&downstream));
+        Some(downstream)
+    }
+}
+
+impl<P: Protocol> fmt::Debug for Connect<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.fixed {
+            Some(url) => write!(f, "Connect({url})"),
+            None => f.write_str("Connect"),
+        }
+    }
+}

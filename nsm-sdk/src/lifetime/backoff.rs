@@ -1,0 +1,67 @@
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+/// Pauses between tries: the first at once, then doubling from `first` to `most`, each shortened at random by up to a
+/// half so that many clients of one dead peer do not return at one moment.
+///
+/// ```
+/// # use nsm_sdk::lifetime::Backoff;
+/// # use std::time::Duration;
+/// let mut pauses = Backoff::new(Duration::from_millis(100), Duration::from_secs(1), 7);
+/// assert_eq!(pauses.pause(), Duration::ZERO);
+/// let second = pauses.pause();
+/// assert!(second >= Duration::from_millis(50) && second <= Duration::from_millis(100));
+/// ```
+#[derive(Debug, Clone)]
+pub struct Backoff {
+    first: Duration,
+    most: Duration,
+    tries: u32,
+    random: u64,
+}
+
+/// One process's own beginning, so that two do not keep time together.
+static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
+
+impl Backoff {
+    /// Pauses that start from this seed; the same seed gives the same pauses.
+    #[must_use]
+    pub fn new(first: Duration, most: Duration, seed: u64) -> Self {
+        Self { first, most, tries: 0, random: seed | 1 }
+    }
+
+    /// Pauses of a connection or record with that name, different in each process.
+    #[must_use]
+    pub fn of(first: Duration, most: Duration, name: &str) -> Self {
+        let seed = name.bytes().fold(*PROCESS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        Self::new(first, most, seed)
+    }
+
+    /// How long to wait before the next try.
+    pub fn pause(&mut self) -> Duration {
+        let tries = self.tries;
+        self.tries = tries.saturating_add(1);
+        let Some(doublings) = tries.checked_sub(1) else { return Duration::ZERO };
+        // xorshift64: plenty for spreading pauses, and repeatable.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let whole = self.first.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(self.most);
+        whole - whole.mul_f64((self.random >> 11) as f64 / (1_u64 << 53) as f64 / 2.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_the_most_and_never_overflow() {
+        let mut pauses = Backoff::new(Duration::from_millis(10), Duration::from_secs(1), 1);
+        let all: Vec<_> = (0..200).map(|_| pauses.pause()).collect();
+        assert_eq!(all[0], Duration::ZERO);
+        assert!(all[1] <= Duration::from_millis(10));
+        assert!(all[199] >= Duration::from_millis(500) && all[199] <= Duration::from_secs(1));
+    }
+}

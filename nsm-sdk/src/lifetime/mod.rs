@@ -1,0 +1,13 @@
+//! How long a connection lives, and what keeps it alive.
+
+mod backoff;
+mod heal;
+mod refresh;
+mod retry;
+mod timeout;
+
+pub use backoff::Backoff;
+pub use heal::{Heal, Liveness};
+pub use refresh::Refresh;
+pub use retry::Retry;
+pub use timeout::Timeout;

@@ -1,0 +1,71 @@
+use std::time::Duration;
+
+use nsm_chain::{Call, Code, Element, Error, Next, Protocol, Result};
+
+use super::Backoff;
+
+/// Tries again until it works or the caller's time is over.
+///
+/// *Request and Close*: each try gets a copy of the call and at most [`Retry::each`] of time; between tries it pauses,
+/// ever longer, from 200 ms to 5 s. What cannot get better by asking again (malformed, refused, unsupported) is
+/// returned at once. When the caller's time is over, the last failure says why it never worked.
+///
+/// It stands first: around everything that makes one try.
+#[derive(Debug, Clone)]
+pub struct Retry {
+    each: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { each: Duration::from_secs(15) }
+    }
+}
+
+impl Retry {
+    /// Gives each try this much time.
+    #[must_use]
+    pub fn each(mut self, timeout: Duration) -> Self {
+        self.each = timeout;
+        self
+    }
+
+    async fn run<P: Protocol>(&self, call: Call<P>, one: impl AsyncFn(Call<P>) -> Result<Call<P>>) -> Result<Call<P>> {
+        let mut pauses = Backoff::of(Duration::from_millis(200), Duration::from_secs(5), P::key(call.body()));
+        let mut last: Option<Error> = None;
+        loop {
+            let over = |why: Error, last: Option<Error>| match last {
+                Some(error) => Error::new(why.code(), why.what().to_owned()).because(error),
+                None => why,
+            };
+            if let Err(why) = call.patiently(tokio::time::sleep(pauses.pause())).await {
+                return Err(over(why, last));
+            }
+            let mut attempt = call.clone();
+            let deadline = tokio::time::Instant::now() + self.each;
+            attempt.set_deadline(Some(call.deadline().map_or(deadline, |callers| callers.min(deadline))));
+            match one(attempt).await {
+                Ok(call) => return Ok(call),
+                Err(error) if hopeless(error.code()) => return Err(error),
+                Err(error) => {
+                    tracing::debug!(what = P::WHAT, key = P::key(call.body()), %error, "failed, trying again");
+                    last = Some(error);
+                }
+            }
+        }
+    }
+}
+
+fn hopeless(code: Code) -> bool {
+    matches!(code, Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented)
+}
+
+impl<P: Protocol> Element<P> for Retry {
+    async fn request(&self, call: Call<P>, next: Next<'_, P>) -> Result<Call<P>> {
+        self.run(call, async |call| next.request(call).await).await
+    }
+
+    async fn close(&self, call: Call<P>, next: Next<'_, P>) -> Result<Call<P>> {
+        self.run(call, async |call| next.close(call).await).await
+    }
+}

@@ -1,0 +1,146 @@
+use std::fmt;
+use std::sync::Arc;
+
+use nsm_api::connection::{Connection, State};
+use nsm_chain::{Call, Element, EventStream, Next, Order, Result, Service, Slot, Watch};
+
+use super::board::Board;
+use super::watcher::stream;
+use crate::connect::{News, NextHopWatch, Sink, Subscription};
+
+/// Tells watchers of every connection at this hop, and passes on what the next hop reports of it.
+///
+/// *Request*: what came back is published as UPDATE; a refresh that failed as UPDATE in state DOWN. From then on news
+/// of the next hop arrive as UPDATE of our own connection: what it closed, or a next hop that is lost, as state DOWN.
+/// *Close*: DELETE, also where something further on failed. *Monitor*: one INITIAL_STATE_TRANSFER, possibly empty, then
+/// changes, filtered by the selector, and only of connections that the watcher's own identity asked for.
+///
+/// It stands behind whatever settles the connection's id and identity, and before anything that edits the answer.
+pub struct Monitor {
+    board: Arc<Board>,
+    to_all: bool,
+    listening: Slot<Listening>,
+}
+
+struct Listening {
+    watch: NextHopWatch,
+    _subscription: Subscription,
+}
+
+impl Default for Monitor {
+    fn default() -> Self {
+        Self { board: Arc::default(), to_all: false, listening: Slot::new() }
+    }
+}
+
+impl Monitor {
+    /// Shows every connection to every watcher, whoever asked for it.
+    #[must_use]
+    pub fn open_to_all(mut self) -> Self {
+        self.to_all = true;
+        self
+    }
+
+    /// How many connections are known, and how many watch them.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        self.board.counts()
+    }
+
+    /// Listens to the next hop; to the same one at the same life only once.
+    fn listen(&self, call: &Call) -> Result<()> {
+        let state = call.state()?;
+        let Some(watch) = call.fact::<NextHopWatch>() else {
+            self.listening.take(state);
+            return Ok(());
+        };
+        if self.listening.with(state, |now| now.is_some_and(|now| now.watch.same(watch))) {
+            return Ok(());
+        }
+        let relay = Relay { board: Arc::clone(&self.board), id: call.body().id.as_str().into() };
+        let subscription = watch.listen(Arc::new(relay));
+        self.listening.set(state, Listening { watch: watch.clone(), _subscription: subscription });
+        Ok(())
+    }
+}
+
+impl Element for Monitor {
+    async fn request(&self, call: Call, next: Next<'_>) -> Result<Call> {
+        let first = call.is_first();
+        let before = call.share();
+        let call = match next.request(call).await {
+            Ok(call) => call,
+            Err(error) => {
+                if !first {
+                    self.board.change(down(&before));
+                }
+                return Err(error);
+            }
+        };
+        self.board.update(call.share(), call.peer().map(|peer| &peer.id));
+        self.listen(&call)?;
+        Ok(call)
+    }
+
+    async fn close(&self, call: Call, next: Next<'_>) -> Result<Call> {
+        if let Ok(state) = call.state() {
+            self.listening.take(state);
+        }
+        let closed = call.share();
+        let result = next.close(call).await;
+        self.board.delete(closed);
+        result
+    }
+
+    async fn monitor(&self, watch: Watch, _next: Next<'_>) -> Result<EventStream<Service>> {
+        let owner = watch.peer.as_ref().filter(|_| !self.to_all).map(|peer| peer.id.clone());
+        Ok(stream(self.board.watch(watch.query, owner)))
+    }
+
+    fn order(&self) -> Order {
+        Order::after(&["UpdatePath", "Begin"])
+    }
+}
+
+fn down(connection: &Connection) -> Arc<Connection> {
+    let mut connection = connection.clone();
+    connection.set_state(State::Down);
+    Arc::new(connection)
+}
+
+/// Turns news of the next hop into news of ours.
+struct Relay {
+    board: Arc<Board>,
+    id: Arc<str>,
+}
+
+impl Sink for Relay {
+    fn told(&self, news: News<'_>) {
+        let Some(own) = self.board.get(&self.id) else { return };
+        let changed = match news {
+            News::Changed(theirs) => translate(&own, theirs),
+            News::Gone | News::Lost(_) => down(&own),
+        };
+        if *changed != *own {
+            self.board.change(changed);
+        }
+    }
+}
+
+/// Our connection with the path, context and state of the next hop's, as seen from our segment.
+fn translate(own: &Connection, theirs: &Connection) -> Arc<Connection> {
+    let mut changed = own.clone();
+    changed.set_state(theirs.state());
+    changed.context.clone_from(&theirs.context);
+    if let (Some(path), Some(new)) = (&mut changed.path, &theirs.path) {
+        path.path_segments.clone_from(&new.path_segments);
+    }
+    Arc::new(changed)
+}
+
+impl fmt::Debug for Monitor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (connections, watchers) = self.counts();
+        write!(f, "Monitor({connections} connections, {watchers} watchers)")
+    }
+}

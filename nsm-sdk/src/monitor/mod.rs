@@ -1,0 +1,7 @@
+//! Who is told what of the connections at this hop.
+
+mod board;
+mod element;
+mod watcher;
+
+pub use element::Monitor;
