@@ -1,0 +1,179 @@
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt};
+use http::{Request, Response, Uri};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use nsm_chain::{LinkInfo, Peer, Token, TokenError};
+use tonic::Status;
+use tonic::body::Body;
+use tower::Service;
+
+use super::channels::Lease;
+use super::dial::Live;
+use super::timeout::grpc_timeout;
+use super::{Address, TransportError};
+
+/// The shared connection to a peer: give clones of it to generated clients, in place of tonic's channel.
+///
+/// - Each call carries `nsm-client-token` and `nsm-client-token-expires` of the connection it leaves on: the audience is the peer of its
+///   handshake, the signature that of the certificate shown in it. So a rotation on either side does no harm to calls under way.
+/// - A connection found dead is opened again; a call that has not left yet goes out on the new one.
+/// - A call's `grpc-timeout` holds here as well as at the peer.
+/// - A response carries a [`LinkInfo`] in its extensions: the peer that gave this very answer.
+///
+/// Held by at least one clone, the link stays in its pool; the last one dropped, it is closed after the idle time.
+#[derive(Clone)]
+pub struct Link {
+    pub(super) lease: Arc<Lease>,
+}
+
+impl Link {
+    /// Where it leads.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.lease.trunk.dialler.address
+    }
+
+    /// The other end, as the latest handshake showed it; none without TLS.
+    #[must_use]
+    pub fn peer(&self) -> Option<Arc<Peer>> {
+        self.lease.trunk.latest().and_then(|live| live.peer.clone())
+    }
+
+    /// The token that a call would carry now.
+    ///
+    /// # Errors
+    /// [`TokenError`] if there is no SVID to sign with.
+    pub fn token(&self) -> Result<Token, TokenError> {
+        let latest = self.lease.trunk.latest();
+        let (shown, peer) = match &latest {
+            Some(live) => (live.shown.as_ref(), live.peer.as_deref()),
+            None => (None, None),
+        };
+        self.lease.trunk.dialler.transport.token(shown, peer)
+    }
+
+    /// Waits until the connection stands, opening it if need be.
+    ///
+    /// # Errors
+    /// [`TransportError`]: why it does not.
+    pub async fn connected(&self) -> Result<(), TransportError> {
+        self.lease.trunk.live().await.map(drop)
+    }
+
+    async fn send(self, mut request: Request<Body>) -> Result<Response<ResponseBody>, Status> {
+        let dialler = &self.lease.trunk.dialler;
+        let mut uri = std::mem::take(request.uri_mut()).into_parts();
+        uri.scheme = Some(dialler.scheme.clone());
+        uri.authority = Some(dialler.authority.clone());
+        *request.uri_mut() = Uri::from_parts(uri).map_err(|error| Status::internal(error.to_string()))?;
+        let agent = http::HeaderValue::from_static(USER_AGENT);
+        request.headers_mut().entry(http::header::USER_AGENT).or_insert(agent);
+
+        let mut resent = false;
+        loop {
+            let live = self.lease.trunk.live().await.map_err(unavailable)?;
+            live.stamp(&dialler.transport, request.headers_mut()).map_err(unauthenticated)?;
+            match live.sender.clone().try_send_request(request).await {
+                Ok(response) => return Ok(self.received(&live, response)),
+                Err(mut error) => match error.take_message() {
+                    // Nothing of it has left: the connection ended before.
+                    Some(unsent) if !resent => {
+                        self.lease.trunk.retire(&live);
+                        (request, resent) = (unsent, true);
+                    }
+                    _ => return Err(failed(error.into_error())),
+                },
+            }
+        }
+    }
+
+    fn received(&self, live: &Live, response: Response<Incoming>) -> Response<ResponseBody> {
+        let mut response = response.map(ResponseBody);
+        response.extensions_mut().insert(LinkInfo { peer: live.peer.clone() });
+        response
+    }
+}
+
+impl Service<Request<Body>> for Link {
+    type Response = Response<ResponseBody>;
+    type Error = Status;
+    type Future = BoxFuture<'static, Result<Response<ResponseBody>, Status>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let limit = grpc_timeout(request.headers());
+        let sending = self.clone().send(request);
+        match limit {
+            Some(limit) => within(limit, sending).boxed(),
+            None => sending.boxed(),
+        }
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("address", self.address()).field("peer", &self.peer()).finish()
+    }
+}
+
+/// The body of an answer; a connection that ends in the middle of it gives `Unavailable`.
+#[derive(Debug)]
+pub struct ResponseBody(Incoming);
+
+impl http_body::Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.0).poll_frame(cx).map_err(failed)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
+        Err(Status::deadline_exceeded(format!("no answer within the {limit:?} that the call was given")))
+    })
+}
+
+fn unavailable(error: TransportError) -> Status {
+    let mut status = Status::unavailable(error.to_string());
+    status.set_source(Arc::new(error));
+    status
+}
+
+fn unauthenticated(error: TokenError) -> Status {
+    let mut status = Status::unauthenticated(error.to_string());
+    status.set_source(Arc::new(error));
+    status
+}
+
+/// What HTTP/2 says about a stream has a gRPC code; everything else is a connection that ended.
+fn failed(error: hyper::Error) -> Status {
+    let text = error.to_string();
+    match Status::from_error(Box::new(error)) {
+        status if status.code() == tonic::Code::Unknown => {
+            Status::unavailable(format!("the connection ended: {text}"))
+        }
+        status => status,
+    }
+}
+
+const USER_AGENT: &str = concat!("nsm/", env!("CARGO_PKG_VERSION"));
