@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::StreamExt;
 use nsm_api::connection::monitor_connection_client::MonitorConnectionClient;
 use nsm_api::networkservice::NetworkServiceRequest;
@@ -10,33 +11,25 @@ use nsm_api::networkservice::network_service_client::NetworkServiceClient;
 use nsm_api::registry::network_service_endpoint_registry_client::NetworkServiceEndpointRegistryClient;
 use nsm_api::registry::network_service_registry_client::NetworkServiceRegistryClient;
 use nsm_api::registry::{NetworkService, NetworkServiceEndpoint};
-use tonic::transport::Channel;
+use tonic::body::Body;
+use tonic::client::GrpcService;
+use tonic::codegen::Body as HttpBody;
 use tonic::{Request, Response, Status};
 
 use super::headers;
 use super::status::received;
 use crate::{
-    Call, Change, Closed, Element, EventStream, Next, Order, Peer, Registry, RegistryPath, Result,
-    Service, Token, Watch,
+    BoxError, Call, Change, Closed, Element, EventStream, LinkInfo, Next, Order, Peer, Protocol,
+    Registry, RegistryPath, Result, Service, Watch,
 };
 
-/// Who we are towards the peer of a channel, and who it is towards us.
-pub trait Outgoing: Send + Sync + 'static {
-    /// The token to send, made for the peer as its last handshake showed it; none: this link carries no tokens.
-    ///
-    /// # Errors
-    /// When none can be made.
-    fn token(&self) -> Result<Option<Token>>;
-
-    /// The peer, as the last handshake showed it.
-    fn peer(&self) -> Option<Arc<Peer>>;
-}
-
 /// The next hop behind a gRPC channel. It answers: nothing may follow it in a chain.
+///
+/// The channel is any tower service that carries gRPC; what must travel beside each call, such as tokens, is its
+/// concern. If it leaves a [`LinkInfo`] in an answer's extensions, the call comes back with a [`ServerPeer`].
 #[derive(Clone)]
-pub struct GrpcLink {
-    channel: Channel,
-    outgoing: Arc<dyn Outgoing>,
+pub struct GrpcLink<S> {
+    channel: S,
     address: Arc<str>,
 }
 
@@ -47,49 +40,69 @@ pub struct ServerPeer(
     pub Arc<Peer>,
 );
 
-impl GrpcLink {
+/// What gRPC needs of a channel, in one name.
+pub trait Channel:
+    GrpcService<
+        Body,
+        Future: Send,
+        ResponseBody: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> Channel for S where
+    S: GrpcService<
+            Body,
+            Future: Send,
+            ResponseBody: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static,
+        > + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+impl<S> GrpcLink<S> {
     /// The peer behind `channel`, called `address` in errors.
     #[must_use]
-    pub fn new(
-        channel: Channel,
-        outgoing: Arc<dyn Outgoing>,
-        address: impl Into<Arc<str>>,
-    ) -> Self {
+    pub fn new(channel: S, address: impl Into<Arc<str>>) -> Self {
         Self {
             channel,
-            outgoing,
             address: address.into(),
         }
     }
 
-    fn outgoing<T>(&self, message: T) -> Result<Request<T>> {
-        let mut request = Request::new(message);
-        if let Some(token) = self.outgoing.token()? {
-            headers::send_token(request.metadata_mut(), &token)?;
-        }
-        Ok(request)
-    }
-
     /// One unary RPC under the caller's deadline and patience.
-    async fn unary<P: crate::Protocol, T, R>(
+    async fn unary<P: Protocol, R>(
         &self,
-        call: &Call<P>,
-        mut request: Request<T>,
-        rpc: impl AsyncFnOnce(Request<T>) -> Result<Response<R>, Status>,
+        call: &mut Call<P>,
+        rpc: impl Future<Output = Result<Response<R>, Status>>,
     ) -> Result<Response<R>> {
-        if let Some(remaining) = call.remaining() {
-            request.set_timeout(remaining);
-        }
-        call.patiently(rpc(request))
+        let response = call
+            .patiently(rpc)
             .await?
-            .map_err(|status| received(&status, &self.address))
-    }
-
-    fn came_back<P: crate::Protocol>(&self, call: &mut Call<P>) {
-        if let Some(peer) = self.outgoing.peer() {
+            .map_err(|status| received(&status, &self.address))?;
+        if let Some(peer) = response
+            .extensions()
+            .get::<LinkInfo>()
+            .and_then(|link| link.peer.clone())
+        {
             call.set_fact(ServerPeer(peer));
         }
+        Ok(response)
     }
+}
+
+/// A message under the caller's deadline.
+fn outgoing<P: Protocol, T>(call: &Call<P>, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    if let Some(remaining) = call.remaining() {
+        request.set_timeout(remaining);
+    }
+    request
 }
 
 /// Whether the answer to a Close says that there was nothing to close.
@@ -100,39 +113,31 @@ fn closed(response: &Response<()>) -> Closed {
     }
 }
 
-impl Element<Service> for GrpcLink {
+impl<S: Channel> Element<Service> for GrpcLink<S> {
     async fn request(&self, mut call: Call, _next: Next<'_>) -> Result<Call> {
         let message = NetworkServiceRequest {
             connection: Some(call.body().clone()),
             mechanism_preferences: call.extra().clone(),
         };
-        let request = self.outgoing(message)?;
+        let request = outgoing(&call, message);
         let mut client = NetworkServiceClient::new(self.channel.clone());
-        let response = self
-            .unary(&call, request, async |request| {
-                client.request(request).await
-            })
-            .await?;
+        let response = self.unary(&mut call, client.request(request)).await?;
         call.set_body(response.into_inner());
-        self.came_back(&mut call);
         Ok(call)
     }
 
     async fn close(&self, mut call: Call, _next: Next<'_>) -> Result<Call> {
-        let request = self.outgoing(call.body().clone())?;
+        let request = outgoing(&call, call.body().clone());
         let mut client = NetworkServiceClient::new(self.channel.clone());
-        let response = self
-            .unary(&call, request, async |request| client.close(request).await)
-            .await?;
+        let response = self.unary(&mut call, client.close(request)).await?;
         call.set_closed(closed(&response));
         Ok(call)
     }
 
     async fn monitor(&self, watch: Watch, _next: Next<'_>) -> Result<EventStream<Service>> {
-        let request = self.outgoing(watch.query)?;
         let mut client = MonitorConnectionClient::new(self.channel.clone());
         let response = client
-            .monitor_connections(request)
+            .monitor_connections(watch.query)
             .await
             .map_err(|status| received(&status, &self.address))?;
         let address = Arc::clone(&self.address);
@@ -154,46 +159,38 @@ impl Element<Service> for GrpcLink {
 /// The two registries differ in nothing but the generated names.
 macro_rules! registry {
     ($record:ty, $client:ident, $field:ident) => {
-        impl Element<Registry<$record>> for GrpcLink {
+        impl<S: Channel> Element<Registry<$record>> for GrpcLink<S> {
             async fn request(
                 &self,
                 mut call: Call<Registry<$record>>,
                 _next: Next<'_, Registry<$record>>,
             ) -> Result<Call<Registry<$record>>> {
-                let mut request = self.outgoing(call.body().clone())?;
+                let mut request = outgoing(&call, call.body().clone());
                 headers::send_path(
                     request.metadata_mut(),
                     call.extra().as_ref().unwrap_or(&RegistryPath::default()),
                 )?;
                 let mut client = $client::new(self.channel.clone());
-                let response = self
-                    .unary(&call, request, async |request| {
-                        client.register(request).await
-                    })
-                    .await?;
+                let response = self.unary(&mut call, client.register(request)).await?;
                 if let Some(path) = headers::receive_path(response.metadata())? {
                     *call.extra_mut() = Some(path);
                 }
                 call.set_body(response.into_inner());
-                self.came_back(&mut call);
                 Ok(call)
             }
 
             async fn close(
                 &self,
-                call: Call<Registry<$record>>,
+                mut call: Call<Registry<$record>>,
                 _next: Next<'_, Registry<$record>>,
             ) -> Result<Call<Registry<$record>>> {
-                let mut request = self.outgoing(call.body().clone())?;
+                let mut request = outgoing(&call, call.body().clone());
                 headers::send_path(
                     request.metadata_mut(),
                     call.extra().as_ref().unwrap_or(&RegistryPath::default()),
                 )?;
                 let mut client = $client::new(self.channel.clone());
-                self.unary(&call, request, async |request| {
-                    client.unregister(request).await
-                })
-                .await?;
+                self.unary(&mut call, client.unregister(request)).await?;
                 Ok(call)
             }
 
@@ -202,10 +199,9 @@ macro_rules! registry {
                 watch: Watch<Registry<$record>>,
                 _next: Next<'_, Registry<$record>>,
             ) -> Result<EventStream<Registry<$record>>> {
-                let request = self.outgoing(watch.query)?;
                 let mut client = $client::new(self.channel.clone());
                 let response = client
-                    .find(request)
+                    .find(watch.query)
                     .await
                     .map_err(|status| received(&status, &self.address))?;
                 let address = Arc::clone(&self.address);
@@ -243,7 +239,7 @@ registry!(
     network_service_endpoint
 );
 
-impl fmt::Debug for GrpcLink {
+impl<S> fmt::Debug for GrpcLink<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "GrpcLink({})", self.address)
     }

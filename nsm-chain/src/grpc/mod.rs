@@ -8,5 +8,5 @@ pub mod headers;
 mod server;
 mod status;
 
-pub use client::{GrpcLink, Outgoing, ServerPeer};
+pub use client::{Channel, GrpcLink, ServerPeer};
 pub use server::Server;

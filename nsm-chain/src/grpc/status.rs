@@ -81,19 +81,19 @@ pub(crate) fn received(status: &Status, link: &str) -> Error {
             None => error,
         };
     }
+    let text = status.message();
     let mut error = match status.code() {
-        Code::Unavailable => Error::unavailable(format!("{link} does not answer")),
-        Code::Unimplemented => {
-            Error::unsupported(format!("{link} does not serve this: {}", status.message()))
+        Code::Unavailable if text.is_empty() => {
+            Error::unavailable(format!("{link} does not answer"))
         }
-        code => return Error::new(code, format!("{link} answered: {}", status.message())),
+        Code::Unavailable => Error::unavailable(text.to_owned()),
+        Code::Unimplemented => Error::unsupported(format!("{link} does not serve this: {text}")),
+        code => return Error::new(code, format!("{link} answered: {text}")),
     };
-    let mut source = status.source();
-    while let Some(inner) = source {
-        error = error.because(inner.to_string());
-        source = inner.source();
+    if let Some(source) = status.source() {
+        error = error.because(source.to_string());
     }
-    error.hint("check that it runs and can be reached from here")
+    error
 }
 
 #[cfg(test)]
