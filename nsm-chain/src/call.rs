@@ -33,6 +33,7 @@ struct Inner<P: Protocol> {
     handle: Option<Handle<P>>,
     closed: Closed,
     first: bool,
+    own: bool,
 }
 
 /// Why a Request is made.
@@ -76,6 +77,7 @@ impl<P: Protocol> Call<P> {
             handle: None,
             closed: Closed::default(),
             first: true,
+            own: false,
         }))
     }
 
@@ -269,6 +271,17 @@ impl<P: Protocol> Call<P> {
         self.0.first
     }
 
+    /// Whether an element of this hop started it (refresh, heal, expiry), and not a caller.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.0.own
+    }
+
+    pub(crate) fn started_here(mut self) -> Self {
+        self.0.own = true;
+        self
+    }
+
     pub(crate) fn attach(&mut self, state: Arc<State>, handle: Handle<P>, first: bool) {
         self.0.first = first;
         self.0.state = Some(state);
@@ -327,6 +340,7 @@ impl<P: Protocol> Clone for Call<P> {
             handle: inner.handle.clone(),
             closed: inner.closed,
             first: inner.first,
+            own: inner.own,
         }))
     }
 }

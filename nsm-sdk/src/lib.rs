@@ -2,3 +2,9 @@
 
 pub mod identity;
 pub mod transport;
+pub mod connect;
+pub mod lifetime;
+pub mod monitor;
+pub mod path;
+pub mod security;
+pub mod ipam;

@@ -2,8 +2,11 @@
 
 mod downstream;
 mod element;
+mod grpc;
+mod in_process;
 mod links;
 
 pub use downstream::{Downstream, News, Sink, Subscription};
-pub use element::Connect;
+pub use element::{Connect, Listens, NextHopWatch};
+pub use in_process::InProcess;
 pub use links::Links;

@@ -30,7 +30,12 @@ impl Retry {
         self
     }
 
-    async fn run<P: Protocol>(&self, call: Call<P>, one: impl AsyncFn(Call<P>) -> Result<Call<P>>) -> Result<Call<P>> {
+    async fn run<P, F, Fut>(&self, call: Call<P>, one: F) -> Result<Call<P>>
+    where
+        P: Protocol,
+        F: Fn(Call<P>) -> Fut + Send,
+        Fut: Future<Output = Result<Call<P>>> + Send,
+    {
         let mut pauses = Backoff::of(Duration::from_millis(200), Duration::from_secs(5), P::key(call.body()));
         let mut last: Option<Error> = None;
         loop {
@@ -62,10 +67,10 @@ fn hopeless(code: Code) -> bool {
 
 impl<P: Protocol> Element<P> for Retry {
     async fn request(&self, call: Call<P>, next: Next<'_, P>) -> Result<Call<P>> {
-        self.run(call, async |call| next.request(call).await).await
+        self.run(call, |call| next.request(call)).await
     }
 
     async fn close(&self, call: Call<P>, next: Next<'_, P>) -> Result<Call<P>> {
-        self.run(call, async |call| next.close(call).await).await
+        self.run(call, |call| next.close(call)).await
     }
 }

@@ -62,15 +62,20 @@ fn event(kind: ConnectionEventType, connections: Vec<Arc<Connection>>) -> Connec
 
 /// The watcher's stream: exactly one initial transfer, then changes. Dropping it ends the watch.
 pub(super) fn stream(watching: Watching) -> BoxStream<'static, Result<Arc<ConnectionEvent>>> {
-    futures::stream::unfold(watching, |watching| async {
-        loop {
-            let wake = watching.watcher.wake.notified();
-            let event = watching.watcher.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(event) = event {
-                return Some((Ok(Arc::new(event)), watching));
-            }
-            wake.await;
-        }
+    futures::stream::unfold(watching, |watching| async move {
+        let event = next(&watching).await;
+        Some((Ok(Arc::new(event)), watching))
     })
     .boxed()
+}
+
+async fn next(watching: &Watching) -> ConnectionEvent {
+    loop {
+        let wake = watching.watcher.wake.notified();
+        let event = watching.watcher.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match event {
+            Some(event) => return event,
+            None => wake.await,
+        }
+    }
 }

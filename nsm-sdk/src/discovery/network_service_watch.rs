@@ -1,0 +1,145 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use futures::StreamExt;
+use nsm_api::registry::NetworkService;
+use nsm_chain::{Call, Element, Handle, Next, Order, Result, Slot};
+
+use crate::lifetime::Backoff;
+use crate::registry::Finder;
+
+/// Closes a connection whose network service no longer lets its client have its endpoint.
+///
+/// *Request*: on success the connection is listed under its service. While connections of a service are listed one
+/// watch follows that service in the registry; when it changes, those whose endpoint no longer fits are closed, and
+/// their initiators, told so by `Monitor`, choose afresh. *Close*: the listing goes with the connection's state.
+///
+/// It stands in a manager, behind `ClientInfo`, whose labels it matches by.
+pub struct NetworkServiceWatch {
+    finder: Arc<Finder>,
+    watched: Arc<Mutex<HashMap<String, Weak<Watched>>>>,
+    listed: Slot<Listing>,
+}
+
+struct Watched {
+    finder: Arc<Finder>,
+    service: String,
+    members: Mutex<HashMap<Arc<str>, Member>>,
+}
+
+#[derive(Clone)]
+struct Member {
+    handle: Handle,
+    labels: nsm_api::matching::Labels,
+    endpoint: String,
+}
+
+/// A connection's place in the list of its service; the watch ends with the last one.
+struct Listing {
+    watched: Arc<Watched>,
+    key: Arc<str>,
+}
+
+impl Drop for Listing {
+    fn drop(&mut self) {
+        self.watched.members().remove(&self.key);
+    }
+}
+
+impl Watched {
+    fn members(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Member>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes whom the service, as it is now, no longer lets have its endpoint.
+    async fn check(&self, service: &NetworkService) {
+        let members: Vec<Member> = self.members().values().cloned().collect();
+        for member in members {
+            // An endpoint the registry does not know may still serve well: its absence is others' business.
+            let Ok(endpoint) = self.finder.endpoint(&member.endpoint).await else { continue };
+            if service.candidates(&member.labels, [endpoint]).is_empty() {
+                tokio::spawn(async move {
+                    let key = Arc::clone(member.handle.key());
+                    tracing::info!(connection = &*key, endpoint = member.endpoint, "the network service moved it elsewhere");
+                    if let Err(error) = member.handle.close().await {
+                        tracing::warn!(connection = &*key, %error, "not all of it could be closed");
+                    }
+                });
+            }
+        }
+    }
+}
+
+async fn follow(watched: Weak<Watched>) {
+    let mut pauses: Option<Backoff> = None;
+    loop {
+        let Some(now) = watched.upgrade() else { return };
+        let pauses = pauses.get_or_insert_with(|| Backoff::of(Duration::from_millis(100), Duration::from_secs(5), &now.service));
+        let changes = now.finder.watch_service(&now.service).await;
+        drop(now);
+        if let Ok(mut changes) = changes {
+            while let Some(Ok(change)) = changes.next().await {
+                let Some(now) = watched.upgrade() else { return };
+                *pauses = Backoff::of(Duration::from_millis(100), Duration::from_secs(5), &now.service);
+                if !change.deleted {
+                    now.check(&change.record).await;
+                }
+            }
+        }
+        tokio::time::sleep(pauses.pause()).await;
+    }
+}
+
+impl NetworkServiceWatch {
+    /// Follows services here.
+    #[must_use]
+    pub fn new(finder: Arc<Finder>) -> Self {
+        Self { finder, watched: Arc::default(), listed: Slot::new() }
+    }
+
+    fn watched(&self, service: &str) -> Arc<Watched> {
+        let mut all = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = all.get(service).and_then(Weak::upgrade) {
+            return known;
+        }
+        all.retain(|_, watched| watched.strong_count() > 0);
+        let watched = Arc::new(Watched {
+            finder: Arc::clone(&self.finder),
+            service: service.to_owned(),
+            members: Mutex::default(),
+        });
+        all.insert(service.to_owned(), Arc::downgrade(&watched));
+        tokio::spawn(follow(Arc::downgrade(&watched)));
+        watched
+    }
+}
+
+impl Element for NetworkServiceWatch {
+    async fn request(&self, call: Call, next: Next<'_>) -> Result<Call> {
+        let labels = call.body().labels.clone();
+        let call = next.request(call).await?;
+        let state = call.state()?;
+        let Some(handle) = call.handle().cloned() else { return Ok(call) };
+        let connection = call.body();
+        let (watched, key) = (self.watched(&connection.network_service), Arc::clone(handle.key()));
+        let member = Member { handle, labels, endpoint: connection.network_service_endpoint_name.clone() };
+        watched.members().insert(Arc::clone(&key), member);
+        let known = self.listed.with(state, |listing| listing.is_some_and(|listing| Arc::ptr_eq(&listing.watched, &watched)));
+        if !known {
+            self.listed.set(state, Listing { watched, key });
+        }
+        Ok(call)
+    }
+
+    fn order(&self) -> Order {
+        Order::after(&["Begin"])
+    }
+}
+
+impl fmt::Debug for NetworkServiceWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NetworkServiceWatch")
+    }
+}

@@ -1,0 +1,134 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nsm_api::registry::NetworkServiceEndpoint;
+use nsm_chain::{Call, Candidates, Element, Error, Next, NextHop, Order, Result};
+
+/// Spreads connections over the endpoints that may serve them.
+///
+/// *Request*: of the [`Candidates`] it starts with the one whose turn it is, as often as its route's weight says, and
+/// goes on to the others, each once, until one accepts. The accepted one's name stays in the connection, so that
+/// refreshes go there too. If none accepts, the error keeps each one's cause. *Close* passes.
+///
+/// It stands behind `Discover`.
+#[derive(Debug, Default)]
+pub struct RoundRobin {
+    turn: AtomicU64,
+}
+
+/// The position whose turn it is, by weights.
+fn start(candidates: &Candidates, turn: u64) -> usize {
+    let total: u64 = candidates.endpoints.iter().map(|(_, weight)| u64::from(*weight)).sum();
+    let mut left = turn % total.max(1);
+    for (at, (_, weight)) in candidates.endpoints.iter().enumerate() {
+        match left.checked_sub(u64::from(*weight)) {
+            Some(rest) => left = rest,
+            None => return at,
+        }
+    }
+    0
+}
+
+fn choose(call: &mut Call, endpoint: &NetworkServiceEndpoint) {
+    call.body_mut().network_service_endpoint_name.clone_from(&endpoint.name);
+    call.set_fact(NextHop(endpoint.url.as_str().into()));
+}
+
+impl Element for RoundRobin {
+    async fn request(&self, mut call: Call, next: Next<'_>) -> Result<Call> {
+        let Some(candidates) = call.fact::<Candidates>().cloned() else { return next.request(call).await };
+        if call.fact::<NextHop>().is_some() {
+            return next.request(call).await;
+        }
+        call.clear_fact::<Candidates>();
+        let count = candidates.endpoints.len();
+        let start = start(&candidates, self.turn.fetch_add(1, Ordering::Relaxed));
+        let mut causes = Vec::new();
+        for at in 0..count {
+            let (endpoint, _) = &candidates.endpoints[(start + at) % count];
+            let mut attempt = call.clone();
+            choose(&mut attempt, endpoint);
+            match next.request(attempt).await {
+                Ok(call) => return Ok(call),
+                Err(error) => {
+                    tracing::debug!(endpoint = endpoint.name, %error, "this endpoint did not accept");
+                    causes.push(error);
+                }
+            }
+            // Whoever gave up is not asked to wait for the others.
+            call.patiently(std::future::ready(())).await?;
+            if call.cancellation().is_cancelled() {
+                break;
+            }
+        }
+        if causes.len() == 1
+            && let Some(error) = causes.pop()
+        {
+            return Err(error);
+        }
+        let service = &candidates.service.name;
+        Err(Error::all_failed(format!("none of {count} endpoints of {service} accepted"), causes))
+    }
+
+    fn order(&self) -> Order {
+        Order::after(&["Discover"])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nsm_api::registry::NetworkService;
+    use nsm_chain::{Chain, OwnedNext, elements, from_fn};
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
+
+    struct Discover(Vec<(&'static str, u32)>);
+
+    impl Element for Discover {
+        async fn request(&self, mut call: Call, next: Next<'_>) -> Result<Call> {
+            let endpoint = |(name, weight): &(&str, u32)| {
+                let endpoint = NetworkServiceEndpoint { name: (*name).into(), url: format!("mem://{name}"), ..Default::default() };
+                (Arc::new(endpoint), *weight)
+            };
+            let service = Arc::new(NetworkService { name: "vpn".into(), ..Default::default() });
+            call.set_fact(Candidates { service, endpoints: self.0.iter().map(endpoint).collect() });
+            next.request(call).await
+        }
+    }
+
+    type Asked = Arc<Mutex<Vec<String>>>;
+
+    fn chain(all: &[(&'static str, u32)], dead: &'static [&'static str]) -> (Chain, Asked) {
+        let asked = Asked::default();
+        let note = Arc::clone(&asked);
+        let far = from_fn(move |call: Call, next: OwnedNext| {
+            let name = call.body().network_service_endpoint_name.clone();
+            note.lock().unwrap().push(name.clone());
+            async move {
+                if dead.contains(&&*name) { Err(Error::unavailable(format!("{name} is dead"))) } else { next.request(call).await }
+            }
+        });
+        (Chain::new("fwd", elements![Discover(all.to_vec()), RoundRobin::default(), far]).unwrap(), asked)
+    }
+
+    #[tokio::test]
+    async fn each_candidate_is_tried_once_and_every_cause_is_kept() {
+        let (chain, asked) = chain(&[("a", 1), ("b", 1), ("c", 1)], &["a", "b", "c"]);
+        let error = chain.request(Call::default()).await.unwrap_err();
+        assert_eq!(error.causes().len(), 3);
+        let mut names = asked.lock().unwrap().clone();
+        names.sort();
+        assert_eq!(names, ["a", "b", "c"]);
+    }
+
+    #[tokio::test]
+    async fn weights_share_the_connections() {
+        let (chain, _) = chain(&[("a", 3), ("b", 1)], &[]);
+        let mut shares = BTreeMap::new();
+        for _ in 0..40 {
+            let call = chain.request(Call::default()).await.unwrap();
+            *shares.entry(call.body().network_service_endpoint_name.clone()).or_insert(0) += 1;
+        }
+        assert_eq!(shares, BTreeMap::from([("a".into(), 30), ("b".into(), 10)]));
+    }
+}

@@ -1,0 +1,5 @@
+//! Who may do what.
+
+mod authorize;
+
+pub use authorize::{Authorize, AuthorizeServer};
