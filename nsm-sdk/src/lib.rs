@@ -6,5 +6,6 @@ pub mod connect;
 pub mod lifetime;
 pub mod monitor;
 pub mod path;
+pub mod registry;
 pub mod security;
 pub mod ipam;

@@ -1,0 +1,208 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::{StreamExt, future};
+use nsm_api::registry::NetworkServiceEndpoint;
+use nsm_chain::{
+    Call, Change, Closed, Element, Error, EventStream, Next, Order, Result, Slot, Watch,
+};
+
+use super::Endpoints;
+
+/// Registers the endpoints of this manager under the manager's URL, and finds them under their own.
+///
+/// *Register*: keeps the endpoint's URL and sends the manager's further on; the answer has the endpoint's again. An endpoint without a
+/// URL is refused. *Unregister*: likewise; one that did not register here is not known. *Find*: a record with the
+/// manager's URL gets the endpoint's, if it is registered here; if it is not (left over from an earlier life of the
+/// manager, say) it is hidden: nobody could be reached by it. Records of others pass.
+///
+/// Everybody else thus reaches an endpoint through its manager, and the manager reaches it directly. It stands after `Begin`, in
+/// whose state the URL is kept, and right before the store or the registry.
+pub struct LocalBypass {
+    url: Arc<str>,
+    urls: Arc<Urls>,
+    registered: Slot<Registered>,
+}
+
+#[derive(Default)]
+struct Urls(Mutex<HashMap<Arc<str>, Local>>);
+
+struct Local {
+    url: Arc<str>,
+    /// The last record found, with the endpoint's URL beside the form it came in.
+    found: Option<(Arc<NetworkServiceEndpoint>, Arc<NetworkServiceEndpoint>)>,
+}
+
+/// An endpoint's entry in the table; dropping it takes it out.
+struct Registered {
+    urls: Arc<Urls>,
+    name: Arc<str>,
+}
+
+impl LocalBypass {
+    /// For the manager that others reach under `url`.
+    #[must_use]
+    pub fn new(url: impl Into<Arc<str>>) -> Self {
+        Self {
+            url: url.into(),
+            urls: Arc::default(),
+            registered: Slot::new(),
+        }
+    }
+
+    /// How many endpoints are registered here.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.urls.lock().len()
+    }
+
+    /// Whether no endpoint is registered here.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Urls {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Local>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets an endpoint's URL, or takes it out; tells the one before.
+    fn set(&self, name: &Arc<str>, url: Option<Arc<str>>) -> Option<Arc<str>> {
+        let mut table = self.lock();
+        let before = match url {
+            Some(url) => table.insert(Arc::clone(name), Local { url, found: None }),
+            None => table.remove(name),
+        };
+        before.map(|local| local.url)
+    }
+
+    /// The change as one on this node sees it; none if he should not.
+    fn seen(
+        &self,
+        own: &str,
+        change: Change<NetworkServiceEndpoint>,
+    ) -> Option<Change<NetworkServiceEndpoint>> {
+        if change.record.url != own {
+            return Some(change);
+        }
+        let mut table = self.lock();
+        let Some(local) = table.get_mut(change.record.name.as_str()) else {
+            return change.deleted.then_some(change);
+        };
+        let record = match &local.found {
+            Some((found, with_url)) if Arc::ptr_eq(found, &change.record) => Arc::clone(with_url),
+            _ => {
+                let with_url = Arc::new(NetworkServiceEndpoint {
+                    url: local.url.as_ref().into(),
+                    ..(*change.record).clone()
+                });
+                local.found = Some((change.record, Arc::clone(&with_url)));
+                with_url
+            }
+        };
+        Some(Change {
+            record,
+            deleted: change.deleted,
+        })
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.urls.set(&self.name, None);
+    }
+}
+
+impl Element<Endpoints> for LocalBypass {
+    async fn request(
+        &self,
+        mut call: Call<Endpoints>,
+        next: Next<'_, Endpoints>,
+    ) -> Result<Call<Endpoints>> {
+        let state = Arc::clone(call.state()?);
+        if call.body().url.is_empty() {
+            return Err(
+                Error::invalid(format!("the endpoint {:?} has no URL", call.body().name))
+                    .hint("set the URL it listens on"),
+            );
+        }
+        let name: Arc<str> = call.body().name.as_str().into();
+        let url: Arc<str> =
+            std::mem::replace(&mut call.body_mut().url, self.url.as_ref().into()).into();
+        // Before the registry tells watchers, so that they see it with its URL.
+        let before = self.urls.set(&name, Some(Arc::clone(&url)));
+        match next.request(call).await {
+            Ok(mut call) => {
+                call.body_mut().url = url.as_ref().into();
+                // A later Register keeps the guard of the first: dropping that one would take out the entry.
+                if self.registered.with(&state, |kept| kept.is_none()) {
+                    self.registered.set(
+                        &state,
+                        Registered {
+                            urls: Arc::clone(&self.urls),
+                            name,
+                        },
+                    );
+                }
+                Ok(call)
+            }
+            Err(error) => {
+                self.urls.set(&name, before);
+                Err(error)
+            }
+        }
+    }
+
+    async fn close(
+        &self,
+        mut call: Call<Endpoints>,
+        next: Next<'_, Endpoints>,
+    ) -> Result<Call<Endpoints>> {
+        let url = self
+            .urls
+            .lock()
+            .get(call.body().name.as_str())
+            .map(|local| Arc::clone(&local.url));
+        let Some(url) = url else {
+            call.set_closed(Closed::Unknown);
+            return Ok(call);
+        };
+        call.body_mut().url = self.url.as_ref().into();
+        let mut call = next.close(call).await?;
+        call.body_mut().url = url.as_ref().into();
+        Ok(call)
+    }
+
+    async fn monitor(
+        &self,
+        watch: Watch<Endpoints>,
+        next: Next<'_, Endpoints>,
+    ) -> Result<EventStream<Endpoints>> {
+        let (urls, own) = (Arc::clone(&self.urls), Arc::clone(&self.url));
+        let found = next.monitor(watch).await?;
+        Ok(found
+            .filter_map(move |change| {
+                future::ready(match change {
+                    Ok(change) => urls.seen(&own, change).map(Ok),
+                    Err(error) => Some(Err(error)),
+                })
+            })
+            .boxed())
+    }
+
+    fn order(&self) -> Order {
+        Order::after(&["Begin"])
+    }
+}
+
+impl fmt::Debug for LocalBypass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LocalBypass({}, {} here)", self.url, self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests;

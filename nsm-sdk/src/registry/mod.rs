@@ -1,0 +1,40 @@
+//! The registry: elements over its records, and the stacks that serve and use it.
+//!
+//! A registry is a [`Chain`](nsm_chain::Chain) over [`Registry<R>`](nsm_chain::Registry) for each kind of record:
+//! network services and endpoints. Its three verbs are those of every chain: Register is `request`, Unregister is
+//! `close`, Find is `monitor`. Elements that do not care which record flows are written once for both.
+
+mod authorize;
+mod client_info;
+mod default_payload;
+mod expire;
+mod local_bypass;
+mod memory;
+mod owners;
+mod registration_time;
+pub mod stacks;
+mod update_path;
+
+pub use authorize::AuthorizeRegistry;
+pub use client_info::ClientInfo;
+pub use default_payload::DefaultPayload;
+pub use expire::Expire;
+pub use local_bypass::LocalBypass;
+pub use memory::Memory;
+pub use registration_time::RegistrationTime;
+pub use update_path::{OwnToken, UpdateRegistryPath};
+
+use std::time::SystemTime;
+
+use nsm_api::registry::{NetworkService, NetworkServiceEndpoint};
+use nsm_chain::Registry;
+
+/// The registry of network services.
+pub type Services = Registry<NetworkService>;
+/// The registry of endpoints.
+pub type Endpoints = Registry<NetworkServiceEndpoint>;
+
+/// When an endpoint's registration ends; none: it does not say, or says what no clock can.
+fn expiration(endpoint: &NetworkServiceEndpoint) -> Option<SystemTime> {
+    SystemTime::try_from(endpoint.expiration_time?).ok()
+}
