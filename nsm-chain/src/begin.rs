@@ -236,7 +236,8 @@ impl<P: Protocol> Established<P> {
     fn call(&self) -> Call<P> {
         let mut call = Call::new(Arc::clone(&self.body))
             .from_peer(self.peer.clone(), self.token.clone())
-            .within(self.timeout).started_here();
+            .within(self.timeout)
+            .started_here();
         *call.extra_mut() = self.extra.clone();
         call
     }

@@ -4,7 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::element::{DynElement, Element, EventStream, Order};
-use crate::{Call, Next, Protocol, Result, Service, Watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::tower::Verb;
+use crate::{Call, Error, Next, Protocol, Result, Service, Watch};
 
 /// One place in a list of elements; see [`elements!`](crate::elements).
 pub struct Node<P: Protocol = Service>(pub(crate) Arc<dyn DynElement<P>>);
@@ -129,6 +133,38 @@ impl<P: Protocol> Chain<P> {
     }
 }
 
+impl<P: Protocol> Chain<P> {
+    /// Runs a call in a task of its own, which outlives a caller who gives up.
+    ///
+    /// Dropping the returned future, as tonic does with a handler whose client is gone, does not cut the chain off in
+    /// the middle of an await: the call learns of it by its [`cancellation`](Call::cancellation), and finishes or
+    /// rolls back. Every border of a chain runs its calls this way.
+    ///
+    /// # Errors
+    /// What the chain reports; [`Error::internal`] if an element panicked.
+    pub async fn detached(&self, verb: Verb<P>, tasks: &TaskTracker) -> Result<Call<P>> {
+        let patience = CancellationToken::new();
+        let chain = self.clone();
+        let child = patience.clone();
+        let task = tasks.spawn(async move {
+            match verb {
+                Verb::Request(call) => chain.request(call.cancelled_by(child)).await,
+                Verb::Close(call) => chain.close(call.cancelled_by(child)).await,
+            }
+        });
+        let gone = patience.drop_guard();
+        let result = task.await.unwrap_or_else(|error| {
+            Err(
+                Error::internal("the chain broke off in the middle of a call")
+                    .because(error)
+                    .at_hop(&self.hop),
+            )
+        });
+        drop(gone.disarm());
+        result
+    }
+}
+
 impl<P: Protocol> Clone for Chain<P> {
     fn clone(&self) -> Self {
         Self {
@@ -199,7 +235,7 @@ fn check<P: Protocol>(hop: &Arc<str>, elements: &[Node<P>]) -> Result<(), OrderE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Error, from_fn};
+    use crate::from_fn;
     use std::sync::Mutex;
 
     #[derive(Clone)]

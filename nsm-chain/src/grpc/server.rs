@@ -22,6 +22,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::headers;
+use crate::tower::Verb;
 use crate::{Call, Chain, Closed, Error, LinkInfo, Protocol, Registry, Result, Service, Watch};
 
 /// Beside the answer to a Close: what was found.
@@ -64,26 +65,8 @@ impl<P: Protocol> Server<P> {
         self
     }
 
-    async fn run(&self, mut call: Call<P>, verb: Verb) -> Result<Call<P>> {
-        let patience = CancellationToken::new();
-        call = call.cancelled_by(patience.clone());
-        let chain = self.chain.clone();
-        let task = self.running.spawn(async move {
-            match verb {
-                Verb::Make => chain.request(call).await,
-                Verb::Unmake => chain.close(call).await,
-            }
-        });
-        // Dropped with this handler: that is how the call learns that its caller is gone.
-        let gone = patience.drop_guard();
-        let result = task.await.unwrap_or_else(|error| {
-            Err(
-                Error::internal("the chain stopped in the middle of the call")
-                    .because(error)
-                    .at_hop(self.chain.hop()),
-            )
-        });
-        drop(gone.disarm());
+    async fn run(&self, verb: Verb<P>) -> Result<Call<P>> {
+        let result = self.chain.detached(verb, &self.running).await;
         if let Err(error) = &result {
             tracing::debug!(target: "nsm::grpc", hop = &**self.chain.hop(), ?error, "refused");
         }
@@ -106,12 +89,6 @@ impl<P: Protocol> Server<P> {
             .take_until(self.stopping.clone().cancelled_owned())
             .boxed())
     }
-}
-
-#[derive(Clone, Copy)]
-enum Verb {
-    Make,
-    Unmake,
 }
 
 /// The call that a request begins, and its extensions' link.
@@ -160,16 +137,19 @@ impl NetworkServiceRpc for Server<Service> {
         })?;
         let mut call = incoming::<Service>(connection, &metadata, extensions.get())?;
         *call.extra_mut() = message.mechanism_preferences;
-        Ok(Response::new(self.run(call, Verb::Make).await?.into_body()))
+        Ok(Response::new(
+            self.run(Verb::Request(call)).await?.into_body(),
+        ))
     }
 
     async fn close(&self, request: Request<Connection>) -> Result<Response<()>, Status> {
         let (metadata, extensions, connection) = request.into_parts();
         let call = self
-            .run(
-                incoming::<Service>(connection, &metadata, extensions.get())?,
-                Verb::Unmake,
-            )
+            .run(Verb::Close(incoming::<Service>(
+                connection,
+                &metadata,
+                extensions.get(),
+            )?))
             .await?;
         let mut response = Response::new(());
         if call.closed() == Closed::Unknown {
@@ -213,7 +193,7 @@ macro_rules! registry {
                 let (metadata, extensions, record) = request.into_parts();
                 let mut call = incoming::<Registry<$record>>(record, &metadata, extensions.get())?;
                 *call.extra_mut() = headers::receive_path(&metadata)?;
-                let call = self.run(call, Verb::Make).await?;
+                let call = self.run(Verb::Request(call)).await?;
                 let path = call.extra().clone();
                 let mut response = Response::new(call.into_body());
                 if let Some(path) = path {
@@ -242,7 +222,7 @@ macro_rules! registry {
                 let (metadata, extensions, record) = request.into_parts();
                 let mut call = incoming::<Registry<$record>>(record, &metadata, extensions.get())?;
                 *call.extra_mut() = headers::receive_path(&metadata)?;
-                self.run(call, Verb::Unmake).await?;
+                self.run(Verb::Close(call)).await?;
                 Ok(Response::new(()))
             }
         }

@@ -4,10 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
+use nsm_chain::tower::Verb;
 use nsm_chain::{
     Call, Chain, Element, Error, EventStream, Next, Node, Order, Peer, Protocol, Result, Token, Tokens, Watch,
 };
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::Links;
 
@@ -113,42 +115,33 @@ impl<P: Protocol> Link<P> {
     }
 
     /// Runs one call over there: a copy, in a task of its own that outlives a caller who gives up.
-    async fn cross<F>(&self, call: &Call<P>, verb: impl FnOnce(Chain<P>, Call<P>) -> F) -> Result<Call<P>>
-    where
-        F: Future<Output = Result<Call<P>>> + Send + 'static,
-    {
+    async fn cross(&self, call: &Call<P>, verb: fn(Call<P>) -> Verb<P>) -> Result<Call<P>> {
         let hop = self.hop()?;
         let (peer, token) = self.who()?;
-        let patience = CancellationToken::new();
-        let mut there = Call::new(call.share()).from_peer(peer, token).cancelled_by(patience.clone());
+        let mut there = Call::new(call.share()).from_peer(peer, token);
         there.set_deadline(call.deadline());
         *there.extra_mut() = call.extra().clone();
-        let gone = patience.drop_guard();
-        let task = tokio::spawn(verb(hop.chain, there));
-        let stopped = hop.stopped;
-        let result = call
-            .patiently(async {
-                tokio::select! {
-                    done = task => done.unwrap_or_else(|error| Err(Error::internal("the next hop broke down").because(error))),
-                    () = stopped.cancelled() => Err(Error::unavailable(format!("{} stopped answering", self.url))),
-                }
-            })
-            .await?;
-        drop(gone.disarm());
-        result
+        let tasks = TaskTracker::new();
+        let answer = async {
+            tokio::select! {
+                done = hop.chain.detached(verb(there), &tasks) => done,
+                () = hop.stopped.cancelled() => Err(Error::unavailable(format!("{} stopped answering", self.url))),
+            }
+        };
+        call.patiently(answer).await?
     }
 }
 
 impl<P: Protocol> Element<P> for Link<P> {
     async fn request(&self, mut call: Call<P>, _next: Next<'_, P>) -> Result<Call<P>> {
-        let there = self.cross(&call, |chain, call| async move { chain.request(call).await }).await?;
+        let there = self.cross(&call, Verb::Request).await?;
         *call.extra_mut() = there.extra().clone();
         call.set_body(there.share());
         Ok(call)
     }
 
     async fn close(&self, mut call: Call<P>, _next: Next<'_, P>) -> Result<Call<P>> {
-        let there = self.cross(&call, |chain, call| async move { chain.close(call).await }).await?;
+        let there = self.cross(&call, Verb::Close).await?;
         call.set_closed(there.closed());
         Ok(call)
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use nsm_api::registry::NetworkService;
 use nsm_chain::{Call, Element, Handle, Next, Order, Result, Slot};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::lifetime::Backoff;
 use crate::registry::Finder;
@@ -27,6 +28,8 @@ struct Watched {
     finder: Arc<Finder>,
     service: String,
     members: Mutex<HashMap<Arc<str>, Member>>,
+    /// Ends the task that follows, with this list.
+    _following: DropGuard,
 }
 
 #[derive(Clone)]
@@ -72,7 +75,11 @@ impl Watched {
     }
 }
 
-async fn follow(watched: Weak<Watched>) {
+async fn follow(watched: Weak<Watched>, over: CancellationToken) {
+    over.run_until_cancelled(follow_on(watched)).await;
+}
+
+async fn follow_on(watched: Weak<Watched>) {
     let mut pauses: Option<Backoff> = None;
     loop {
         let Some(now) = watched.upgrade() else { return };
@@ -105,13 +112,15 @@ impl NetworkServiceWatch {
             return known;
         }
         all.retain(|_, watched| watched.strong_count() > 0);
+        let over = CancellationToken::new();
         let watched = Arc::new(Watched {
             finder: Arc::clone(&self.finder),
             service: service.to_owned(),
             members: Mutex::default(),
+            _following: over.clone().drop_guard(),
         });
         all.insert(service.to_owned(), Arc::downgrade(&watched));
-        tokio::spawn(follow(Arc::downgrade(&watched)));
+        tokio::spawn(follow(Arc::downgrade(&watched), over));
         watched
     }
 }
