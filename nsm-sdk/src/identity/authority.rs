@@ -57,8 +57,11 @@ impl DevAuthority {
     /// # Errors
     /// As [`DevAuthority::new`].
     pub fn with_lifetime(trust_domain: &str, lifetime: Duration) -> Result<Self, IdentityError> {
-        let domain = SpiffeId::new(&format!("spiffe://{trust_domain}/authority")).map_err(signing)?;
-        let mut params = params(&format!("spiffe://{}", domain.trust_domain()), ROOT_LIFETIME)?;
+        let id = SpiffeId::new(&format!("spiffe://{trust_domain}")).map_err(signing)?;
+        if id.trust_domain() != trust_domain {
+            return Err(signing("a trust domain has no path"));
+        }
+        let mut params = params(id.as_str(), ROOT_LIFETIME)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let issuer = CertifiedIssuer::self_signed(params, p256()?).map_err(signing)?;
@@ -85,7 +88,7 @@ impl DevAuthority {
         Ok(issued)
     }
 
-    /// One SVID that is never renewed, valid from a minute ago until `lifetime` from now (zero: it just expired).
+    /// One SVID that is never renewed, valid from a minute ago until `lifetime` from now.
     ///
     /// # Errors
     /// As [`DevAuthority::issue`].
@@ -143,7 +146,9 @@ impl Authority {
 
     fn sign(&self, path: &str, lifetime: Duration) -> Result<Svid, IdentityError> {
         let id = format!("spiffe://{}{path}", self.trust_domain);
-        SpiffeId::new(&id).map_err(signing)?;
+        if SpiffeId::new(&id).map_err(signing)?.path() != path {
+            return Err(signing("the path does not begin with a slash"));
+        }
         let mut params = params(&id, lifetime)?;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -218,3 +223,75 @@ fn signing(reason: impl fmt::Display) -> IdentityError {
 /// Peers on other machines may be a little behind.
 const BACKDATED: Duration = Duration::from_secs(60);
 const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::certificate;
+
+    #[test]
+    fn an_issued_certificate_names_its_spiffe_id_and_ends_with_its_lifetime() {
+        let authority = DevAuthority::with_lifetime("example.org", Duration::from_secs(600)).unwrap();
+        let svid = authority.issue("/ns/a/client-1").unwrap().svid().unwrap();
+        assert_eq!(svid.id().as_str(), "spiffe://example.org/ns/a/client-1");
+        let left = time::until(svid.not_after());
+        assert!((Duration::from_secs(595)..=Duration::from_secs(600)).contains(&left), "{left:?}");
+        assert_eq!(certificate::subject(&svid.chain()[0]).unwrap(), (svid.id().clone(), svid.not_after()));
+    }
+
+    #[test]
+    fn paths_and_domains_that_no_spiffe_id_can_have_are_refused() {
+        let authority = DevAuthority::new("example.org").unwrap();
+        for path in ["no-slash", "/a//b", "/a b", "/.."] {
+            assert!(matches!(authority.issue(path), Err(IdentityError::Signing { .. })), "{path}");
+        }
+        for domain in ["", "Example.org", "a/b", "a:1"] {
+            assert!(matches!(DevAuthority::new(domain), Err(IdentityError::Signing { .. })), "{domain}");
+        }
+    }
+
+    #[test]
+    fn rotation_gives_every_identity_a_new_key_and_tells() {
+        let authority = DevAuthority::new("example.org").unwrap();
+        let source = authority.issue("/a").unwrap();
+        let (before, mut changed) = (source.svid().unwrap(), source.changed());
+        assert!(Arc::ptr_eq(&before, &source.svid().unwrap()), "nothing was rotated yet");
+        authority.rotate().unwrap();
+        let after = source.svid().unwrap();
+        assert!(changed.has_changed().unwrap());
+        assert_eq!(*changed.borrow_and_update(), 1);
+        assert_eq!(after.id(), before.id());
+        assert_ne!(after.key().secret_pkcs8_der(), before.key().secret_pkcs8_der());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_identity_is_renewed_when_half_of_its_lifetime_is_over() {
+        let authority = DevAuthority::with_lifetime("example.org", Duration::from_secs(100)).unwrap();
+        let source = authority.issue("/a").unwrap();
+        let first = source.svid().unwrap();
+        tokio::time::advance(Duration::from_secs(49)).await;
+        assert!(Arc::ptr_eq(&first, &source.svid().unwrap()));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(source.svid().unwrap().not_after() > first.not_after());
+        assert_eq!(*source.changed().borrow(), 1);
+    }
+
+    #[test]
+    fn trust_in_another_authority_reaches_identities_issued_before() {
+        let ours = DevAuthority::new("ours.org").unwrap();
+        let theirs = DevAuthority::new("theirs.org").unwrap();
+        let source = ours.issue("/a").unwrap();
+        ours.trust(&theirs).unwrap();
+        assert_eq!(source.bundle().trust_domains().collect::<Vec<_>>(), ["ours.org", "theirs.org"]);
+        assert_eq!(*source.changed().borrow(), 1);
+        assert_eq!(theirs.bundles().roots("ours.org"), []);
+    }
+
+    #[test]
+    fn keys_never_show_in_debug() {
+        let authority = DevAuthority::new("example.org").unwrap();
+        let svid = authority.issue("/a").unwrap().svid().unwrap();
+        let shown = format!("{svid:?} {authority:?} {:?}", authority.bundles());
+        assert!(shown.len() < 300 && !shown.contains("key"), "{shown}");
+    }
+}

@@ -64,3 +64,45 @@ fn parse(leaf: &[u8]) -> Result<X509Certificate<'_>, IdentityError> {
         Err(error) => Err(IdentityError::Malformed { reason: error.to_string() }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rcgen::{CertificateParams, KeyPair, SanType};
+
+    use super::*;
+
+    fn certificate(names: &[&str]) -> CertificateDer<'static> {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = names.iter().map(|&name| SanType::URI(name.try_into().unwrap())).collect();
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+    }
+
+    #[test]
+    fn exactly_one_spiffe_uri_makes_an_identity() {
+        let peer = peer_of(&[certificate(&["spiffe://example.org/a"])]).unwrap();
+        assert_eq!(peer.id.as_str(), "spiffe://example.org/a");
+        for names in [
+            &[][..],
+            &["https://example.org/a"],
+            &["spiffe://example.org/a", "spiffe://example.org/b"],
+            &["spiffe://example.org/a", "https://example.org"],
+        ] {
+            let refused = peer_of(&[certificate(names)]);
+            assert!(matches!(refused, Err(IdentityError::NoSpiffeId { .. })), "{names:?}: {refused:?}");
+        }
+        assert_eq!(peer_of(&[]).unwrap_err(), IdentityError::NoCertificate);
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_certificates_give_errors_and_no_panic(at in 0_usize..300, byte: u8, cut in 0_usize..300) {
+            let mut der = certificate(&["spiffe://example.org/a"]).to_vec();
+            der[at] = byte;
+            let _ = peer_of(&[CertificateDer::from(der.clone())]);
+            let _ = p256_key(&der);
+            der.truncate(cut);
+            prop_assert!(peer_of(&[CertificateDer::from(der)]).is_err());
+        }
+    }
+}

@@ -29,8 +29,7 @@ pub enum Audience {
 }
 
 impl Claims {
-    /// When the token ends, if it says so. A time beyond what the system can express counts as a century from the epoch's
-    /// end of range never being reached: it is capped, not refused.
+    /// When the token ends, if it says so. A time some thousand years ahead is capped, not refused.
     #[must_use]
     pub fn expires(&self) -> Option<SystemTime> {
         let seconds = self.expires.filter(|seconds| seconds.is_finite())?.max(0.0);

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::{Claims, TokenRejected};
 
@@ -28,12 +29,15 @@ pub(super) fn split(token: &str) -> Result<Parts<'_>, TokenRejected> {
     let (signed, signature) = token.rsplit_once('.').ok_or(malformed("form"))?;
     let (header, payload) = signed.split_once('.').ok_or(malformed("form"))?;
     let decode = |text: &str, part| URL_SAFE_NO_PAD.decode(text).map_err(|_| malformed(part));
-    let header: Header =
-        serde_json::from_slice(&decode(header, "header")?).map_err(|_| malformed("header"))?;
-    let claims =
-        serde_json::from_slice(&decode(payload, "claims")?).map_err(|_| malformed("claims"))?;
+    let header: Header = object(&decode(header, "header")?).ok_or(malformed("header"))?;
+    let claims = object(&decode(payload, "claims")?).ok_or(malformed("claims"))?;
     let signature = decode(signature, "signature")?;
     Ok(Parts { algorithm: header.alg, claims, signed, signature })
+}
+
+/// Reads a JSON object. (serde would take an array for a struct as well.)
+fn object<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
+    json.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice(json).ok())?
 }
 
 /// `header.claims.signature`, with `sign` over the first two.

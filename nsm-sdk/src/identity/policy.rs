@@ -178,3 +178,191 @@ impl PolicySet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use nsm_chain::{Tokens, time};
+
+    use super::*;
+    use crate::identity::{DevAuthority, Es256Tokens, HmacTokens, SvidSource, peer_of};
+
+    struct Role {
+        source: Arc<dyn SvidSource>,
+        peer: Peer,
+    }
+
+    impl Role {
+        fn new(authority: &DevAuthority, path: &str) -> Self {
+            let source = authority.issue(path).unwrap();
+            let peer = peer_of(source.svid().unwrap().chain()).unwrap();
+            Self { source, peer }
+        }
+
+        fn token_for(&self, audience: &Self) -> String {
+            let tokens = Es256Tokens::new(Arc::clone(&self.source), Duration::from_secs(600));
+            tokens.token(Some(&audience.peer.id)).unwrap().text.to_string()
+        }
+    }
+
+    /// A client asks a manager, the manager a forwarder.
+    struct Mesh {
+        client: Role,
+        manager: Role,
+        forwarder: Role,
+    }
+
+    fn mesh() -> Mesh {
+        let authority = DevAuthority::new("example.org").unwrap();
+        let role = |path| Role::new(&authority, path);
+        Mesh { client: role("/client"), manager: role("/manager"), forwarder: role("/forwarder") }
+    }
+
+    fn denied(set: &PolicySet, tokens: &[&str], index: usize, peer: Option<&Peer>) -> Option<&'static str> {
+        let input = PolicyInput { tokens, index, peer, owner: None, now: time::now() };
+        set.check(&input).err().map(|denied| denied.policy)
+    }
+
+    #[test]
+    fn a_server_accepts_an_honest_path_and_names_the_rule_that_a_forged_one_breaks() {
+        let Mesh { client, manager, forwarder } = mesh();
+        let first = client.token_for(&manager);
+        let second = manager.token_for(&forwarder);
+        let own = forwarder.token_for(&manager);
+        let hmac = HmacTokens::new(&manager.peer.id).token(Some(&forwarder.peer.id)).unwrap().text.to_string();
+        let set = PolicySet::server();
+        let from = Some(&manager.peer);
+        for (tokens, index, peer, rule) in [
+            (vec![&*first, &second, &own], 2, from, None),
+            (vec![&*first, &second, &own], 2, None, Some("prev_token_signed")),
+            (vec![&*first, &second, &own], 2, Some(&client.peer), Some("prev_token_signed")),
+            (vec![&*first, &hmac, &own], 2, from, Some("prev_token_signed")),
+            (vec![&*first, &second, &own], 0, from, Some("prev_token_signed")),
+            (vec![&*first, &second, &own], usize::MAX, from, Some("prev_token_signed")),
+            (vec![], 0, from, Some("prev_token_signed")),
+            (vec![&*first, "", &own], 2, from, Some("tokens_valid")),
+            (vec!["a.b.c", &second, &own], 2, from, Some("tokens_valid")),
+            // The manager's part cut out: nobody made the client's token for the forwarder.
+            (vec![&*first, &own], 1, Some(&client.peer), Some("tokens_chained")),
+        ] {
+            assert_eq!(denied(&set, &tokens, index, peer), rule, "{index} {peer:?} {rule:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_asks_for_the_signature_of_the_server_it_called() {
+        let Mesh { client, manager, forwarder } = mesh();
+        let (first, second) = (client.token_for(&manager), manager.token_for(&forwarder));
+        let third = forwarder.token_for(&manager);
+        let set = PolicySet::client();
+        let path = [&*first, &second, &third];
+        assert_eq!(denied(&set, &path, 0, Some(&manager.peer)), None);
+        assert_eq!(denied(&set, &path, 1, Some(&forwarder.peer)), None);
+        assert_eq!(denied(&set, &path, 0, Some(&forwarder.peer)), Some("next_token_signed"));
+        assert_eq!(denied(&set, &path, 2, Some(&forwarder.peer)), Some("next_token_signed"));
+        assert_eq!(denied(&set, &path, usize::MAX, Some(&forwarder.peer)), Some("next_token_signed"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_expired_token_is_denied_wherever_it_stands() {
+        let Mesh { client, manager, .. } = mesh();
+        let (first, own) = (client.token_for(&manager), manager.token_for(&client));
+        let set = PolicySet::server();
+        assert_eq!(denied(&set, &[&first, &own], 1, Some(&client.peer)), None);
+        tokio::time::advance(Duration::from_secs(601)).await;
+        let own = manager.token_for(&client);
+        assert_eq!(denied(&set, &[&first, &own], 1, Some(&client.peer)), Some("tokens_expired"));
+    }
+
+    /// Unsigned tokens with chosen claims, for the rules that look at claims only.
+    fn claimed(claims: &str) -> String {
+        format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256"}"#), URL_SAFE_NO_PAD.encode(claims))
+    }
+
+    #[test]
+    fn the_chain_rule_wants_lists_and_subjects() {
+        let chained = PolicySet::of([Policy::TokensChained]);
+        for (left, right, holds) in [
+            (r#"{"aud":["b"]}"#, r#"{"sub":"b"}"#, true),
+            (r#"{"aud":["x","b"]}"#, r#"{"sub":"b"}"#, true),
+            (r#"{"aud":"b"}"#, r#"{"sub":"b"}"#, false),
+            (r#"{"aud":[]}"#, r#"{"sub":"b"}"#, false),
+            (r"{}", r#"{"sub":"b"}"#, false),
+            (r#"{"aud":["b"]}"#, r"{}", false),
+            (r#"{"aud":["b"]}"#, r#"{"sub":"c"}"#, false),
+        ] {
+            let tokens = [claimed(left), claimed(right)];
+            let tokens = [&*tokens[0], &*tokens[1]];
+            assert_eq!(denied(&chained, &tokens, 1, None).is_none(), holds, "{left} {right}");
+        }
+        assert_eq!(denied(&chained, &[], 0, None), None);
+        assert_eq!(denied(&chained, &["garbage"], 0, None), None, "one token has no neighbour");
+    }
+
+    #[test]
+    fn the_expiry_rule_wants_an_end_in_the_future() {
+        let expired = PolicySet::of([Policy::TokensExpired]);
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(10_500);
+        for (claims, alive) in [
+            (r#"{"exp":11}"#, true),
+            (r#"{"exp":10.6}"#, true),
+            (r#"{"exp":10}"#, false),
+            (r#"{"exp":0}"#, false),
+            (r"{}", false),
+        ] {
+            let token = claimed(claims);
+            let input = PolicyInput { tokens: &[&token], index: 0, peer: None, owner: None, now };
+            assert_eq!(expired.check(&input).is_ok(), alive, "{claims}");
+        }
+    }
+
+    #[test]
+    fn a_name_belongs_to_its_first_owner() {
+        let set = PolicySet::of([Policy::ClientAllowed]);
+        let token = claimed(r#"{"sub":"spiffe://example.org/a"}"#);
+        for (owner, tokens, allowed) in [
+            (None, vec![], true),
+            (None, vec![&*token], true),
+            (Some("spiffe://example.org/a"), vec![&*token], true),
+            (Some("spiffe://example.org/b"), vec![&*token], false),
+            (Some("spiffe://example.org/a"), vec![], false),
+            (Some(""), vec!["garbage"], false),
+        ] {
+            let input = PolicyInput { tokens: &tokens, index: 0, peer: None, owner, now: time::now() };
+            assert_eq!(set.check(&input).is_ok(), allowed, "{owner:?} {tokens:?}");
+        }
+    }
+
+    #[test]
+    fn a_caller_watches_only_what_was_recorded_for_it() {
+        use super::rules::service_connection;
+        let recorded = |id: &str| id == "a";
+        assert!(service_connection(["x", "a"], recorded));
+        assert!(!service_connection(["x"], recorded));
+        assert!(!service_connection([], recorded));
+        assert!(!service_connection(["a"], |_| false));
+    }
+
+    #[test]
+    fn a_denial_never_quotes_a_token() {
+        let Mesh { client, manager, .. } = mesh();
+        let token = client.token_for(&manager);
+        let input = PolicyInput { tokens: &[&token], index: 1, peer: Some(&manager.peer), owner: None, now: time::now() };
+        let denied = PolicySet::server().check(&input).unwrap_err();
+        assert!(!format!("{denied:?} {input:?} {denied}").contains(&token[..20]));
+    }
+
+    #[test]
+    fn only_the_set_that_says_so_allows_everything() {
+        let input = PolicyInput { tokens: &["garbage"], index: 9, peer: None, owner: Some("x"), now: time::now() };
+        assert!(PolicySet::allow_all().check(&input).is_ok());
+        for set in [PolicySet::server(), PolicySet::client(), PolicySet::registry_server(), PolicySet::registry_client()] {
+            assert!(set.check(&input).is_err());
+            assert_eq!(set.policies().first().map(|policy| policy.name()), Some("tokens_valid"));
+        }
+        assert!(std::panic::catch_unwind(|| PolicySet::of([])).is_err());
+    }
+}

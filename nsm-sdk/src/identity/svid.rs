@@ -191,3 +191,30 @@ impl SvidSource for FixedSvid {
         self.version.subscribe()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::identity::DevAuthority;
+
+    #[test]
+    fn a_key_of_another_certificate_is_refused() {
+        let authority = DevAuthority::new("example.org").unwrap();
+        let sign = || authority.sign("/a", Duration::from_secs(60)).unwrap();
+        let (one, other) = (sign(), sign());
+        let mixed = Svid::new(one.chain().to_vec(), other.key().clone_key());
+        assert!(matches!(mixed, Err(IdentityError::Key { .. })), "{mixed:?}");
+        let none = Svid::new(Vec::new(), one.key().clone_key());
+        assert!(matches!(none, Err(IdentityError::NoCertificate)), "{none:?}");
+        let garbage = Svid::new(vec![CertificateDer::from(vec![0x30, 0x03, 1, 2, 3])], one.key().clone_key());
+        assert!(matches!(garbage, Err(IdentityError::Malformed { .. })), "{garbage:?}");
+    }
+
+    #[test]
+    fn a_root_that_is_no_certificate_and_an_empty_bundle_are_refused() {
+        assert!(Bundles::default().with("example.org", vec![CertificateDer::from(vec![1, 2, 3])]).is_err());
+        assert!(Bundles::default().with("example.org", Vec::new()).is_err());
+    }
+}

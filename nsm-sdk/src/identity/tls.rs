@@ -123,3 +123,108 @@ impl TimeProvider for Clock {
 
 /// HTTP/2, the only protocol of gRPC.
 const ALPN: &[u8] = b"h2";
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustls::{CertificateError, ClientConnection, ServerConnection};
+
+    use super::*;
+    use crate::identity::{Bundles, DevAuthority, FixedSvid, peer_of};
+
+    /// A whole handshake in memory: what each side ends with.
+    fn handshake(client: &TlsConfigs, server: &TlsConfigs) -> (Result<ClientConnection, rustls::Error>, Result<ServerConnection, rustls::Error>) {
+        let mut client =
+            ClientConnection::new(Arc::clone(&client.current().unwrap().client), "localhost".try_into().unwrap()).unwrap();
+        let mut server = ServerConnection::new(Arc::clone(&server.current().unwrap().server)).unwrap();
+        let (mut client_end, mut server_end) = (Ok(()), Ok(()));
+        for _ in 0..4 {
+            let mut bytes = Vec::new();
+            client.write_tls(&mut bytes).unwrap();
+            server.read_tls(&mut bytes.as_slice()).unwrap();
+            server_end = server_end.and(server.process_new_packets().map(drop));
+            let mut bytes = Vec::new();
+            server.write_tls(&mut bytes).unwrap();
+            client.read_tls(&mut bytes.as_slice()).unwrap();
+            client_end = client_end.and(client.process_new_packets().map(drop));
+        }
+        (client_end.map(|()| client), server_end.map(|()| server))
+    }
+
+    fn reason(error: rustls::Error) -> IdentityError {
+        match error {
+            rustls::Error::InvalidCertificate(CertificateError::Other(other)) => {
+                other.0.downcast_ref::<IdentityError>().unwrap().clone()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn configs(authority: &DevAuthority, path: &str) -> TlsConfigs {
+        TlsConfigs::new(authority.issue(path).unwrap())
+    }
+
+    #[test]
+    fn both_sides_learn_who_the_other_is() {
+        let authority = DevAuthority::new("example.org").unwrap();
+        let (client, server) = handshake(&configs(&authority, "/client"), &configs(&authority, "/server"));
+        let (client, server) = (client.unwrap(), server.unwrap());
+        assert_eq!(peer_of(client.peer_certificates().unwrap()).unwrap().id.path(), "/server");
+        assert_eq!(peer_of(server.peer_certificates().unwrap()).unwrap().id.path(), "/client");
+        assert_eq!(client.alpn_protocol(), Some(b"h2".as_slice()));
+        assert_eq!(client.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+    }
+
+    #[test]
+    fn a_rotation_makes_new_configurations_once() {
+        let authority = DevAuthority::new("example.org").unwrap();
+        let configs = configs(&authority, "/a");
+        let first = configs.current().unwrap();
+        assert!(Arc::ptr_eq(&first, &configs.current().unwrap()));
+        authority.rotate().unwrap();
+        let second = configs.current().unwrap();
+        assert!(!Arc::ptr_eq(&first.svid, &second.svid));
+        assert!(Arc::ptr_eq(&second, &configs.current().unwrap()));
+    }
+
+    #[test]
+    fn a_foreign_trust_domain_is_refused_until_it_is_trusted() {
+        let ours = DevAuthority::new("ours.org").unwrap();
+        let theirs = DevAuthority::new("theirs.org").unwrap();
+        let (client, server) = (configs(&ours, "/client"), configs(&theirs, "/server"));
+        let error = reason(handshake(&client, &server).0.err().unwrap());
+        assert!(matches!(error, IdentityError::WrongTrustDomain { .. }), "{error}");
+        ours.trust(&theirs).unwrap();
+        let error = reason(handshake(&client, &server).1.err().unwrap());
+        assert!(matches!(error, IdentityError::WrongTrustDomain { .. }), "{error}");
+        theirs.trust(&ours).unwrap();
+        assert!(matches!(handshake(&client, &server), (Ok(_), Ok(_))));
+    }
+
+    #[test]
+    fn one_trusted_domain_cannot_speak_for_another() {
+        let ours = DevAuthority::new("ours.org").unwrap();
+        let impostor = DevAuthority::new("ours.org").unwrap();
+        let bundles = Bundles::clone(&ours.bundles()).with("theirs.org", impostor.bundles().roots("ours.org").to_vec()).unwrap();
+        let fixed = FixedSvid::new(ours.sign("/client", Duration::from_secs(60)).unwrap(), bundles);
+        let (client, server) = handshake(&TlsConfigs::new(Arc::new(fixed)), &configs(&impostor, "/server"));
+        let error = reason(client.err().unwrap());
+        assert!(matches!(error, IdentityError::NotTrusted { .. }), "{error}");
+        assert!(server.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_expired_certificate_is_refused_on_both_sides() {
+        let authority = DevAuthority::new("example.org").unwrap();
+        let fixed = FixedSvid::new(authority.sign("/old", Duration::from_secs(60)).unwrap(), Bundles::clone(&authority.bundles()));
+        let (old, good) = (TlsConfigs::new(Arc::new(fixed)), configs(&authority, "/good"));
+        assert!(matches!(handshake(&good, &old), (Ok(_), Ok(_))));
+        tokio::time::advance(Duration::from_secs(62)).await;
+        let error = reason(handshake(&good, &old).0.err().unwrap());
+        assert!(matches!(&error, IdentityError::Expired { id, .. } if id.path() == "/old"), "{error}");
+        let error = reason(handshake(&old, &good).1.err().unwrap());
+        assert!(matches!(error, IdentityError::Expired { .. }), "{error}");
+    }
+
+}

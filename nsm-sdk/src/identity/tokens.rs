@@ -105,3 +105,79 @@ impl fmt::Debug for Es256Tokens {
 
 /// A manager talks to some hundred peers; beyond this the least used are signed anew.
 const AUDIENCES: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{Bundles, DevAuthority, FixedSvid, TokenVerifier};
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    const LIFETIME: Duration = Duration::from_secs(600);
+
+    fn id(text: &str) -> SpiffeId {
+        SpiffeId::new(text).unwrap()
+    }
+
+    fn payload(token: &Token) -> serde_json::Value {
+        let part = token.text.split('.').nth(1).unwrap();
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn claims_are_subject_end_and_a_list_of_one_audience() {
+        let authority = DevAuthority::new("example.org").unwrap();
+        let tokens = Es256Tokens::new(authority.issue("/a").unwrap(), LIFETIME);
+        let exp = (time::now() + LIFETIME).duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let token = tokens.token(Some(&id("spiffe://example.org/b"))).unwrap();
+        let wanted = json!({ "sub": "spiffe://example.org/a", "exp": exp, "aud": ["spiffe://example.org/b"] });
+        assert_eq!(payload(&token), wanted);
+        assert_eq!(token.expires, UNIX_EPOCH + Duration::from_secs(exp));
+        let token = tokens.token(None).unwrap();
+        assert_eq!(payload(&token), json!({ "sub": "spiffe://example.org/a", "exp": exp }));
+        let header = URL_SAFE_NO_PAD.decode(token.text.split('.').next().unwrap()).unwrap();
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&header).unwrap(), json!({ "alg": "ES256", "typ": "JWT" }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_does_not_outlive_the_certificate() {
+        let authority = DevAuthority::new("example.org").unwrap();
+        let svid = authority.sign("/a", Duration::from_secs(100)).unwrap();
+        let end = svid.not_after();
+        let tokens = Es256Tokens::new(Arc::new(FixedSvid::new(svid, Bundles::default())), LIFETIME);
+        assert_eq!(tokens.token(None).unwrap().expires, end);
+        tokio::time::advance(Duration::from_secs(101)).await;
+        let error = tokens.token(None).unwrap_err().to_string();
+        assert!(error.contains("expired"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_is_shared_for_a_twentieth_of_its_lifetime() {
+        let authority = DevAuthority::new("example.org").unwrap();
+        let tokens = Es256Tokens::new(authority.issue("/a").unwrap(), LIFETIME);
+        let (b, c) = (id("spiffe://example.org/b"), id("spiffe://example.org/c"));
+        let first = tokens.token(Some(&b)).unwrap();
+        assert_ne!(tokens.token(Some(&c)).unwrap(), first);
+        tokio::time::advance(Duration::from_secs(29)).await;
+        assert!(Arc::ptr_eq(&tokens.token(Some(&b)).unwrap().text, &first.text));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let second = tokens.token(Some(&b)).unwrap();
+        assert_eq!(second.expires, first.expires + Duration::from_secs(30));
+    }
+
+    #[test]
+    fn rotation_changes_the_key_at_once_but_a_link_may_still_use_the_old_one() {
+        let authority = DevAuthority::new("example.org").unwrap();
+        let source = authority.issue("/a").unwrap();
+        let tokens = Es256Tokens::new(Arc::clone(&source), LIFETIME);
+        let old = source.svid().unwrap();
+        let (verifier, now) = (TokenVerifier::new(), time::now());
+        authority.rotate().unwrap();
+        let leaf = |svid: &Svid| Arc::from(svid.chain()[0].as_ref());
+        let token = tokens.token(None).unwrap().text;
+        verifier.verify(&token, &leaf(&source.svid().unwrap()), now).unwrap();
+        let token = tokens.token_by(&old, None).unwrap().text;
+        verifier.verify(&token, &leaf(&old), now).unwrap();
+    }
+
+}

@@ -10,8 +10,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use nsm_chain::grpc::headers::rfc3339;
 use nsm_chain::{Peer, TokenError};
 use tokio::net::UnixStream;
-use tonic::body::Body;
 
+use super::body::CallBody;
 use super::witness::Witness;
 use super::{Address, DialOptions, RawStream, Transport, TransportError, memory, options};
 use crate::identity::Svid;
@@ -28,7 +28,7 @@ pub(super) struct Dialler {
 
 /// An open connection on which the peer has begun to speak.
 pub(super) struct Live {
-    pub(super) sender: SendRequest<Body>,
+    pub(super) sender: SendRequest<CallBody>,
     pub(super) peer: Option<Arc<Peer>>,
     pub(super) shown: Option<Arc<Svid>>,
     stamp: Mutex<Option<Stamp>>,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
+use http::header::{HeaderValue, USER_AGENT};
 use http::{Request, Response, Uri};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
@@ -14,6 +15,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::Service;
 
+use super::body::CallBody;
 use super::channels::Lease;
 use super::dial::Live;
 use super::timeout::grpc_timeout;
@@ -23,7 +25,7 @@ use super::{Address, TransportError};
 ///
 /// - Each call carries `nsm-client-token` and `nsm-client-token-expires` of the connection it leaves on: the audience is the peer of its
 ///   handshake, the signature that of the certificate shown in it. So a rotation on either side does no harm to calls under way.
-/// - A connection found dead is opened again; a call that has not left yet goes out on the new one.
+/// - A connection found dead is opened again; a call that has not left yet, or that the peer has not touched, goes out on the new one.
 /// - A call's `grpc-timeout` holds here as well as at the peer.
 /// - A response carries a [`LinkInfo`] in its extensions: the peer that gave this very answer.
 ///
@@ -67,29 +69,34 @@ impl Link {
         self.lease.trunk.live().await.map(drop)
     }
 
-    async fn send(self, mut request: Request<Body>) -> Result<Response<ResponseBody>, Status> {
+    async fn send(self, request: Request<Body>) -> Result<Response<ResponseBody>, Status> {
         let dialler = &self.lease.trunk.dialler;
-        let mut uri = std::mem::take(request.uri_mut()).into_parts();
+        let (mut head, body) = request.into_parts();
+        let mut uri = head.uri.into_parts();
         uri.scheme = Some(dialler.scheme.clone());
         uri.authority = Some(dialler.authority.clone());
-        *request.uri_mut() = Uri::from_parts(uri).map_err(|error| Status::internal(error.to_string()))?;
-        let agent = http::HeaderValue::from_static(USER_AGENT);
-        request.headers_mut().entry(http::header::USER_AGENT).or_insert(agent);
+        head.uri = Uri::from_parts(uri).map_err(|error| Status::internal(error.to_string()))?;
+        head.headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
 
-        let mut resent = false;
+        let mut body = CallBody::new(body);
+        let mut tries = 0;
         loop {
+            tries += 1;
             let live = self.lease.trunk.live().await.map_err(unavailable)?;
-            live.stamp(&dialler.transport, request.headers_mut()).map_err(unauthenticated)?;
-            match live.sender.clone().try_send_request(request).await {
+            live.stamp(&dialler.transport, &mut head.headers).map_err(unauthenticated)?;
+            let again = body.again();
+            let request = Request::from_parts(head.clone(), body);
+            let error = match live.sender.clone().try_send_request(request).await {
                 Ok(response) => return Ok(self.received(&live, response)),
-                Err(mut error) => match error.take_message() {
-                    // Nothing of it has left: the connection ended before.
-                    Some(unsent) if !resent => {
-                        self.lease.trunk.retire(&live);
-                        (request, resent) = (unsent, true);
-                    }
-                    _ => return Err(failed(error.into_error())),
-                },
+                Err(error) => error,
+            };
+            let unsent = error.message().is_some();
+            match again {
+                Some(again) if tries < TRIES && (unsent || is_untouched(error.error())) => {
+                    self.lease.trunk.retire(&live);
+                    body = again;
+                }
+                _ => return Err(failed(error.into_error())),
             }
         }
     }
@@ -165,15 +172,31 @@ fn unauthenticated(error: TokenError) -> Status {
     status
 }
 
-/// What HTTP/2 says about a stream has a gRPC code; everything else is a connection that ended.
+/// Whether the peer says that it has done nothing about a call: it refused the stream (RFC 9113 §8.7), or was going away when it came
+/// (§6.8). Such a call may be sent again, whatever it is.
+fn is_untouched(error: &hyper::Error) -> bool {
+    h2_error(error).is_some_and(|error| {
+        let leaving = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+        error.is_remote() && (leaving || error.reason() == Some(h2::Reason::REFUSED_STREAM))
+    })
+}
+
+/// A reset of the stream has a gRPC code; everything else is a connection that ended.
 fn failed(error: hyper::Error) -> Status {
-    let text = error.to_string();
-    match Status::from_error(Box::new(error)) {
-        status if status.code() == tonic::Code::Unknown => {
-            Status::unavailable(format!("the connection ended: {text}"))
+    match h2_error(&error) {
+        Some(reset) if reset.is_reset() => Status::from_error(Box::new(error)),
+        _ => {
+            let mut status = Status::unavailable(format!("the connection ended: {error}"));
+            status.set_source(Arc::new(error));
+            status
         }
-        status => status,
     }
 }
 
-const USER_AGENT: &str = concat!("nsm/", env!("CARGO_PKG_VERSION"));
+fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    std::error::Error::source(error).and_then(|source| source.downcast_ref())
+}
+
+/// A call that meets this many connections on their way out gives up.
+const TRIES: usize = 4;
+const AGENT: &str = concat!("nsm/", env!("CARGO_PKG_VERSION"));

@@ -5,6 +5,7 @@
 
 mod accept;
 mod address;
+mod body;
 mod channels;
 mod dial;
 mod ending;
@@ -18,6 +19,8 @@ mod server;
 mod services;
 mod sockets;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod timeout;
 mod trunk;
 mod witness;

@@ -30,8 +30,7 @@ impl AsyncRead for Witness {
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
         let Some(first) = self.first.take() else { return Poll::Ready(read) };
         let (told, read) = match read {
-            Ok(()) if buf.filled().len() > before => (Ok(()), Ok(())),
-            Ok(()) => (Err(io::ErrorKind::UnexpectedEof.into()), Ok(())),
+            Ok(()) => (first_bytes(buf.filled().get(before..).unwrap_or_default()), Ok(())),
             Err(error) => {
                 let kind = error.kind();
                 (Err(error), Err(kind.into()))
@@ -66,5 +65,15 @@ impl AsyncWrite for Witness {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// The first frame of a server is SETTINGS (RFC 9113 §3.4). Its length takes three bytes and is small, so the first of them is zero;
+/// a TLS record or text is told by that.
+fn first_bytes(bytes: &[u8]) -> io::Result<()> {
+    match bytes.first() {
+        Some(0) => Ok(()),
+        Some(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "it does not speak HTTP/2 here")),
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }
