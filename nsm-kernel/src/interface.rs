@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     Error, InterfaceName, InterfaceSpec, Netns, Result,
-    netns::{Here, work},
+    netns::{Here, Lane, work},
     plan::Plan,
     rtnl::{
         Rtnl,
@@ -53,10 +53,12 @@ impl Interface {
     pub async fn adopt(netns: &Netns, spec: &InterfaceSpec) -> Result<Option<Self>> {
         spec.validate()?;
         let (netns, spec) = (netns.clone(), spec.clone());
-        work(move |here| match reconcile_in(here, &netns, &spec) {
-            Ok((facts, _)) => Ok(Some(Self::made(&netns, spec, &facts))),
-            Err(Error::LinkNotFound { .. } | Error::NameTaken { .. }) => Ok(None),
-            Err(error) => Err(error),
+        work(Lane::Quick, move |here| {
+            match reconcile_in(here, &netns, &spec) {
+                Ok((facts, _)) => Ok(Some(Self::made(&netns, spec, &facts))),
+                Err(Error::LinkNotFound { .. } | Error::NameTaken { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
         })
         .await
     }
@@ -130,7 +132,7 @@ pub async fn apply(
         });
     }
     let (netns, spec, previous) = (netns.clone(), spec.clone(), previous.clone());
-    work(move |here| {
+    work(Lane::Quick, move |here| {
         here.enter(&netns)?;
         let mut rtnl = Rtnl::open()?;
         let facts = marked_link(&mut rtnl, &netns, &spec.name, &previous.alias)?;
@@ -151,7 +153,10 @@ pub async fn apply(
 pub async fn reconcile(netns: &Netns, spec: &InterfaceSpec) -> Result<Changes> {
     spec.validate()?;
     let (netns, spec) = (netns.clone(), spec.clone());
-    work(move |here| reconcile_in(here, &netns, &spec).map(|(_, changes)| changes)).await
+    work(Lane::Quick, move |here| {
+        reconcile_in(here, &netns, &spec).map(|(_, changes)| changes)
+    })
+    .await
 }
 
 /// Removes the interface `name` and the policy rules that belong to it, if it carries the mark `alias`.
@@ -162,7 +167,10 @@ pub async fn reconcile(netns: &Netns, spec: &InterfaceSpec) -> Result<Changes> {
 pub async fn delete_link(netns: &Netns, name: &str, alias: &str) -> Result<bool> {
     let name: InterfaceName = name.parse()?;
     let (netns, alias) = (netns.clone(), alias.to_owned());
-    work(move |here| delete_in(here, &netns, &name, &alias)).await
+    work(Lane::Slow, move |here| {
+        delete_in(here, &netns, &name, &alias)
+    })
+    .await
 }
 
 pub(crate) fn delete_in(
@@ -180,14 +188,16 @@ pub(crate) fn delete_in(
         None => None,
     };
     // Rules outlive their interface, so they are removed even if it went with its peer.
-    let tables = &mut *netns.tables();
-    tables.load(&mut rtnl)?;
-    let rules = tables.rules_of(name).into_iter().chain(tables.dangling());
-    let mut requests: Vec<_> = rules.map(|rule| rule.remove()).collect();
-    requests.extend(ours.map(link::delete));
-    rtnl.apply(requests)?;
-    tables.keep(name, &BTreeSet::new());
-    tables.forget_dangling();
+    {
+        let tables = &mut *netns.tables();
+        tables.load(&mut rtnl)?;
+        let rules = tables.rules_of(name).into_iter().chain(tables.dangling());
+        rtnl.apply(rules.map(|rule| rule.remove()).collect())?;
+        tables.keep(name, &BTreeSet::new());
+        tables.forget_dangling();
+    }
+    // Without the lock on the tables: others may work in this namespace while this one waits.
+    rtnl.apply(ours.map(link::delete).into_iter().collect())?;
     Ok(ours.is_some())
 }
 

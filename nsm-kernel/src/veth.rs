@@ -5,7 +5,7 @@ use nix::libc;
 use crate::{
     Changes, Error, Interface, InterfaceSpec, Neighbour, Netns, Result,
     interface::{configure_new, delete_in, forget_rules},
-    netns::{Here, work_or_undo},
+    netns::{Here, Lane, work, work_or_undo},
     rtnl::{
         Rtnl,
         link::{self, LinkFacts},
@@ -61,6 +61,7 @@ impl VethWire {
         let a = (a.0.clone(), a.1.clone());
         let b = (b.0.clone(), b.1.clone());
         work_or_undo(
+            Lane::Quick,
             move |here| create_in(here, (&a.0, &a.1), (&b.0, &b.1), neighbours),
             |here, wire: Self| {
                 if let Err(error) = wire.delete_in(here) {
@@ -108,7 +109,7 @@ impl VethWire {
     /// What the kernel refuses.
     pub async fn delete(&self) -> Result<bool> {
         let wire = self.clone();
-        crate::netns::work(move |here| wire.delete_in(here)).await
+        work(Lane::Slow, move |here| wire.delete_in(here)).await
     }
 
     fn delete_in(&self, here: &mut Here) -> Result<bool> {

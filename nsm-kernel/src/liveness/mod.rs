@@ -14,7 +14,10 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::{sync::OnceCell, time::Instant};
 
-use crate::{Error, Netns, Result, netns::work};
+use crate::{
+    Error, Netns, Result,
+    netns::{Lane, work},
+};
 use channel::Channel;
 
 /// The sockets of one namespace, made when first needed, closed with the last [`Pinger`].
@@ -59,7 +62,7 @@ impl Pinger {
     /// [`Error::NoPrivileges`] or [`Error::Kernel`] if ICMP sockets cannot be allowed in the namespace.
     pub async fn new(netns: &Netns) -> Result<Self> {
         let target = netns.clone();
-        work(move |here| target.allow_ping(here)).await?;
+        work(Lane::Quick, move |here| target.allow_ping(here)).await?;
         let mut shared = netns.liveness().lock().await;
         let sockets = shared.upgrade().unwrap_or_default();
         *shared = Arc::downgrade(&sockets);

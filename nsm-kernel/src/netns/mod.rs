@@ -13,7 +13,7 @@ use std::{
 };
 
 pub use named::NamedNetns;
-pub(crate) use worker::{Here, work, work_or_undo};
+pub(crate) use worker::{Here, Lane, work, work_or_undo};
 
 use crate::{Error, Result, liveness::Sockets, policy::Tables};
 
@@ -69,7 +69,7 @@ impl Netns {
     /// # Errors
     /// [`Error::NoPrivileges`] without CAP_SYS_ADMIN.
     pub async fn create() -> Result<Self> {
-        work(open::create).await
+        work(Lane::Slow, open::create).await
     }
 
     /// The namespace of the calling thread.
@@ -124,7 +124,7 @@ impl Netns {
         E: Into<Failure> + Send + 'static,
     {
         let netns = self.clone();
-        work(move |here| {
+        work(Lane::Quick, move |here| {
             here.enter(&netns)?;
             f().map_err(|e| e.into().0)
         })

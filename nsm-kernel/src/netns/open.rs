@@ -75,13 +75,13 @@ fn on_nsfs(file: &File) -> bool {
 }
 
 /// Asks the kernel for the kind of a namespace (ioctl_ns(2), `NS_GET_NSTYPE`).
+#[allow(
+    unsafe_code,
+    reason = "no safe wrapper of ioctl_ns(2) in nix or rustix"
+)]
 fn is_network_kind(file: &File) -> bool {
     const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
     // SAFETY: this ioctl takes no argument and touches no memory of ours; the descriptor is open, on nsfs.
-    #[allow(
-        unsafe_code,
-        reason = "no safe wrapper of ioctl_ns(2) in nix or rustix"
-    )]
     let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
     kind == libc::CLONE_NEWNET
 }

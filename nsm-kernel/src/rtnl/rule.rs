@@ -111,10 +111,10 @@ fn found_rule(v4: bool, rule: &RuleMessage) -> RuleEntry {
             RuleAttribute::Source(ip) => entry.from = prefix(*ip),
             RuleAttribute::IpProtocol(proto) => entry.proto = Some((*proto).into()),
             RuleAttribute::SourcePortRange(range) => {
-                entry.src_ports = Some(range.start..=range.end)
+                entry.src_ports = Some(range.start..=range.end);
             }
             RuleAttribute::DestinationPortRange(range) => {
-                entry.dst_ports = Some(range.start..=range.end)
+                entry.dst_ports = Some(range.start..=range.end);
             }
             RuleAttribute::Table(table) => entry.table = *table,
             _ => {}
