@@ -14,7 +14,9 @@ pub enum IdentityError {
         not_after: SystemTime,
     },
     /// The key is not the one that the certificate names, or not ECDSA P-256.
-    #[error("the private key does not fit: {reason}; path tokens are ES256, so the key must be ECDSA P-256")]
+    #[error(
+        "the private key does not fit: {reason}; path tokens are ES256, so the key must be ECDSA P-256"
+    )]
     Key {
         /// Why.
         reason: String,
@@ -29,13 +31,17 @@ pub enum IdentityError {
     #[error("no certificate was shown; both ends of a link must have an SVID")]
     NoCertificate,
     /// The certificate carries no SPIFFE ID, or more than one URI name.
-    #[error("the certificate carries no SPIFFE ID: {reason}; an SVID has exactly one URI name, spiffe://<trust domain>/<path>")]
+    #[error(
+        "the certificate carries no SPIFFE ID: {reason}; an SVID has exactly one URI name, spiffe://<trust domain>/<path>"
+    )]
     NoSpiffeId {
         /// Why.
         reason: String,
     },
     /// The source has no SVID (yet).
-    #[error("there is no SVID: {reason}; check that the identity source is up and knows this workload")]
+    #[error(
+        "there is no SVID: {reason}; check that the identity source is up and knows this workload"
+    )]
     NoSvid {
         /// Why.
         reason: String,
@@ -55,7 +61,9 @@ pub enum IdentityError {
         reason: String,
     },
     /// There is no bundle for the peer's trust domain.
-    #[error("trust domain of {id} is not trusted here; federate with it, or check which authority the peer got its SVID from")]
+    #[error(
+        "trust domain of {id} is not trusted here; federate with it, or check which authority the peer got its SVID from"
+    )]
     WrongTrustDomain {
         /// Whom the certificate names.
         id: SpiffeId,

@@ -29,13 +29,19 @@ impl HmacTokens {
     #[must_use]
     pub fn with_lifetime(subject: &SpiffeId, lifetime: Duration) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, b"everyone knows this key");
-        Self { subject: subject.to_string(), lifetime, key }
+        Self {
+            subject: subject.to_string(),
+            lifetime,
+            key,
+        }
     }
 }
 
 impl Tokens for HmacTokens {
     fn token(&self, audience: Option<&SpiffeId>) -> Result<Token, TokenError> {
-        let end = (time::now() + self.lifetime).duration_since(UNIX_EPOCH).unwrap_or_default();
+        let end = (time::now() + self.lifetime)
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let mut claims = json!({ "exp": end.as_secs(), "sub": self.subject });
         if let Some(audience) = audience {
             claims["aud"] = json!([audience.to_string()]);
@@ -44,12 +50,17 @@ impl Tokens for HmacTokens {
             Ok::<_, TokenError>(hmac::sign(&self.key, signed).as_ref().to_vec())
         })?;
         let expires = SystemTime::UNIX_EPOCH + Duration::from_secs(end.as_secs());
-        Ok(Token { text: text.into(), expires })
+        Ok(Token {
+            text: text.into(),
+            expires,
+        })
     }
 }
 
 impl fmt::Debug for HmacTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HmacTokens").field("subject", &self.subject).finish_non_exhaustive()
+        f.debug_struct("HmacTokens")
+            .field("subject", &self.subject)
+            .finish_non_exhaustive()
     }
 }

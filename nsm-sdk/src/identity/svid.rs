@@ -36,7 +36,9 @@ impl Svid {
     ) -> Result<Self, IdentityError> {
         let leaf = chain.first().ok_or(IdentityError::NoCertificate)?;
         let (id, not_after) = certificate::subject(leaf)?;
-        let bad_key = |reason: &str| IdentityError::Key { reason: reason.to_owned() };
+        let bad_key = |reason: &str| IdentityError::Key {
+            reason: reason.to_owned(),
+        };
         let point = certificate::p256_key(leaf)?
             .ok_or_else(|| bad_key("the certificate's key is of another kind"))?;
         let signer = EcdsaKeyPair::from_pkcs8(
@@ -44,11 +46,19 @@ impl Svid {
             key.secret_pkcs8_der(),
             &SystemRandom::new(),
         )
-        .map_err(|error| IdentityError::Key { reason: error.to_string() })?;
+        .map_err(|error| IdentityError::Key {
+            reason: error.to_string(),
+        })?;
         if signer.public_key().as_ref() != point {
             return Err(bad_key("it belongs to another certificate"));
         }
-        Ok(Self { id, chain, key, not_after, signer })
+        Ok(Self {
+            id,
+            chain,
+            key,
+            not_after,
+            signer,
+        })
     }
 
     /// The SPIFFE ID.
@@ -82,7 +92,10 @@ impl Svid {
 
 impl fmt::Debug for Svid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Svid").field("id", &self.id).field("not_after", &self.not_after).finish_non_exhaustive()
+        f.debug_struct("Svid")
+            .field("id", &self.id)
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
     }
 }
 
@@ -111,7 +124,9 @@ impl Bundles {
         trust_domain: &str,
         roots: Vec<CertificateDer<'static>>,
     ) -> Result<Self, IdentityError> {
-        let malformed = |error: &dyn fmt::Display| IdentityError::Malformed { reason: error.to_string() };
+        let malformed = |error: &dyn fmt::Display| IdentityError::Malformed {
+            reason: error.to_string(),
+        };
         let mut store = RootCertStore::empty();
         for root in &roots {
             store.add(root.clone()).map_err(|error| malformed(&error))?;
@@ -121,7 +136,14 @@ impl Bundles {
             WebPkiClientVerifier::builder_with_provider(Arc::clone(&store), tls::provider())
                 .build()
                 .map_err(|error| malformed(&error))?;
-        self.domains.insert(trust_domain.to_owned(), Bundle { certificates: roots, roots: store, clients });
+        self.domains.insert(
+            trust_domain.to_owned(),
+            Bundle {
+                certificates: roots,
+                roots: store,
+                clients,
+            },
+        );
         Ok(self)
     }
 
@@ -133,7 +155,9 @@ impl Bundles {
     /// The root certificates of a domain; empty if it is not trusted.
     #[must_use]
     pub fn roots(&self, trust_domain: &str) -> &[CertificateDer<'static>] {
-        self.bundle(trust_domain).map(|bundle| bundle.certificates.as_slice()).unwrap_or_default()
+        self.bundle(trust_domain)
+            .map(|bundle| bundle.certificates.as_slice())
+            .unwrap_or_default()
     }
 
     pub(super) fn bundle(&self, trust_domain: &str) -> Option<&Bundle> {
@@ -174,7 +198,11 @@ impl FixedSvid {
     /// This SVID and these bundles, for good.
     #[must_use]
     pub fn new(svid: Svid, bundles: Bundles) -> Self {
-        Self { svid: Arc::new(svid), bundles: Arc::new(bundles), version: watch::Sender::new(0) }
+        Self {
+            svid: Arc::new(svid),
+            bundles: Arc::new(bundles),
+            version: watch::Sender::new(0),
+        }
     }
 }
 
@@ -207,14 +235,27 @@ mod tests {
         let mixed = Svid::new(one.chain().to_vec(), other.key().clone_key());
         assert!(matches!(mixed, Err(IdentityError::Key { .. })), "{mixed:?}");
         let none = Svid::new(Vec::new(), one.key().clone_key());
-        assert!(matches!(none, Err(IdentityError::NoCertificate)), "{none:?}");
-        let garbage = Svid::new(vec![CertificateDer::from(vec![0x30, 0x03, 1, 2, 3])], one.key().clone_key());
-        assert!(matches!(garbage, Err(IdentityError::Malformed { .. })), "{garbage:?}");
+        assert!(
+            matches!(none, Err(IdentityError::NoCertificate)),
+            "{none:?}"
+        );
+        let garbage = Svid::new(
+            vec![CertificateDer::from(vec![0x30, 0x03, 1, 2, 3])],
+            one.key().clone_key(),
+        );
+        assert!(
+            matches!(garbage, Err(IdentityError::Malformed { .. })),
+            "{garbage:?}"
+        );
     }
 
     #[test]
     fn a_root_that_is_no_certificate_and_an_empty_bundle_are_refused() {
-        assert!(Bundles::default().with("example.org", vec![CertificateDer::from(vec![1, 2, 3])]).is_err());
+        assert!(
+            Bundles::default()
+                .with("example.org", vec![CertificateDer::from(vec![1, 2, 3])])
+                .is_err()
+        );
         assert!(Bundles::default().with("example.org", Vec::new()).is_err());
     }
 }

@@ -23,7 +23,10 @@ type Dialling = Shared<BoxFuture<'static, Result<Arc<Live>, TransportError>>>;
 
 impl Trunk {
     pub(super) fn new(dialler: Dialler) -> Self {
-        Self { dialler, state: Mutex::default() }
+        Self {
+            dialler,
+            state: Mutex::default(),
+        }
     }
 
     /// The connection to use now.
@@ -35,7 +38,9 @@ impl Trunk {
             let mut state = self.state();
             match state.live.clone().filter(|live| live.is_open()) {
                 Some(live) => {
-                    if state.dialling.is_none() && !self.dialler.transport.is_current(live.shown.as_ref()) {
+                    if state.dialling.is_none()
+                        && !self.dialler.transport.is_current(live.shown.as_ref())
+                    {
                         state.dialling = Some(self.start());
                     }
                     return Ok(live);
@@ -60,7 +65,11 @@ impl Trunk {
     /// Forgets a connection on which a call could not begin.
     pub(super) fn retire(&self, dead: &Arc<Live>) {
         let mut state = self.state();
-        if state.live.as_ref().is_some_and(|live| Arc::ptr_eq(live, dead)) {
+        if state
+            .live
+            .as_ref()
+            .is_some_and(|live| Arc::ptr_eq(live, dead))
+        {
             state.live = None;
         }
     }
@@ -80,7 +89,12 @@ impl Trunk {
         });
         let address = self.dialler.address.clone();
         async move {
-            task.await.unwrap_or_else(|error| Err(TransportError::Closed { address, reason: error.to_string() }))
+            task.await.unwrap_or_else(|error| {
+                Err(TransportError::Closed {
+                    address,
+                    reason: error.to_string(),
+                })
+            })
         }
         .boxed()
         .shared()
