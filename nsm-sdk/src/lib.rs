@@ -9,3 +9,7 @@ pub mod path;
 pub mod registry;
 pub mod security;
 pub mod ipam;
+pub mod discovery;
+pub mod stacks;
+pub mod testing;
+pub mod context;

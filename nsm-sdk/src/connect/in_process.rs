@@ -28,7 +28,7 @@ use super::Links;
 /// ```
 pub struct InProcess<P: Protocol> {
     hops: Arc<Mutex<HashMap<String, Hop<P>>>>,
-    who: Option<(Arc<Peer>, Arc<dyn Tokens>)>,
+    who: Option<(Option<Arc<Peer>>, Arc<dyn Tokens>)>,
 }
 
 struct Hop<P: Protocol> {
@@ -72,9 +72,10 @@ impl<P: Protocol> InProcess<P> {
         }
     }
 
-    /// The same hops, as one caller sees them: it is `peer` to them and sends its tokens.
+    /// The same hops, as one caller sees them: it is `peer` to them (none: a link without identity), and sends these
+    /// tokens.
     #[must_use]
-    pub fn seen_by(&self, peer: Arc<Peer>, tokens: Arc<dyn Tokens>) -> Self {
+    pub fn seen_by(&self, peer: Option<Arc<Peer>>, tokens: Arc<dyn Tokens>) -> Self {
         Self { hops: Arc::clone(&self.hops), who: Some((peer, tokens)) }
     }
 
@@ -109,7 +110,7 @@ impl<P: Protocol> Link<P> {
 
     fn who(&self) -> Result<(Option<Arc<Peer>>, Option<Token>)> {
         match &self.to.who {
-            Some((peer, tokens)) => Ok((Some(Arc::clone(peer)), Some(tokens.token(None)?))),
+            Some((peer, tokens)) => Ok((peer.clone(), Some(tokens.token(None)?))),
             None => Ok((None, None)),
         }
     }

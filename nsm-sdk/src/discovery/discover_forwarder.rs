@@ -6,7 +6,7 @@ use nsm_chain::{Call, Element, Error, Next, NextHop, Order, Result, Slot};
 use crate::registry::Finder;
 
 /// The network service that forwarders register under.
-pub const FORWARDER: &str = "forwarder";
+pub(crate) const FORWARDER: &str = "forwarder";
 
 /// Chooses the forwarder that carries a connection.
 ///

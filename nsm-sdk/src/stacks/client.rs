@@ -1,0 +1,205 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nsm_api::networkservice::NetworkServiceRequest;
+use nsm_api::{Connection, ServiceUrl};
+use nsm_chain::tower::Verb;
+use nsm_chain::{Begin, Call, Chain, Closed, Error, Node, OrderError, Result, Service, Timers, elements};
+use tokio_util::task::TaskTracker;
+
+use crate::connect::{Connect, Links};
+use crate::identity::PolicySet;
+use crate::lifetime::{Heal, Liveness, Refresh, Retry};
+use crate::path::UpdatePath;
+use crate::security::AuthorizeServer;
+
+/// A client (NSC): asks for network services, keeps what it got alive, and makes it again when it breaks.
+#[derive(Debug, Clone)]
+pub struct Client {
+    chain: Chain,
+    connections: Arc<Begin>,
+    tasks: TaskTracker,
+}
+
+/// Settings of a [`Client`].
+pub struct ClientBuilder {
+    name: Arc<str>,
+    url: Arc<str>,
+    links: Arc<dyn Links<Service>>,
+    timers: Timers,
+    try_timeout: Duration,
+    policies: PolicySet,
+    liveness: Option<(Arc<dyn Liveness>, Duration, Duration)>,
+    refreshes: bool,
+    heals: bool,
+    elements: Vec<Node>,
+}
+
+impl Client {
+    /// A client of that name, asking the manager at `url`.
+    #[must_use]
+    pub fn builder(name: impl Into<Arc<str>>, url: impl Into<Arc<str>>, links: Arc<dyn Links<Service>>) -> ClientBuilder {
+        ClientBuilder {
+            name: name.into(),
+            url: url.into(),
+            links,
+            timers: Timers::default(),
+            try_timeout: Duration::from_secs(15),
+            policies: PolicySet::client(),
+            liveness: None,
+            refreshes: true,
+            heals: true,
+            elements: Vec::new(),
+        }
+    }
+
+    /// The chain, to look at.
+    #[must_use]
+    pub fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// What is connected now.
+    #[must_use]
+    pub fn connections(&self) -> &Arc<Begin> {
+        &self.connections
+    }
+
+    /// Asks for a network service, and tries until it is there or the time is over. From then on it is refreshed and
+    /// healed until it is closed. Dropping the future gives up, and what was made so far is given back.
+    ///
+    /// Asking again with what came back changes the endpoint or the context of the connection.
+    ///
+    /// # Errors
+    /// What the last try failed with: which hop, why, and what to do.
+    pub async fn request(&self, request: NetworkServiceRequest, within: Duration) -> Result<Connection> {
+        let mut connection = request.connection.unwrap_or_default();
+        if connection.id.is_empty() {
+            // Before the tries: each asks for the same connection.
+            connection.id = uuid::Uuid::new_v4().to_string();
+        }
+        let call = Call::request(connection, request.mechanism_preferences).within(within);
+        Ok(self.chain.detached(Verb::Request(call), &self.tasks).await?.into_body())
+    }
+
+    /// Asks for what a service URL says, such as `kernel://vpn@example.org/nsm-1`. Asking twice with the same `id` asks
+    /// for the same connection.
+    ///
+    /// # Errors
+    /// As [`Client::request`].
+    pub async fn request_url(&self, url: &ServiceUrl, id: &str, within: Duration) -> Result<Connection> {
+        self.request(url.to_request(id), within).await
+    }
+
+    /// Closes a connection everywhere.
+    ///
+    /// # Errors
+    /// What could not be undone, and where. Here nothing is left of it all the same.
+    pub async fn close(&self, connection: Connection, within: Duration) -> Result<Closed> {
+        let call = Call::new(connection).within(within);
+        Ok(self.chain.detached(Verb::Close(call), &self.tasks).await?.closed())
+    }
+
+    /// Closes everything.
+    ///
+    /// # Errors
+    /// Each connection that could not be closed everywhere.
+    pub async fn shutdown(&self, within: Duration) -> Result<()> {
+        let closing = self.connections.handles().into_iter().map(|handle| async move {
+            match tokio::time::timeout(within, handle.close()).await {
+                Ok(result) => result.map(drop),
+                Err(_) => Err(Error::deadline(format!("{} could not be closed in time", handle.key()))),
+            }
+        });
+        let failed: Vec<_> = futures::future::join_all(closing).await.into_iter().filter_map(Result::err).collect();
+        if failed.is_empty() { Ok(()) } else { Err(Error::all_failed("some connections could not be closed", failed)) }
+    }
+}
+
+impl ClientBuilder {
+    /// Shares a queue of timers with other clients of this process.
+    #[must_use]
+    pub fn timers(mut self, timers: Timers) -> Self {
+        self.timers = timers;
+        self
+    }
+
+    /// How long one try may take (default 15 s).
+    #[must_use]
+    pub fn try_timeout(mut self, timeout: Duration) -> Self {
+        self.try_timeout = timeout;
+        self
+    }
+
+    /// Judges the answer's path by these policies (default: the stock policies for clients).
+    #[must_use]
+    pub fn policies(mut self, policies: PolicySet) -> Self {
+        self.policies = policies;
+        self
+    }
+
+    /// Also heals when packets do not get through: asked every `interval`, given `within` to answer.
+    #[must_use]
+    pub fn liveness(mut self, liveness: Arc<dyn Liveness>, interval: Duration, within: Duration) -> Self {
+        self.liveness = Some((liveness, interval, within));
+        self
+    }
+
+    /// Leaves refreshing to the caller.
+    #[must_use]
+    pub fn without_refresh(mut self) -> Self {
+        self.refreshes = false;
+        self
+    }
+
+    /// Leaves healing to the caller.
+    #[must_use]
+    pub fn without_heal(mut self) -> Self {
+        self.heals = false;
+        self
+    }
+
+    /// Elements of one's own, between healing and the manager: what mechanism is wanted, excluded prefixes, labels.
+    #[must_use]
+    pub fn with(mut self, elements: Vec<Node>) -> Self {
+        self.elements.extend(elements);
+        self
+    }
+
+    /// The client.
+    ///
+    /// # Errors
+    /// When an element of one's own stands where it may not.
+    pub fn build(self) -> Result<Client, OrderError> {
+        let connections = Arc::new(Begin::initiator());
+        let mut heal = Heal::new(self.timers.clone());
+        if let Some((liveness, interval, within)) = self.liveness {
+            heal = heal.with_liveness(liveness, interval, within);
+        }
+        let mut list = elements![
+            Retry::default().each(self.try_timeout), // around everything that makes one try
+            UpdatePath::new(Arc::clone(&self.name)), // the first segment of every path
+            Arc::clone(&connections),                // one event a connection at a time; its state
+        ];
+        if self.refreshes {
+            list.extend(elements![Refresh::new(self.timers)]); // before the tokens on the path expire
+        }
+        if self.heals {
+            list.extend(elements![heal]); // listens to the manager on the way back
+        }
+        list.extend(self.elements);
+        list.extend(elements![
+            AuthorizeServer::new(self.policies),  // before the answer is used by anything above
+            Connect::new(self.links).to(self.url), // to the manager
+        ]);
+        let chain = Chain::new(self.name, list)?;
+        Ok(Client { chain, connections, tasks: TaskTracker::new() })
+    }
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClientBuilder({} of {})", self.name, self.url)
+    }
+}
