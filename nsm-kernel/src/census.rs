@@ -148,7 +148,8 @@ pub struct CensusDiff {
 }
 
 impl Census {
-    /// Counts interfaces, addresses, routes in all tables, rules and permanent neighbours.
+    /// Counts interfaces, addresses, routes in all tables, rules and permanent neighbours; not the kernel's own
+    /// IPv6 link-local addresses and routes.
     ///
     /// # Errors
     /// As [`links_with_mark`].
@@ -220,6 +221,9 @@ fn items(rtnl: &mut Rtnl) -> Result<BTreeSet<Item>> {
     }
     for route in rtnl.routes()? {
         let entry = route.entry;
+        if is_link_scope(entry.prefix.addr()) {
+            continue;
+        }
         items.insert(Item::Route {
             link: name(route.index),
             table: entry.table,
@@ -237,6 +241,12 @@ fn items(rtnl: &mut Rtnl) -> Result<BTreeSet<Item>> {
         });
     }
     Ok(items)
+}
+
+/// IPv6 link-local and multicast: the kernel makes these routes by itself some time after an interface comes up,
+/// and removes them with it.
+fn is_link_scope(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local() || ip.is_multicast())
 }
 
 fn in_words(rule: &RuleEntry) -> String {

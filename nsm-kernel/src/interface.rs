@@ -1,6 +1,8 @@
 //! An interface we made, and what can be done with it later.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
+
+use ipnet::IpNet;
 
 use crate::{
     Error, InterfaceName, InterfaceSpec, Netns, Result,
@@ -232,7 +234,27 @@ pub(crate) fn configure_new(
     };
     let mut requests = vec![link::mark_and_up(facts.index, &spec.alias)];
     requests.extend(created.requests_to(&wanted, facts.index));
-    rtnl.apply(requests)
+    rtnl.apply(requests)?;
+    await_ipv6(rtnl, wanted.addresses.iter())
+}
+
+/// Waits until packets for new IPv6 addresses are delivered: the kernel makes an address's local route on a
+/// work queue, some 50 µs after it acknowledged the address. (Duplicate address detection is off, there is
+/// nothing else to wait for.)
+fn await_ipv6<'a>(rtnl: &mut Rtnl, new: impl Iterator<Item = &'a IpNet>) -> Result<()> {
+    let new = new.filter(|address| address.addr().is_ipv6());
+    let mut patience = 2000;
+    for address in new {
+        while !rtnl.is_local(address.addr())? {
+            if patience == 0 {
+                tracing::warn!(%address, "the kernel accepted an address but does not use it yet");
+                return Ok(());
+            }
+            patience -= 1;
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+    Ok(())
 }
 
 /// Takes back the rules and tables of a new interface whose making failed.
@@ -286,7 +308,9 @@ fn converge(
     });
     let outcome = wanted.and_then(|wanted| {
         match rtnl.apply(old.requests_to(&wanted, facts.index)) {
-            Ok(()) => Ok(wanted),
+            Ok(()) => {
+                await_ipv6(rtnl, wanted.addresses.difference(&old.addresses)).map(|()| wanted)
+            }
             Err(error) => {
                 if let Err(stuck) = rtnl.apply(wanted.requests_to(old, facts.index)) {
                     tracing::warn!(error = %stuck, interface = %name, "could not restore an interface after a failed change");

@@ -13,7 +13,7 @@ use nix::{
     libc,
     sys::socket::{
         AddressFamily, ControlMessage, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage,
-        sendmsg, socket,
+        recvfrom, sendmsg, socket,
     },
 };
 use tokio::{io::Interest, net::UdpSocket, sync::Notify, time::Instant};
@@ -26,6 +26,9 @@ use crate::{Error, Netns, Result};
 
 /// Requests that may wait at once on one socket.
 const WAITING: usize = 16_384;
+/// Requests sent between two looks at the answers: they come at once on one machine, and the socket's receive
+/// buffer (212992 bytes by default) holds only some 130.
+const UNREAD: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Channel {
@@ -74,9 +77,12 @@ impl Channel {
             channel: self,
             asked: Vec::with_capacity(pairs.len()),
         };
-        for pair in pairs {
+        for (position, pair) in pairs.iter().enumerate() {
             let asked = self.ask(*pair, &notify).await;
             round.asked.push(asked);
+            if position % UNREAD == UNREAD - 1 {
+                self.read_available()?;
+            }
         }
         loop {
             // Taken before looking, so that no answer between looking and waiting is missed.
@@ -112,18 +118,29 @@ impl Channel {
 
     /// Waits for packets and hands all that are there to whom they concern.
     async fn read(&self) -> Result<()> {
-        let failed = |e| Error::os("read an ICMP socket", e);
-        self.socket.readable().await.map_err(failed)?;
-        // One byte more than an answer has: longer messages are none of ours.
-        let mut message = [0; LENGTH + 1];
+        self.socket
+            .readable()
+            .await
+            .map_err(|e| Error::os("read an ICMP socket", e))?;
+        self.drain(|| {
+            self.socket
+                .try_io(Interest::READABLE, || receive(&self.socket, self.v4))
+        })
+    }
+
+    /// As [`read`](Self::read) without waiting, and without asking the runtime, which learns of packets only
+    /// when this task yields.
+    fn read_available(&self) -> Result<()> {
+        self.drain(|| receive(&self.socket, self.v4))
+    }
+
+    fn drain(&self, receive: impl Fn() -> io::Result<Option<(Echo, IpAddr)>>) -> Result<()> {
         loop {
-            let (length, from) = match self.socket.try_recv_from(&mut message) {
-                Ok(received) => received,
+            match receive() {
+                Ok(Some((echo, from))) => self.waiting().answer(echo, from),
+                Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(failed(error)),
-            };
-            if let Some(echo) = message.get(..length).and_then(|m| Echo::reply(m, self.v4)) {
-                self.waiting().answer(echo, from.ip());
+                Err(error) => return Err(Error::os("read an ICMP socket", error)),
             }
         }
     }
@@ -227,6 +244,21 @@ fn icmp_socket(v4: bool) -> io::Result<std::net::UdpSocket> {
     };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     Ok(socket(family, SockType::Datagram, flags, protocol)?.into())
+}
+
+/// One packet; `None` if it is not an echo reply.
+fn receive(socket: &UdpSocket, v4: bool) -> io::Result<Option<(Echo, IpAddr)>> {
+    // One byte more than an answer has: longer messages are none of ours.
+    let mut message = [0; LENGTH + 1];
+    let (length, from) = recvfrom::<SockaddrStorage>(socket.as_raw_fd(), &mut message)?;
+    let from = from.and_then(|from| {
+        let v4 = from.as_sockaddr_in().map(|from| IpAddr::V4(from.ip()));
+        v4.or_else(|| from.as_sockaddr_in6().map(|from| IpAddr::V6(from.ip())))
+    });
+    let echo = message
+        .get(..length)
+        .and_then(|message| Echo::reply(message, v4));
+    Ok(echo.zip(from))
 }
 
 fn send(socket: &UdpSocket, pair: ProbePair, message: &[u8]) -> io::Result<()> {

@@ -10,6 +10,7 @@ use netlink_packet_route::{
         RouteScope, RouteType,
     },
 };
+use nix::libc::{EHOSTUNREACH, ENETUNREACH};
 
 use super::{Request, Rtnl, address::family, describe::route_ip};
 use crate::Result;
@@ -85,6 +86,22 @@ pub(crate) struct FoundRoute {
 }
 
 impl Rtnl {
+    /// Whether packets for `ip` are delivered here.
+    pub(crate) fn is_local(&mut self, ip: IpAddr) -> Result<bool> {
+        let mut query = RouteMessage::default();
+        query.header.address_family = family(ip.is_ipv4());
+        query.header.destination_prefix_length = if ip.is_ipv4() { 32 } else { 128 };
+        query.attributes = vec![RouteAttribute::Destination(ip.into())];
+        match self.get(RouteNetlinkMessage::GetRoute(query)) {
+            Ok(Some(RouteNetlinkMessage::NewRoute(route))) => {
+                Ok(route.header.kind == RouteType::Local)
+            }
+            Ok(_) => Ok(false),
+            Err(error) if matches!(error.errno(), Some(ENETUNREACH | EHOSTUNREACH)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Routes of both families in all tables.
     pub(crate) fn routes(&mut self) -> Result<Vec<FoundRoute>> {
         let mut found = Vec::new();
