@@ -1,1 +1,38 @@
 //! Mechanisms and forwarder adapters of Network Service Mesh.
+#![doc = include_str!("../README.md")]
+#![deny(missing_docs)]
+
+mod class;
+mod client_mac;
+mod cross_connect;
+mod dataplane;
+mod filter_mechanisms;
+mod kernel;
+pub mod linux;
+mod mechanism_priority;
+mod mechanism_translation;
+mod mechanisms;
+pub mod memory;
+mod metrics;
+mod mtu;
+mod noop;
+mod random;
+mod select;
+mod underlay;
+mod vni;
+
+pub use class::Class;
+pub use client_mac::ClientMac;
+pub use cross_connect::CrossConnect;
+pub use dataplane::{Dataplane, Programmed, Wire};
+pub use filter_mechanisms::FilterMechanisms;
+pub use kernel::{KernelAccept, KernelLiveness, KernelOffer, Workload};
+pub use linux::Linux;
+pub use mechanism_priority::MechanismPriority;
+pub use mechanism_translation::MechanismTranslation;
+pub use mechanisms::Mechanisms;
+pub use mtu::Mtu;
+pub use noop::Noop;
+pub use random::Random;
+pub use underlay::Underlay;
+pub use vni::{Vni, VniError, Vnis};

@@ -1,0 +1,11 @@
+//! The KERNEL mechanism: an interface of a workload.
+
+mod accept;
+mod liveness;
+mod offer;
+mod workload;
+
+pub use accept::KernelAccept;
+pub use liveness::KernelLiveness;
+pub use offer::KernelOffer;
+pub use workload::Workload;

@@ -1,0 +1,128 @@
+//! By what our interfaces are known as ours.
+
+use nsm_chain::{Error, Result};
+use nsm_kernel::VxlanTunnel;
+
+/// The kernel keeps at most this many octets of a link's alias (`IFALIASZ` less the terminating zero).
+const LONGEST_ALIAS: usize = 255;
+const LONGEST_NAME: usize = 100;
+
+/// The beginning of every mark of one forwarder: `nsm:<forwarder>:`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mark(String);
+
+impl Mark {
+    pub(super) fn new(forwarder: &str) -> Result<Self> {
+        // A colon would let one forwarder's marks begin like another's.
+        if forwarder.is_empty() || forwarder.len() > LONGEST_NAME || forwarder.contains([':', '\0'])
+        {
+            return Err(Error::invalid(format!(
+                "the forwarder's name {forwarder:?} cannot mark interfaces"
+            ))
+            .hint("give it a name of 1 to 100 octets without a colon"));
+        }
+        Ok(Self(format!("nsm:{forwarder}:")))
+    }
+
+    pub(super) fn prefix(&self) -> &str {
+        &self.0
+    }
+
+    /// The mark of a connection's interface. A tunnel is part of its device's mark: a device of another tunnel must not
+    /// be taken for it.
+    pub(super) fn of(&self, id: &str, tunnel: Option<&VxlanTunnel>) -> Result<String> {
+        let mut mark = format!("{}{id}", self.0);
+        if let Some(VxlanTunnel {
+            vni,
+            local,
+            remote,
+            port,
+            ..
+        }) = tunnel
+        {
+            mark += &format!(" vxlan {vni} {local} {remote} {port}");
+        }
+        if id.is_empty() || mark.len() > LONGEST_ALIAS || mark.contains('\0') {
+            return Err(
+                Error::invalid("the connection's id cannot mark an interface")
+                    .hint("ids are short and without control characters; the reference uses UUIDs"),
+            );
+        }
+        Ok(mark)
+    }
+
+    /// A hardware address that follows from connection and side: it stays when the wire is made anew, so what the other
+    /// end has learned stays true, and the neighbours of a new wire are known before it is made.
+    pub(super) fn mac(&self, id: &str, side: Side) -> [u8; 6] {
+        // FNV-1a, 64 bits: the same in every release.
+        let octets = self.0.bytes().chain(id.bytes()).chain([0, side as u8]);
+        let hash = octets.fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| {
+            (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let [a, b, c, d, e, f, _, _] = (hash ^ (hash >> 32)).to_le_bytes();
+        // Locally administered, one host (IEEE 802, section 8).
+        [(a & 0xfc) | 0x02, b, c, d, e, f]
+    }
+}
+
+/// Which end of a wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// The client's.
+    Client = 1,
+    /// The endpoint's.
+    Endpoint = 2,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_of_different_forwarders_never_begin_alike() {
+        assert!(
+            Mark::new("a:b").is_err()
+                && Mark::new("").is_err()
+                && Mark::new(&"x".repeat(101)).is_err()
+        );
+        let (a, ab) = (Mark::new("a").unwrap(), Mark::new("ab").unwrap());
+        assert_eq!(a.of("1", None).unwrap(), "nsm:a:1");
+        assert!(!ab.of("1", None).unwrap().starts_with(a.prefix()));
+    }
+
+    #[test]
+    fn a_tunnel_is_part_of_the_mark() {
+        let mut tunnel = VxlanTunnel {
+            vni: 42,
+            local: "10.0.0.1".parse().unwrap(),
+            remote: "10.0.0.2".parse().unwrap(),
+            port: 4789,
+            ttl: None,
+        };
+        let mark = Mark::new("fwd").unwrap();
+        assert_eq!(
+            mark.of("1", Some(&tunnel)).unwrap(),
+            "nsm:fwd:1 vxlan 42 10.0.0.1 10.0.0.2 4789"
+        );
+        let before = mark.of("1", Some(&tunnel)).unwrap();
+        tunnel.vni = 43;
+        assert_ne!(mark.of("1", Some(&tunnel)).unwrap(), before);
+    }
+
+    #[test]
+    fn an_id_that_does_not_fit_is_refused() {
+        let mark = Mark::new("fwd").unwrap();
+        for id in ["", "a\0b", &"x".repeat(250)] {
+            assert!(mark.of(id, None).is_err(), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn hardware_addresses_are_stable_local_and_differ_by_side() {
+        let mark = Mark::new("fwd").unwrap();
+        let (client, endpoint) = (mark.mac("1", Side::Client), mark.mac("1", Side::Endpoint));
+        assert_eq!(client, mark.mac("1", Side::Client));
+        assert_ne!(client, endpoint);
+        assert_eq!((client[0] & 3, endpoint[0] & 3), (2, 2));
+    }
+}

@@ -1,0 +1,167 @@
+//! The Linux kernel as a data plane: no packet passes a process of ours.
+//!
+//! | caller ↔ next hop | wire |
+//! |---|---|
+//! | KERNEL ↔ KERNEL | one veth pair, each end made directly in its workload's namespace |
+//! | KERNEL ↔ VXLAN, VXLAN ↔ KERNEL | one VXLAN device in the workload's namespace; its tunnel runs in the node's |
+//!
+//! Every interface carries a mark (its link alias), `nsm:<forwarder>:<connection id>`, and a tunnel's also says which
+//! tunnel it is. By it a forwarder that was restarted finds its wires again: a Request for a connection that it does not
+//! remember adopts the interfaces that are there, so packets flow on. What nobody asks for in time is removed
+//! ([`Linux::orphans`]); what carries no mark of this forwarder is never touched.
+
+mod context;
+mod error;
+mod mark;
+mod orphans;
+mod plan;
+mod table;
+mod wiring;
+
+use std::fmt;
+use std::sync::Arc;
+
+use nsm_api::Mechanism;
+use nsm_api::mechanism::{KERNEL, VXLAN};
+use nsm_chain::{Error, Result};
+use nsm_kernel::Netns;
+
+use crate::{Class, Dataplane, Programmed, Underlay, Vni, Wire};
+use mark::Mark;
+use plan::Plan;
+use table::Table;
+use wiring::Wiring;
+
+pub use orphans::{Orphan, Orphans};
+
+/// The kernel's data plane for one forwarder. Cloning is cheap; every copy sees the same wires.
+#[derive(Clone)]
+pub struct Linux(Arc<Inner>);
+
+struct Inner {
+    mark: Mark,
+    /// Our place in the network between nodes, and the namespace that has it.
+    underlay: Option<(Underlay, Netns)>,
+    table: Table,
+}
+
+impl Linux {
+    /// For the forwarder of this name, which must be the same after a restart and no other's on this machine. Next hops
+    /// on other nodes are out of reach.
+    ///
+    /// # Errors
+    /// When the name cannot be part of a mark: it is empty, longer than 100 octets or contains a colon.
+    pub fn new(forwarder: &str) -> Result<Self> {
+        Ok(Self(Arc::new(Inner {
+            mark: Mark::new(forwarder)?,
+            underlay: None,
+            table: Table::default(),
+        })))
+    }
+
+    /// As [`new`](Self::new), and reaches other nodes by VXLAN over an underlay; `node` is the namespace that has its
+    /// address.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_underlay(forwarder: &str, underlay: Underlay, node: Netns) -> Result<Self> {
+        let mark = Mark::new(forwarder)?;
+        Ok(Self(Arc::new(Inner {
+            mark,
+            underlay: Some((underlay, node)),
+            table: Table::default(),
+        })))
+    }
+
+    /// How many connections have a wire.
+    #[must_use]
+    pub fn wires(&self) -> usize {
+        self.0.table.len()
+    }
+}
+
+impl Dataplane for Linux {
+    type Lease = Option<Arc<Vni>>;
+
+    fn accepts(&self, _payload: &str) -> Vec<&'static str> {
+        let remote = self.0.underlay.as_ref().map(|_| VXLAN);
+        std::iter::once(KERNEL).chain(remote).collect()
+    }
+
+    fn offers(&self, class: Class, _payload: &str) -> Vec<Mechanism> {
+        match class {
+            Class::Local => vec![Mechanism::kernel()],
+            Class::Remote => self
+                .0
+                .underlay
+                .iter()
+                .map(|(underlay, _)| underlay.offer())
+                .collect(),
+        }
+    }
+
+    fn accept(&self, mechanism: &mut Mechanism, held: Option<&Self::Lease>) -> Result<Self::Lease> {
+        match (&self.0.underlay, mechanism.as_kernel()) {
+            (_, Some(kernel)) => plan::check_kernel(kernel).map(|_| None),
+            (Some((underlay, _)), None) => underlay
+                .accept(mechanism, held.and_then(Option::as_ref))
+                .map(Some),
+            (None, None) => Err(Error::unsupported(format!(
+                "{} cannot be used here",
+                mechanism.r#type
+            ))),
+        }
+    }
+
+    async fn connect(&self, wire: &Wire) -> Result<Programmed> {
+        let mut held = self.0.table.take(&wire.id)?;
+        if held
+            .wiring
+            .as_ref()
+            .is_some_and(|wiring| wiring.is_for(wire))
+        {
+            return Ok(Programmed::default());
+        }
+        let plan = Plan::of(wire, &self.0.mark, self.0.underlay.as_ref())?;
+        let Some(wiring) = &mut held.wiring else {
+            let (wiring, writes) = Wiring::make(wire, plan, &self.0).await?;
+            held.wiring = Some(wiring);
+            return Ok(Programmed { writes });
+        };
+        if wiring.is_at(&plan) {
+            return Ok(Programmed {
+                writes: wiring.change(wire, plan).await?,
+            });
+        }
+        // It moves: another namespace, name or tunnel. The old one goes first, they may share a name.
+        wiring.remove().await?;
+        let old = held.wiring.take();
+        match Wiring::make(wire, plan, &self.0).await {
+            Ok((wiring, writes)) => {
+                held.wiring = Some(wiring);
+                Ok(Programmed { writes })
+            }
+            Err(error) => {
+                if let Some(old) = old {
+                    held.wiring = old.restored(&self.0).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn disconnect(&self, id: &str) -> Result<()> {
+        let mut held = self.0.table.take(id)?;
+        if let Some(wiring) = &mut held.wiring {
+            wiring.remove().await?;
+            held.wiring = None;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Linux {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Linux({} wires)", self.wires())
+    }
+}

@@ -1,0 +1,209 @@
+//! A wire as interfaces: which, where, and what they should look like.
+
+use nsm_api::mechanism::{FileUrl, Kernel, ParameterError, keys};
+use nsm_api::{Mechanism, payload};
+use nsm_chain::{Error, Result};
+use nsm_kernel::{InterfaceSpec, Neighbour, Netns, VxlanTunnel};
+
+use super::context;
+use super::error::failed;
+use super::mark::{Mark, Side};
+use crate::{Underlay, Wire};
+
+/// What a wire is made of: two ends of a pair, or one end of a tunnel.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) ends: Vec<End>,
+    pub(super) tunnel: Option<Tunnel>,
+}
+
+/// One interface.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct End {
+    pub(super) netns: Netns,
+    pub(super) spec: InterfaceSpec,
+    /// The kernel's setting of that name; there is no netlink message for it.
+    pub(super) route_localnet: bool,
+}
+
+/// The tunnel an interface belongs to.
+#[derive(Debug, Clone)]
+pub(super) struct Tunnel {
+    pub(super) vxlan: VxlanTunnel,
+    pub(super) node: Netns,
+    /// Whether the other node issued the identifier, which is then still to be claimed here.
+    pub(super) foreign: Option<Underlay>,
+}
+
+impl Plan {
+    pub(super) fn of(
+        wire: &Wire,
+        mark: &Mark,
+        underlay: Option<&(Underlay, Netns)>,
+    ) -> Result<Self> {
+        let end = |kernel: Kernel<'_>, side, tunnel: Option<&VxlanTunnel>| {
+            end(wire, kernel, side, mark, tunnel)
+        };
+        match (wire.caller.as_kernel(), wire.next.as_kernel()) {
+            (Some(caller), Some(next)) => {
+                let mut ends = [
+                    end(caller, Side::Client, None)?,
+                    end(next, Side::Endpoint, None)?,
+                ];
+                if wire.payload != payload::ETHERNET {
+                    introduce(&mut ends);
+                }
+                Ok(Self {
+                    ends: ends.into(),
+                    tunnel: None,
+                })
+            }
+            (Some(caller), None) => {
+                let tunnel = tunnel(&wire.next, Side::Client, underlay)?;
+                Ok(Self {
+                    ends: vec![end(caller, Side::Client, Some(&tunnel.vxlan))?],
+                    tunnel: Some(tunnel),
+                })
+            }
+            (None, Some(next)) => {
+                let tunnel = tunnel(&wire.caller, Side::Endpoint, underlay)?;
+                Ok(Self {
+                    ends: vec![end(next, Side::Endpoint, Some(&tunnel.vxlan))?],
+                    tunnel: Some(tunnel),
+                })
+            }
+            (None, None) => Err(Error::unsupported(format!(
+                "this forwarder cannot relay from {} to {}",
+                wire.caller.r#type, wire.next.r#type
+            ))
+            .hint("one side of a wire must be a KERNEL interface on this node")),
+        }
+    }
+}
+
+/// Checks what a KERNEL mechanism must have and may not ask for here.
+pub(super) fn check_kernel(kernel: Kernel<'_>) -> Result<(FileUrl, &str)> {
+    let invalid = |error: ParameterError| {
+        Error::invalid("the KERNEL mechanism cannot be used").because(error)
+    };
+    let missing = |key: &str| {
+        Error::invalid(format!("the KERNEL mechanism has no {key}"))
+            .hint("the side that offers or selects it must set it")
+    };
+    let name = kernel
+        .interface_name()
+        .map_err(invalid)?
+        .ok_or_else(|| missing(keys::INTERFACE_NAME))?;
+    let netns = kernel
+        .netns()
+        .map_err(invalid)?
+        .ok_or_else(|| missing(keys::INODE_URL))?;
+    let asks = |what: &str| {
+        Error::unsupported(format!(
+            "the Linux data plane has no {what} for a KERNEL interface"
+        ))
+    };
+    if kernel.token_id().is_some() || kernel.pci_address().is_some() {
+        return Err(asks("virtual function").hint("let an SR-IOV forwarder serve it"));
+    }
+    if kernel.vlan().map_err(invalid)?.is_some_and(|tag| tag != 0) {
+        return Err(asks("VLAN tag").hint("ask without supportsVlan"));
+    }
+    if kernel.iptables4_nat_template().is_some() {
+        return Err(asks("NAT template").hint("leave IPTables4NatTemplate empty"));
+    }
+    Ok((netns, name))
+}
+
+fn end(
+    wire: &Wire,
+    kernel: Kernel<'_>,
+    side: Side,
+    mark: &Mark,
+    tunnel: Option<&VxlanTunnel>,
+) -> Result<End> {
+    let (url, name) = check_kernel(kernel)?;
+    let FileUrl::Path(path) = url else {
+        return Err(Error::precondition(format!(
+            "the descriptor of network namespace {url} has not arrived"
+        ))
+        .hint("put RecvFd before CrossConnect, and reach the workload over a unix socket"));
+    };
+    // Looks at what the path names before opening it: it may come from a peer.
+    let netns = Netns::open(&path)
+        .map_err(|error| failed(format!("interface {name} has nowhere to be"), error))?;
+    let alias = mark.of(&wire.id, tunnel)?;
+    let mut spec = InterfaceSpec::new(name, alias)
+        .map_err(|error| failed("the interface cannot be described", error))?;
+    context::fill(&mut spec, side, &wire.context)?;
+    spec.mac = spec.mac.or_else(|| Some(mark.mac(&wire.id, side)));
+    Ok(End {
+        netns,
+        spec,
+        route_localnet: kernel.route_local_net(),
+    })
+}
+
+/// Tells each end the other's hardware address: an IP wire needs no questions.
+fn introduce(ends: &mut [End; 2]) {
+    let known = [&ends[1], &ends[0]].map(|peer| {
+        let mac = peer.spec.mac.unwrap_or_default();
+        let ips = peer.spec.addresses.iter().map(|net| net.addr());
+        ips.map(|ip| Neighbour {
+            ip,
+            mac,
+            permanent: true,
+        })
+        .collect::<Vec<_>>()
+    });
+    for (end, known) in ends.iter_mut().zip(known) {
+        end.spec.neighbours.extend(known);
+    }
+}
+
+/// The tunnel of a VXLAN mechanism, in which the client's side is the source.
+fn tunnel(
+    mechanism: &Mechanism,
+    ours: Side,
+    underlay: Option<&(Underlay, Netns)>,
+) -> Result<Tunnel> {
+    let (Some(vxlan), Some((underlay, node))) = (mechanism.as_vxlan(), underlay) else {
+        return Err(Error::unsupported(format!(
+            "this forwarder cannot make a wire over {}",
+            mechanism.r#type
+        )));
+    };
+    let invalid =
+        |error: ParameterError| Error::invalid("the VXLAN mechanism cannot be used").because(error);
+    let incomplete = || {
+        Error::invalid(
+            "the VXLAN mechanism has no network identifier or no address of the other side",
+        )
+        .hint("the side that selects it must set vni and dst_ip")
+    };
+    let (remote, port) = match ours {
+        Side::Client => (vxlan.dst_ip(), vxlan.dst_port()),
+        Side::Endpoint => (vxlan.src_ip(), vxlan.src_port()),
+    };
+    let port = port.map_err(invalid)?.unwrap_or(underlay.port);
+    if port != underlay.port {
+        return Err(Error::unsupported(format!(
+            "the other node has VXLAN on UDP port {port}, this one on {}",
+            underlay.port
+        ))
+        .hint("use one port on all nodes"));
+    }
+    let vxlan = VxlanTunnel {
+        vni: vxlan.vni().map_err(invalid)?.ok_or_else(incomplete)?,
+        local: underlay.address,
+        remote: remote.map_err(invalid)?.ok_or_else(incomplete)?,
+        port,
+        ttl: None,
+    };
+    let foreign = (ours == Side::Client).then(|| underlay.clone());
+    Ok(Tunnel {
+        vxlan,
+        node: node.clone(),
+        foreign,
+    })
+}

@@ -1,0 +1,278 @@
+//! The interfaces of one wire, and what is done with them.
+
+use nsm_chain::{Error, Result};
+use nsm_kernel::{
+    Error as Kernel, Interface, InterfaceSpec, Netns, NetnsId, PeerNeighbours, VethWire,
+    delete_link,
+};
+
+use super::Inner;
+use super::error::failed;
+use super::plan::{End, Plan};
+use crate::{Vni, Wire};
+
+/// A wire that was made or adopted.
+#[derive(Debug)]
+pub(super) struct Wiring {
+    wire: Wire,
+    plan: Plan,
+    interfaces: Vec<Interface>,
+    /// An identifier that the other node issued, claimed here.
+    vni: Option<Vni>,
+    /// Nobody stopped waiting in the middle of a change: `interfaces` says what the kernel has.
+    sure: bool,
+}
+
+/// How often somebody of ours may turn out to have a name that is wanted: once at each end.
+const STALE: usize = 2;
+
+impl Wiring {
+    /// Makes a wire; or takes up the one that an earlier life of this forwarder left. Says how many changes that took.
+    pub(super) async fn make(wire: &Wire, plan: Plan, linux: &Inner) -> Result<(Self, usize)> {
+        let vni = match &plan.tunnel {
+            Some(tunnel) => match &tunnel.foreign {
+                Some(underlay) => {
+                    Some(underlay.vnis().claim(tunnel.vxlan.vni).map_err(|error| {
+                        Error::taken("the tunnel that the next hop chose cannot be used here")
+                            .because(error)
+                    })?)
+                }
+                None => None,
+            },
+            None => None,
+        };
+        let what = || format!("cannot make the wire of connection {}", wire.id);
+        let mut stale = 0;
+        let (interfaces, writes) = loop {
+            match create(&plan).await {
+                Ok(interfaces) => break (interfaces, 1),
+                Err(Kernel::NameTaken {
+                    name,
+                    netns,
+                    alias: Some(alias),
+                }) if stale < STALE && alias.starts_with(linux.mark.prefix()) => {
+                    stale += 1;
+                    if let Some(adopted) =
+                        adopt(&plan).await.map_err(|error| failed(what(), error))?
+                    {
+                        break adopted;
+                    }
+                    if linux
+                        .table
+                        .claims(linux.mark.prefix(), (netns, &name, &alias))
+                        && !is_own(&plan, &alias)
+                    {
+                        return Err(failed(
+                            what(),
+                            Kernel::NameTaken {
+                                name,
+                                netns,
+                                alias: Some(alias),
+                            },
+                        ));
+                    }
+                    // Ours, of a life that is over, and in the way.
+                    let end = plan.ends.iter().find(|end| end.netns.id() == netns);
+                    if let Some(end) = end {
+                        delete_link(&end.netns, &name, &alias)
+                            .await
+                            .map_err(|error| failed(what(), error))?;
+                    }
+                }
+                Err(error) => return Err(failed(what(), error)),
+            }
+        };
+        let mut wiring = Self {
+            wire: wire.clone(),
+            plan,
+            interfaces,
+            vni,
+            sure: true,
+        };
+        match wiring.set_route_localnet(&[]).await {
+            Ok(more) => Ok((wiring, writes + more)),
+            Err(error) => {
+                if let Err(stuck) = wiring.remove().await {
+                    tracing::warn!(error = %stuck, "could not remove a wire that failed");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether this is exactly what was programmed last.
+    pub(super) fn is_for(&self, wire: &Wire) -> bool {
+        self.sure && self.wire == *wire
+    }
+
+    /// Whether the interfaces are where the plan wants them, and of the same tunnel (which is in the mark).
+    pub(super) fn is_at(&self, plan: &Plan) -> bool {
+        self.plan.ends.len() == plan.ends.len()
+            && self.plan.ends.iter().zip(&plan.ends).all(|(old, new)| {
+                old.netns == new.netns
+                    && old.spec.name == new.spec.name
+                    && old.spec.alias == new.spec.alias
+            })
+    }
+
+    pub(super) fn has(&self, (netns, name, alias): (NetnsId, &str, &str)) -> bool {
+        self.plan.ends.iter().any(|end| {
+            end.netns.id() == netns && end.spec.name.as_str() == name && end.spec.alias == alias
+        })
+    }
+
+    /// Changes what differs; says how many changes that took. What fails is changed back.
+    pub(super) async fn change(&mut self, wire: &Wire, plan: Plan) -> Result<usize> {
+        let what = |error| {
+            failed(
+                format!("cannot change the wire of connection {}", wire.id),
+                error,
+            )
+        };
+        if !std::mem::replace(&mut self.sure, false) {
+            let found = adopt(&plan).await.map_err(what)?;
+            let Some((interfaces, _)) = found else {
+                return Err(Error::precondition(format!(
+                    "the wire of connection {} is broken",
+                    wire.id
+                ))
+                .hint("close it and ask again"));
+            };
+            self.interfaces = interfaces;
+        }
+        let before: Vec<_> = self
+            .interfaces
+            .iter()
+            .map(|interface| interface.spec().clone())
+            .collect();
+        let mut writes = 0;
+        for (at, end) in plan.ends.iter().enumerate() {
+            let Some(interface) = self.interfaces.get_mut(at) else {
+                continue;
+            };
+            match interface.update(&end.spec).await {
+                Ok(changes) => writes += changes.writes,
+                Err(error) => {
+                    self.sure = back(&mut self.interfaces[..at], &before).await;
+                    return Err(what(error));
+                }
+            }
+        }
+        let old = std::mem::replace(&mut self.plan, plan);
+        writes += self.set_route_localnet(&old.ends).await?;
+        self.wire = wire.clone();
+        self.sure = true;
+        Ok(writes)
+    }
+
+    /// Removes all of it. What is gone already counts as removed.
+    pub(super) async fn remove(&mut self) -> Result<()> {
+        let mut left = Vec::new();
+        for end in &self.plan.ends {
+            // The second end of a pair goes with the first; its rules do not.
+            if let Err(error) =
+                delete_link(&end.netns, end.spec.name.as_str(), &end.spec.alias).await
+            {
+                left.push(failed(
+                    format!("interface {} in {} is left", end.spec.name, end.netns.id()),
+                    error,
+                ));
+            }
+        }
+        if left.is_empty() {
+            return Ok(());
+        }
+        self.sure = false;
+        Err(Error::all_failed(
+            format!(
+                "the wire of connection {} could not be removed",
+                self.wire.id
+            ),
+            left,
+        ))
+    }
+
+    /// Makes a wire again that had to go for another one which then failed.
+    pub(super) async fn restored(self, linux: &Inner) -> Option<Self> {
+        let Self {
+            wire, plan, vni, ..
+        } = self;
+        drop(vni);
+        match Self::make(&wire, plan, linux).await {
+            Ok((wiring, _)) => Some(wiring),
+            Err(error) => {
+                tracing::warn!(id = &*wire.id, %error, "the former wire could not be restored");
+                None
+            }
+        }
+    }
+
+    async fn set_route_localnet(&self, before: &[End]) -> Result<usize> {
+        let mut writes = 0;
+        for (at, end) in self.plan.ends.iter().enumerate() {
+            let was = before.get(at).is_some_and(|end| end.route_localnet);
+            if end.route_localnet != was {
+                set_route_localnet(end).await?;
+                writes += 1;
+            }
+        }
+        Ok(writes)
+    }
+}
+
+async fn create(plan: &Plan) -> nsm_kernel::Result<Vec<Interface>> {
+    let ends: Vec<(&Netns, &InterfaceSpec)> = plan
+        .ends
+        .iter()
+        .map(|end| (&end.netns, &end.spec))
+        .collect();
+    match (&plan.tunnel, &ends[..]) {
+        (Some(tunnel), [end]) => Ok(vec![tunnel.vxlan.create(&tunnel.node, *end).await?]),
+        (None, [caller, next]) => {
+            // Hardware addresses are fixed, so the specs name all neighbours that are to be known.
+            let pair = VethWire::create(*caller, *next, PeerNeighbours::Learned).await?;
+            Ok(vec![pair.a().clone(), pair.b().clone()])
+        }
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// The interfaces that are there already with our marks, changed into what the plan says; `None` if one is missing.
+async fn adopt(plan: &Plan) -> nsm_kernel::Result<Option<(Vec<Interface>, usize)>> {
+    let mut interfaces = Vec::new();
+    for end in &plan.ends {
+        match Interface::adopt(&end.netns, &end.spec).await? {
+            Some(interface) => interfaces.push(interface),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some((interfaces, 0)))
+}
+
+fn is_own(plan: &Plan, alias: &str) -> bool {
+    plan.ends.iter().any(|end| end.spec.alias == alias)
+}
+
+/// Whether the ends that were changed got their former state back.
+async fn back(changed: &mut [Interface], before: &[InterfaceSpec]) -> bool {
+    let mut all = true;
+    for (interface, spec) in changed.iter_mut().zip(before) {
+        if let Err(error) = interface.update(spec).await {
+            tracing::warn!(%error, "could not restore one end of a wire");
+            all = false;
+        }
+    }
+    all
+}
+
+/// Whether packets to and from 127.0.0.0/8 may pass the interface (ip-sysctl, `route_localnet`).
+async fn set_route_localnet(end: &End) -> Result<()> {
+    // The name has been checked: it stays one part of the path.
+    let path = format!("/proc/sys/net/ipv4/conf/{}/route_localnet", end.spec.name);
+    let value = if end.route_localnet { "1" } else { "0" };
+    let name = end.spec.name.clone();
+    end.netns
+        .run(move || std::fs::write(path, value))
+        .await
+        .map_err(|error| failed(format!("cannot let {name} route loopback addresses"), error))
+}

@@ -1,0 +1,223 @@
+use std::collections::HashSet;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nsm_api::mechanism::{VniParity, Vxlan};
+
+use crate::Random;
+
+/// The VXLAN network identifiers in use on this node.
+///
+/// The reference keeps them unique for each source address; the kernel's VXLAN devices need more: unique for each UDP
+/// port of the namespace they were made in, wherever they are later. Unique on the node is both.
+pub struct Vnis {
+    taken: Mutex<HashSet<u32>>,
+    range: RangeInclusive<u32>,
+    random: Random,
+}
+
+/// One identifier, ours until this is dropped.
+pub struct Vni {
+    number: u32,
+    pool: Arc<Vnis>,
+}
+
+/// Why an identifier cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum VniError {
+    /// Another connection of this node has it.
+    #[error(
+        "VXLAN network identifier {0} belongs to another connection of this node; ask again without it"
+    )]
+    Taken(u32),
+    /// Not an identifier.
+    #[error("{0} is not a VXLAN network identifier: it must be a number from 1 to 16777215")]
+    OutOfRange(u32),
+    /// All that this side may issue are in use.
+    #[error("all VXLAN network identifiers that this side may issue are in use; close connections")]
+    Exhausted,
+}
+
+impl Vnis {
+    /// All 24 bits but 0 (RFC 7348, section 5).
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Self::within(1..=Vxlan::LARGEST_VNI, Random::default())
+    }
+
+    /// Issues identifiers of a range only, in an order of one's own choice.
+    #[must_use]
+    pub fn within(range: RangeInclusive<u32>, random: Random) -> Arc<Self> {
+        let (first, last) = range.into_inner();
+        let range = first.max(1)..=last.min(Vxlan::LARGEST_VNI);
+        Arc::new(Self {
+            taken: Mutex::default(),
+            range,
+            random,
+        })
+    }
+
+    /// One that nobody on this node uses, of the half that this side of a tunnel may issue.
+    ///
+    /// # Errors
+    /// [`VniError::Exhausted`].
+    pub fn draw(self: &Arc<Self>, parity: VniParity) -> Result<Vni, VniError> {
+        let (start, end) = (*self.range.start(), *self.range.end());
+        let first = if parity.admits(start) {
+            start
+        } else {
+            start + 1
+        };
+        let count = if first > end {
+            0
+        } else {
+            (end - first) / 2 + 1
+        };
+        let from = self.random.below(count);
+        let mut taken = self.taken();
+        // From a random place on to the next free one: ends even when all are taken.
+        let number = (0..count)
+            .map(|step| first + 2 * ((from + step) % count))
+            .find(|number| taken.insert(*number));
+        number
+            .map(|number| self.guard(number))
+            .ok_or(VniError::Exhausted)
+    }
+
+    /// This very one: issued by the other side, or by us in an earlier life.
+    ///
+    /// # Errors
+    /// [`VniError::Taken`] or [`VniError::OutOfRange`].
+    pub fn claim(self: &Arc<Self>, number: u32) -> Result<Vni, VniError> {
+        if number == 0 || number > Vxlan::LARGEST_VNI {
+            return Err(VniError::OutOfRange(number));
+        }
+        if self.taken().insert(number) {
+            Ok(self.guard(number))
+        } else {
+            Err(VniError::Taken(number))
+        }
+    }
+
+    /// How many are in use.
+    #[must_use]
+    pub fn in_use(&self) -> usize {
+        self.taken().len()
+    }
+
+    fn guard(self: &Arc<Self>, number: u32) -> Vni {
+        Vni {
+            number,
+            pool: Arc::clone(self),
+        }
+    }
+
+    fn taken(&self) -> MutexGuard<'_, HashSet<u32>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Vni {
+    /// The identifier.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+}
+
+impl Drop for Vni {
+    fn drop(&mut self) {
+        self.pool.taken().remove(&self.number);
+    }
+}
+
+impl fmt::Debug for Vni {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Vni({})", self.number)
+    }
+}
+
+impl fmt::Debug for Vnis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Vnis({} in use)", self.in_use())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Draw(bool),
+        Claim(u32),
+        Drop(prop::sample::Index),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            any::<bool>().prop_map(Step::Draw),
+            (0u32..70).prop_map(Step::Claim),
+            any::<prop::sample::Index>().prop_map(Step::Drop),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_identifier_is_owned_twice_none_is_zero_and_none_is_lost(
+            seed in any::<u64>(), first in 0u32..4, steps in prop::collection::vec(step(), 0..200)
+        ) {
+            let pool = Vnis::within(first..=40, Random::seeded(seed));
+            let mut held: BTreeMap<u32, Vni> = BTreeMap::new();
+            let free = |held: &BTreeMap<u32, Vni>, parity: VniParity| {
+                (first.max(1)..=40).filter(|n| parity.admits(*n) && !held.contains_key(n)).count()
+            };
+            for step in steps {
+                match step {
+                    Step::Draw(even) => {
+                        let parity = if even { VniParity::Even } else { VniParity::Odd };
+                        match pool.draw(parity) {
+                            Ok(vni) => {
+                                prop_assert!(vni.number() != 0 && parity.admits(vni.number()));
+                                prop_assert!(held.insert(vni.number(), vni).is_none());
+                            }
+                            Err(error) => {
+                                prop_assert_eq!(error, VniError::Exhausted);
+                                prop_assert_eq!(free(&held, parity), 0);
+                            }
+                        }
+                    }
+                    Step::Claim(number) => match pool.claim(number) {
+                        Ok(vni) => prop_assert!(held.insert(number, vni).is_none()),
+                        Err(VniError::Taken(_)) => prop_assert!(held.contains_key(&number)),
+                        Err(error) => prop_assert_eq!((error, number), (VniError::OutOfRange(0), 0)),
+                    },
+                    Step::Drop(index) => {
+                        if let Some(number) = (!held.is_empty()).then(|| *index.get(&held.keys().copied().collect::<Vec<_>>())) {
+                            held.remove(&number);
+                        }
+                    }
+                }
+                prop_assert_eq!(pool.in_use(), held.len());
+            }
+        }
+    }
+
+    #[test]
+    fn the_whole_range_starts_behind_zero() {
+        let pool = Vnis::new();
+        assert_eq!(pool.claim(0).unwrap_err(), VniError::OutOfRange(0));
+        assert_eq!(
+            pool.claim(1 << 24).unwrap_err(),
+            VniError::OutOfRange(1 << 24)
+        );
+        let vni = pool.claim(0xff_ffff).unwrap();
+        assert_eq!(
+            pool.claim(0xff_ffff).unwrap_err(),
+            VniError::Taken(vni.number())
+        );
+    }
+}

@@ -1,0 +1,118 @@
+use nsm_chain::Code;
+use nsm_kernel::{Node, Underlay as Network};
+use nsm_mechanisms::{Class, Dataplane, Linux, Underlay};
+
+use super::*;
+
+/// Two nodes on a network of their own, or none where that is not possible.
+async fn nodes(prefix: &str) -> Option<(Network, [Linux; 2])> {
+    let network = match Network::create(2, prefix.parse().unwrap()).await {
+        Ok(network) => network,
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            return None;
+        }
+    };
+    let linux = |node: &Node, name: &str| {
+        Linux::with_underlay(name, Underlay::new(node.ip()), node.netns.clone()).unwrap()
+    };
+    let [a, b] = network.nodes() else {
+        unreachable!("two were asked for")
+    };
+    let both = [linux(a, "fwd-a"), linux(b, "fwd-b")];
+    Some((network, both))
+}
+
+/// As the two forwarders negotiate it: the near one offers, the far one completes.
+fn negotiated([near, far]: &[Linux; 2]) -> (Mechanism, Option<Arc<nsm_mechanisms::Vni>>) {
+    let mut mechanism = near.offers(Class::Remote, payload::IP).remove(0);
+    let lease = far.accept(&mut mechanism, None).unwrap();
+    (mechanism, lease)
+}
+
+async fn over(prefix: &str) {
+    let Some((network, linux)) = nodes(prefix).await else {
+        return;
+    };
+    let Some(ns) = workloads().await else { return };
+    let node_ns: Vec<_> = network
+        .nodes()
+        .iter()
+        .map(|node| node.netns.clone())
+        .collect();
+    let before = (census(&ns).await, census(&node_ns).await);
+    let (tunnel, lease) = negotiated(&linux);
+    let mtu = tunnel.as_vxlan().unwrap().mtu().unwrap().unwrap();
+
+    let mut near = wire("near", kernel(&ns[0], "nsm-1"), tunnel.clone(), 1);
+    let mut far = wire("far", tunnel.clone(), kernel(&ns[1], "nse-1"), 1);
+    near.context.mtu = mtu;
+    far.context.mtu = mtu;
+    linux[0].connect(&near).await.unwrap();
+    linux[1].connect(&far).await.unwrap();
+    assert_packets_both_ways(&ns, 1).await;
+    // Nothing is seen in the nodes' own namespaces.
+    assert_nothing_left(&before.1, &node_ns).await;
+    assert_eq!(linux[0].connect(&near).await.unwrap().writes, 0);
+
+    // The near side has claimed what the far side issued.
+    let (taken, _lease) = {
+        let mut again = tunnel.clone();
+        again.as_vxlan_mut().unwrap().set_src_port(4789);
+        (wire("other", kernel(&ns[0], "nsm-2"), again, 2), lease)
+    };
+    assert_eq!(
+        linux[0].connect(&taken).await.unwrap_err().code(),
+        Code::AlreadyExists
+    );
+
+    linux[0].disconnect("near").await.unwrap();
+    linux[1].disconnect("far").await.unwrap();
+    assert_nothing_left(&before.0, &ns).await;
+    assert_nothing_left(&before.1, &node_ns).await;
+    // Given back, so it may be used again.
+    linux[0].connect(&taken).await.unwrap();
+    linux[0].disconnect("other").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_wire_between_nodes_carries_packets_over_ipv4() {
+    over("192.0.2.0/24").await;
+}
+
+#[tokio::test]
+async fn a_wire_between_nodes_carries_packets_over_ipv6() {
+    over("2001:db8::/64").await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_a_tunnel_is_refused_with_a_reason() {
+    let Some((_network, linux)) = nodes("192.0.2.0/24").await else {
+        return;
+    };
+    let Some(ns) = workloads().await else { return };
+    let (tunnel, _lease) = negotiated(&linux);
+    let relay = wire("1", tunnel.clone(), tunnel.clone(), 1);
+    assert_eq!(
+        linux[0].connect(&relay).await.unwrap_err().code(),
+        Code::Unimplemented
+    );
+    let half = wire(
+        "1",
+        kernel(&ns[0], "nsm-1"),
+        linux[0].offers(Class::Remote, payload::IP).remove(0),
+        1,
+    );
+    assert_eq!(
+        linux[0].connect(&half).await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
+    let mut elsewhere = tunnel.clone();
+    elsewhere.as_vxlan_mut().unwrap().set_dst_port(8472);
+    let port = wire("1", kernel(&ns[0], "nsm-1"), elsewhere, 1);
+    assert_eq!(
+        linux[0].connect(&port).await.unwrap_err().code(),
+        Code::Unimplemented
+    );
+    assert_eq!(linux[0].wires(), 0);
+}
