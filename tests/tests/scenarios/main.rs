@@ -1,0 +1,7 @@
+//! Whole meshes in one process on a paused clock.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod basics;
+mod healing;
+mod kit;
