@@ -332,4 +332,25 @@ mod tests {
         assert_eq!(excluded(&hop), ["10.0.0.0/31"]);
         assert!(error.is_caused_by::<Collision>(), "{error}");
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_neighbours_are_excluded_as_a_few_prefixes() {
+        let (hop, in_use) = hop();
+        for n in 0..1000u32 {
+            let pair =
+                [2 * n, 2 * n + 1].map(|n| std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string());
+            hop.request(asking(&n.to_string(), &pair.join(" ")))
+                .await
+                .unwrap();
+        }
+        hop.request(asking("one more", "10.1.0.0 10.1.0.1"))
+            .await
+            .unwrap();
+        assert!(excluded(&hop).len() < 10, "{:?}", excluded(&hop));
+        for n in 0..1000 {
+            hop.close(&n.to_string()).await;
+        }
+        hop.close("one more").await;
+        assert!(in_use.is_empty());
+    }
 }

@@ -10,6 +10,7 @@
 //! | [`ExtraContext`], [`DnsConfigs`], [`Mtu`] | endpoint | adds fixed entries, a limit |
 //! | [`SwitchCase`] | anywhere | sends it through one of several elements |
 
+mod address_set;
 mod awareness;
 mod client_info;
 mod dns_configs;

@@ -3,7 +3,7 @@
 use nsm_chain::{Call, Element, Next, Order, Result};
 
 use super::assign::{self, Assign};
-use super::{PointToPoint, SinglePoint};
+use super::{PointToPoint, PoolError, SinglePoint};
 
 /// Gives a Request something of each of its sources: a pair of IPv4 and a pair of IPv6 addresses, say. If one of them
 /// has nothing left the Request fails, and the others keep what they have.
@@ -12,7 +12,7 @@ use super::{PointToPoint, SinglePoint};
 /// It stands where its sources would: before whatever puts addresses onto an interface, after `Begin`.
 ///
 /// Reference: `ipam/groupipam` of the Go SDK, and with [`strict`](Self::strict) `ipam/strictipam`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Group {
     sources: Vec<Source>,
     strict: bool,
@@ -28,17 +28,31 @@ pub enum Source {
 }
 
 impl Group {
-    /// A group that gives nothing yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Gives of this as well. Each source has a pool of its own.
-    #[must_use]
-    pub fn with(mut self, source: impl Into<Source>) -> Self {
-        self.sources.push(source.into());
-        self
+    /// Gives of each of these.
+    ///
+    /// # Errors
+    /// [`PoolError::Overlap`] when two of them could give the same address.
+    pub fn new(sources: impl IntoIterator<Item = Source>) -> Result<Self, PoolError> {
+        let sources: Vec<Source> = sources.into_iter().collect();
+        let prefixes = sources
+            .iter()
+            .map(|source| source.assign().pool().prefixes());
+        for (at, mine) in prefixes.clone().enumerate() {
+            for (one, other) in prefixes
+                .clone()
+                .take(at)
+                .flatten()
+                .flat_map(|one| mine.iter().map(move |other| (*one, *other)))
+            {
+                if one.contains(&other) || other.contains(&one) {
+                    return Err(PoolError::Overlap { one, other });
+                }
+            }
+        }
+        Ok(Self {
+            sources,
+            strict: false,
+        })
     }
 
     /// Takes addresses that are of no source's pool, and the host routes to them, out of a Request: what a client
@@ -99,9 +113,11 @@ mod tests {
     async fn a_dual_stack_connection_gets_a_pair_of_each_family() {
         let (v4, v6) = (pool("10.0.0.0/30"), pool("fd00::/64"));
         let hop = Hop::new(
-            Group::new()
-                .with(PointToPoint::new(v4.clone()))
-                .with(PointToPoint::new(v6.clone())),
+            Group::new([
+                PointToPoint::new(v4.clone()).into(),
+                PointToPoint::new(v6.clone()).into(),
+            ])
+            .unwrap(),
         );
         let context = hop.request("a", IpContext::default()).await.unwrap();
         assert_eq!(context.dst_ip_addrs, ["10.0.0.0/32", "fd00::/128"]);
@@ -153,7 +169,7 @@ mod tests {
         assert_eq!(polite.dst_ip_addrs, ["192.168.7.0/32", "10.0.0.0/32"]);
         for strict in [
             Hop::new(source().strict()),
-            Hop::new(Group::new().with(source()).strict()),
+            Hop::new(Group::new([source().into()]).unwrap().strict()),
         ] {
             let context = strict.request("a", brought()).await.unwrap();
             assert_eq!(context.src_ip_addrs, ["10.0.0.5/32"]);
@@ -167,5 +183,17 @@ mod tests {
             assert_eq!(routes(&context.src_routes), ["0.0.0.0/0", "10.0.0.0/32"]);
             assert_eq!(routes(&context.dst_routes), ["10.0.0.5/32"]);
         }
+    }
+
+    #[test]
+    fn sources_that_could_give_the_same_address_are_refused() {
+        let source = |prefix: &str| PointToPoint::new(pool(prefix)).into();
+        let error = Group::new([
+            source("10.0.0.0/24"),
+            source("fd00::/64"),
+            source("10.0.0.0/8"),
+        ])
+        .unwrap_err();
+        assert!(matches!(error, PoolError::Overlap { .. }), "{error}");
     }
 }

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 /// First and last number of an interval, both in it.
-pub(super) type Interval = (u128, u128);
+pub(crate) type Interval = (u128, u128);
 
 /// A set of numbers; every step costs the logarithm of the number of its intervals.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Intervals(BTreeMap<u128, u128>);
+pub(crate) struct Intervals(BTreeMap<u128, u128>);
 
 impl Intervals {
     /// Adds an interval, joined with its neighbours. `Err` names what it would overlap, and changes nothing.
-    pub(super) fn insert(&mut self, (first, last): Interval) -> Result<(), Interval> {
+    pub(crate) fn insert(&mut self, (first, last): Interval) -> Result<(), Interval> {
         let mut joined = (first, last);
         if let Some((&before, &end)) = self.0.range(..=first).next_back() {
             if end >= first {
@@ -35,7 +35,7 @@ impl Intervals {
     }
 
     /// Takes one number out; whether it was there.
-    pub(super) fn remove(&mut self, number: u128) -> bool {
+    pub(crate) fn remove(&mut self, number: u128) -> bool {
         let Some((first, last)) = self.around(number) else {
             return false;
         };
@@ -57,7 +57,7 @@ impl Intervals {
     }
 
     /// What of the set is from `start` on, lowest first.
-    pub(super) fn from(&self, start: u128) -> impl Iterator<Item = Interval> + '_ {
+    pub(crate) fn from(&self, start: u128) -> impl Iterator<Item = Interval> + '_ {
         let cut = self
             .around(start)
             .filter(|(first, _)| *first < start)
@@ -67,7 +67,7 @@ impl Intervals {
     }
 
     /// The intervals, lowest first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Interval> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Interval> + '_ {
         self.0.iter().map(|(&first, &last)| (first, last))
     }
 }

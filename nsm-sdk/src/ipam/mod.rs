@@ -15,7 +15,7 @@
 //!
 //! let v4 = Pool::new(["172.16.1.0/24".parse()?])?;
 //! let v6 = Pool::new(["fd00:172:16::/64".parse()?])?;
-//! let dual_stack = Group::new().with(PointToPoint::new(v4)).with(PointToPoint::new(v6));
+//! let dual_stack = Group::new([PointToPoint::new(v4).into(), PointToPoint::new(v6).into()])?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -23,7 +23,7 @@ mod assign;
 mod context;
 mod exclusions;
 mod group;
-mod intervals;
+pub(crate) mod intervals;
 mod lease;
 mod point_to_point;
 mod pool;

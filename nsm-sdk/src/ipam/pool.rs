@@ -51,7 +51,7 @@ pub enum PoolError {
     },
     /// Two are of different families.
     #[error(
-        "{one} and {other} are of different families: make a pool of each and put both into a Group"
+        "{one} and {other} are of different families: make a pool of each and put a source of each into a Group"
     )]
     Families {
         /// The one.
