@@ -51,6 +51,15 @@ impl LocalBypass {
         }
     }
 
+    /// What it does to Finds, as an element of its own: for a chain that only looks up.
+    #[must_use]
+    pub fn finds(&self) -> LocalUrls {
+        LocalUrls {
+            url: Arc::clone(&self.url),
+            urls: Arc::clone(&self.urls),
+        }
+    }
+
     /// How many endpoints are registered here.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -181,20 +190,41 @@ impl Element<Endpoints> for LocalBypass {
         watch: Watch<Endpoints>,
         next: Next<'_, Endpoints>,
     ) -> Result<EventStream<Endpoints>> {
-        let (urls, own) = (Arc::clone(&self.urls), Arc::clone(&self.url));
-        let found = next.monitor(watch).await?;
-        Ok(found
-            .filter_map(move |change| {
-                future::ready(match change {
-                    Ok(change) => urls.seen(&own, change).map(Ok),
-                    Err(error) => Some(Err(error)),
-                })
-            })
-            .boxed())
+        self.finds().monitor(watch, next).await
     }
 
     fn order(&self) -> Order {
         Order::after(&["Begin"])
+    }
+}
+
+/// Finds the endpoints of this manager under their own URLs: the look-up half of [`LocalBypass`], from which it is made.
+///
+/// *Register*, *Unregister*: pass. *Find*: as there.
+#[derive(Clone)]
+pub struct LocalUrls {
+    url: Arc<str>,
+    urls: Arc<Urls>,
+}
+
+impl Element<Endpoints> for LocalUrls {
+    async fn monitor(
+        &self,
+        watch: Watch<Endpoints>,
+        next: Next<'_, Endpoints>,
+    ) -> Result<EventStream<Endpoints>> {
+        let (urls, own) = (Arc::clone(&self.urls), Arc::clone(&self.url));
+        let found = next.monitor(watch).await?;
+        let seen = move |change: Result<_>| {
+            future::ready(change.map(|change| urls.seen(&own, change)).transpose())
+        };
+        Ok(found.filter_map(seen).boxed())
+    }
+}
+
+impl fmt::Debug for LocalUrls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LocalUrls({})", self.url)
     }
 }
 

@@ -5,25 +5,34 @@
 //! `close`, Find is `monitor`. Elements that do not care which record flows are written once for both.
 
 mod authorize;
+mod cache;
 mod client_info;
 mod default_payload;
 mod expire;
 mod finder;
+mod heal;
 mod local_bypass;
 mod memory;
 mod owners;
+mod refresh;
 mod registration_time;
+mod resume;
 pub mod stacks;
 mod update_path;
+mod watching;
 
 pub use authorize::AuthorizeRegistry;
+pub use cache::Cache;
 pub use client_info::ClientInfo;
 pub use default_payload::DefaultPayload;
 pub use expire::Expire;
 pub use finder::Finder;
-pub use local_bypass::LocalBypass;
+pub use heal::RegistrationHeal;
+pub use local_bypass::{LocalBypass, LocalUrls};
 pub use memory::Memory;
+pub use refresh::RefreshRegistration;
 pub use registration_time::RegistrationTime;
+pub use resume::ResumeWatch;
 pub use update_path::{OwnToken, UpdateRegistryPath};
 
 use std::time::SystemTime;

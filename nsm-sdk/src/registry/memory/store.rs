@@ -20,6 +20,7 @@ struct Tables<R: Record> {
     names: HashSet<ByName<R>>,
     services: HashMap<Box<str>, BTreeSet<ByName<R>>>,
     watchers: Watchers<R>,
+    ended: bool,
 }
 
 impl<R: Record> Store<R> {
@@ -67,6 +68,9 @@ impl<R: Record> Store<R> {
         let mut tables = write(&self.0);
         let snapshot = tables.find(&query).into_iter();
         let watcher = Arc::new(Watcher::new(query));
+        if tables.ended {
+            watcher.end();
+        }
         let number = tables.watchers.add(Arc::clone(&watcher));
         Watching {
             snapshot,
@@ -74,6 +78,13 @@ impl<R: Record> Store<R> {
             number,
             tables: Arc::downgrade(&self.0),
         }
+    }
+
+    /// Ends all watches, those that come later too.
+    pub(in crate::registry) fn end(&self) {
+        let mut tables = write(&self.0);
+        tables.ended = true;
+        tables.watchers.all().for_each(|watcher| watcher.end());
     }
 
     pub(in crate::registry) fn len(&self) -> usize {
@@ -91,6 +102,7 @@ impl<R: Record> Default for Store<R> {
             names: HashSet::new(),
             services: HashMap::new(),
             watchers: Watchers::default(),
+            ended: false,
         };
         Self(Arc::new(RwLock::new(tables)))
     }
@@ -98,10 +110,7 @@ impl<R: Record> Default for Store<R> {
 
 impl<R: Record> Drop for Store<R> {
     fn drop(&mut self) {
-        read(&self.0)
-            .watchers
-            .all()
-            .for_each(|watcher| watcher.end());
+        self.end();
     }
 }
 

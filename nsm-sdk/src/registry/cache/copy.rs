@@ -1,0 +1,140 @@
+//! The copy of what matches one pattern.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use nsm_chain::{Change, EventStream, OwnedNext, Record, Registry, Result, Watch};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::registry::memory::Store;
+use crate::registry::watching::{open, snapshot};
+
+pub(super) struct LocalCopy<R: Record> {
+    pub(super) pattern: R,
+    pub(super) store: Store<R>,
+    state: watch::Sender<State>,
+    used: Mutex<Instant>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Beginning,
+    Complete,
+    /// After having been complete.
+    Over,
+    /// Never was complete.
+    Failed,
+}
+
+impl<R: Record> LocalCopy<R> {
+    pub(super) fn of(pattern: R) -> Self {
+        let (state, _) = watch::channel(State::Beginning);
+        Self {
+            pattern,
+            store: Store::default(),
+            state,
+            used: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// What answers the query; none: ask further on.
+    pub(super) async fn find(&self, query: &R::Query) -> Option<Vec<Arc<R>>> {
+        let state = *self.state.borrow();
+        match state {
+            State::Complete => {
+                *self.lock_used() = Instant::now();
+                Some(self.store.find(query)).filter(|found| !found.is_empty())
+            }
+            // Asked for while we wait: as fresh as an answer from further on.
+            State::Beginning => self.is_there().await.then(|| self.store.find(query)),
+            State::Over | State::Failed => None,
+        }
+    }
+
+    /// Waits until the copy is complete, and tells whether it ever was.
+    pub(super) async fn is_there(&self) -> bool {
+        let mut states = self.state.subscribe();
+        let settled = states.wait_for(|state| *state != State::Beginning).await;
+        settled.is_ok_and(|state| *state != State::Failed)
+    }
+
+    /// Keeps the copy up to date until its watch ends or nobody uses it.
+    pub(super) async fn keep(&self, next: &OwnedNext<Registry<R>>, idle: Duration) {
+        let events = match self.begin(next).await {
+            Ok(events) => events,
+            Err(error) => {
+                tracing::debug!(what = R::WHAT, %error, "cannot copy records from the registry");
+                self.state.send_replace(State::Failed);
+                return;
+            }
+        };
+        self.state.send_replace(State::Complete);
+        // A name that nobody has, asked for once, is not worth a watch.
+        if self.store.len() > 0 || self.store.watchers() > 0 {
+            self.follow(events, idle).await;
+        }
+        self.state.send_replace(State::Over);
+    }
+
+    /// Opens the watch and asks what is there. What the watch says of a record counts more: it is newer.
+    async fn begin(&self, next: &OwnedNext<Registry<R>>) -> Result<EventStream<Registry<R>>> {
+        let watch = Watch::new(R::query(self.pattern.clone(), true));
+        let mut events = open(next, &watch).await?;
+        let mut told = HashSet::new();
+        let found = snapshot(next, &watch);
+        tokio::pin!(found);
+        let found = loop {
+            tokio::select! {
+                found = &mut found => break found?,
+                event = events.next() => match event {
+                    Some(event) => told.insert(self.apply(event?)),
+                    None => return Err(nsm_chain::Error::unavailable("the registry ended the watch")),
+                },
+            };
+        };
+        for record in found
+            .into_iter()
+            .filter(|record| !told.contains(record.name()))
+        {
+            self.store.put(record);
+        }
+        Ok(events)
+    }
+
+    async fn follow(&self, mut events: EventStream<Registry<R>>, idle: Duration) {
+        loop {
+            let last = if self.store.watchers() > 0 {
+                Instant::now()
+            } else {
+                *self.lock_used()
+            };
+            if last.elapsed() >= idle {
+                return;
+            }
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(change)) => drop(self.apply(change)),
+                    Some(Err(_)) | None => return,
+                },
+                () = tokio::time::sleep_until(last + idle) => {}
+            }
+        }
+    }
+
+    fn lock_used(&self) -> MutexGuard<'_, Instant> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn apply(&self, change: Change<R>) -> String {
+        let name = change.record.name().to_owned();
+        if change.deleted {
+            self.store.remove(&name);
+        } else {
+            self.store.put(change.record);
+        }
+        name
+    }
+}
