@@ -1,12 +1,13 @@
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use nsm_api::SpiffeId;
-use nsm_chain::{Token, TokenError, Tokens, time};
+use nsm_chain::{Token, TokenError, Tokens};
 use ring::hmac;
 use serde_json::json;
 
 use super::jwt;
+use super::recent::Recent;
 
 /// Tokens for links without identity (tests, benchmarks): HS256 with a key that everyone knows.
 ///
@@ -16,6 +17,7 @@ pub struct HmacTokens {
     subject: String,
     lifetime: Duration,
     key: hmac::Key,
+    recent: Recent,
 }
 
 impl HmacTokens {
@@ -33,26 +35,30 @@ impl HmacTokens {
             subject: subject.to_string(),
             lifetime,
             key,
+            recent: Recent::new(lifetime),
         }
     }
 }
 
 impl Tokens for HmacTokens {
     fn token(&self, audience: Option<&SpiffeId>) -> Result<Token, TokenError> {
-        let end = (time::now() + self.lifetime)
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let mut claims = json!({ "exp": end.as_secs(), "sub": self.subject });
-        if let Some(audience) = audience {
-            claims["aud"] = json!([audience.to_string()]);
-        }
-        let text = jwt::join("HS256", &claims, |signed| {
-            Ok::<_, TokenError>(hmac::sign(&self.key, signed).as_ref().to_vec())
-        })?;
-        let expires = SystemTime::UNIX_EPOCH + Duration::from_secs(end.as_secs());
-        Ok(Token {
-            text: text.into(),
-            expires,
+        self.recent.token(audience, None, |now| {
+            let end = now
+                .checked_add(self.lifetime)
+                .unwrap_or(now)
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default();
+            let mut claims = json!({ "exp": end.as_secs(), "sub": self.subject });
+            if let Some(audience) = audience {
+                claims["aud"] = json!([audience.to_string()]);
+            }
+            let text = jwt::join("HS256", &claims, |signed| {
+                Ok::<_, TokenError>(hmac::sign(&self.key, signed).as_ref().to_vec())
+            })?;
+            Ok(Token {
+                text: text.into(),
+                expires: UNIX_EPOCH + Duration::from_secs(end.as_secs()),
+            })
         })
     }
 }

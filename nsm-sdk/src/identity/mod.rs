@@ -11,6 +11,7 @@ mod error;
 mod hmac;
 mod jwt;
 mod policy;
+mod recent;
 mod rules;
 mod svid;
 mod tls;

@@ -1,13 +1,13 @@
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nsm_api::SpiffeId;
-use nsm_chain::{Token, TokenError, Tokens, time};
+use nsm_chain::{Token, TokenError, Tokens};
 use ring::rand::SystemRandom;
 use serde_json::json;
 
-use super::cache::Generations;
+use super::recent::Recent;
 use super::verify::ES256;
 use super::{IdentityError, Svid, SvidSource, jwt};
 
@@ -20,25 +20,18 @@ pub struct Es256Tokens {
     source: Arc<dyn SvidSource>,
     lifetime: Duration,
     random: SystemRandom,
-    made: Mutex<Generations<Option<SpiffeId>, Made>>,
-}
-
-struct Made {
-    svid: Arc<Svid>,
-    at: SystemTime,
-    token: Token,
+    recent: Recent,
 }
 
 impl Es256Tokens {
     /// Signs with the SVID of `source`; a token lives `max_lifetime` at most (the reference's default is ten minutes).
     #[must_use]
     pub fn new(source: Arc<dyn SvidSource>, max_lifetime: Duration) -> Self {
-        let made = Mutex::new(Generations::new(AUDIENCES));
         Self {
             source,
             lifetime: max_lifetime,
             random: SystemRandom::new(),
-            made,
+            recent: Recent::new(max_lifetime),
         }
     }
 
@@ -58,32 +51,8 @@ impl Es256Tokens {
         svid: &Arc<Svid>,
         audience: Option<&SpiffeId>,
     ) -> Result<Token, IdentityError> {
-        let now = time::now();
-        let audience = audience.cloned();
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = made.lookup(&audience)
-            && Arc::ptr_eq(&found.svid, svid)
-            && self.is_young(found, now)
-        {
-            return Ok(found.token.clone());
-        }
-        drop(made);
-        let token = self.sign(svid, audience.as_ref(), now)?;
-        let entry = Made {
-            svid: Arc::clone(svid),
-            at: now,
-            token: token.clone(),
-        };
-        self.made
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(audience, entry);
-        Ok(token)
-    }
-
-    fn is_young(&self, made: &Made, now: SystemTime) -> bool {
-        let age = now.duration_since(made.at).unwrap_or(Duration::MAX);
-        age < (self.lifetime / 20).max(Duration::from_secs(1)) && now < made.token.expires
+        self.recent
+            .token(audience, Some(svid), |now| self.sign(svid, audience, now))
     }
 
     fn sign(
@@ -141,11 +110,10 @@ impl fmt::Debug for Es256Tokens {
     }
 }
 
-/// A manager talks to some hundred peers; beyond this the least used are signed anew.
-const AUDIENCES: usize = 1024;
-
 #[cfg(test)]
 mod tests {
+    use nsm_chain::time;
+
     use super::*;
     use crate::identity::{Bundles, DevAuthority, FixedSvid, TokenVerifier};
     use base64::Engine as _;
