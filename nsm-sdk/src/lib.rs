@@ -13,3 +13,4 @@ pub mod discovery;
 pub mod stacks;
 pub mod testing;
 pub mod context;
+pub mod roles;

@@ -1,0 +1,20 @@
+use crate::stacks::{Client, ClientBuilder};
+
+use super::Site;
+
+/// A client of the manager at this URL, under the site's identity: to add to, and to build.
+///
+/// ```no_run
+/// # async fn example(site: nsm_sdk::roles::Site) -> Result<(), Box<dyn std::error::Error>> {
+/// use nsm_chain::elements;
+/// use nsm_mechanisms::KernelOffer;
+/// use std::time::Duration;
+///
+/// let client = nsm_sdk::roles::client("nsc-1", &site, "unix:///run/nsm/nsmgr.sock").with(elements![KernelOffer::new()]).build()?;
+/// let connection = client.request_url(&"kernel://vpn/nsm-1".parse()?, "nsc-1-0", Duration::from_secs(30)).await?;
+/// # Ok(()) }
+/// ```
+#[must_use]
+pub fn client(name: &str, site: &Site, manager: &str) -> ClientBuilder {
+    Client::builder(name, manager, site.channels()).policies(site.client_policies())
+}

@@ -1,0 +1,50 @@
+use nsm_api::registry::network_service_endpoint_registry_server::NetworkServiceEndpointRegistryServer;
+use nsm_api::registry::network_service_registry_server::NetworkServiceRegistryServer;
+use nsm_chain::grpc;
+
+use super::site::addresses;
+use super::{RoleError, Running, Site};
+use crate::registry::stacks::MemoryRegistry;
+use crate::registry::{Endpoints, Services};
+use crate::transport::Server;
+use nsm_chain::Chain;
+
+/// A registry that keeps its records in memory, served over gRPC.
+#[derive(Debug, Clone)]
+pub struct RegistryRole {
+    name: String,
+    site: Site,
+    listen: Vec<String>,
+}
+
+impl RegistryRole {
+    /// A registry of that name.
+    #[must_use]
+    pub fn new(name: &str, site: Site) -> Self {
+        Self { name: name.to_owned(), site, listen: Vec::new() }
+    }
+
+    /// Listens on this URL; may be given more than once.
+    #[must_use]
+    pub fn listen_on(mut self, url: impl Into<String>) -> Self {
+        self.listen.push(url.into());
+        self
+    }
+
+    /// Serves.
+    ///
+    /// # Errors
+    /// When no socket can be opened there.
+    pub async fn serve(self) -> Result<Running, RoleError> {
+        let registry = MemoryRegistry::builder(self.name.as_str(), self.site.admission()).timers(self.site.timers()).build()?;
+        let server = with_registry(self.site.server(), registry.services, registry.endpoints);
+        Ok(Running::new(&self.name, self.site.bind(server, &addresses(&self.listen)?).await?))
+    }
+}
+
+/// A server that serves both registries too.
+pub(super) fn with_registry(server: Server, services: Chain<Services>, endpoints: Chain<Endpoints>) -> Server {
+    server
+        .with(NetworkServiceRegistryServer::new(grpc::Server::new(services)))
+        .with(NetworkServiceEndpointRegistryServer::new(grpc::Server::new(endpoints)))
+}
