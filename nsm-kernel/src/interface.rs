@@ -1,6 +1,6 @@
 //! An interface we made, and what can be done with it later.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
@@ -243,7 +243,7 @@ pub(crate) fn configure_new(
 /// nothing else to wait for.)
 fn await_ipv6<'a>(rtnl: &mut Rtnl, new: impl Iterator<Item = &'a IpNet>) -> Result<()> {
     let new = new.filter(|address| address.addr().is_ipv6());
-    let mut patience = 2000;
+    let mut patience = link::PATIENCE;
     for address in new {
         while !rtnl.is_local(address.addr())? {
             if patience == 0 {
@@ -251,7 +251,7 @@ fn await_ipv6<'a>(rtnl: &mut Rtnl, new: impl Iterator<Item = &'a IpNet>) -> Resu
                 return Ok(());
             }
             patience -= 1;
-            std::thread::sleep(Duration::from_micros(50));
+            std::thread::sleep(link::PAUSE);
         }
     }
     Ok(())

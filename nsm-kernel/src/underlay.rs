@@ -127,14 +127,15 @@ fn join(here: &mut Here, hub: &Netns, bridge: u32, number: usize, node: &Node) -
         name: name.to_owned(),
         netns: netns.id(),
     };
-    let facts = inside
+    let port_facts = inside
         .link(&port.name)?
         .ok_or_else(|| not_found(port.name.as_str(), hub))?;
-    inside.apply(vec![link::mark_and_up(facts.index, &port.alias)])?;
+    inside.apply(vec![link::mark_and_up(port_facts.index, &port.alias)])?;
     here.enter(&node.netns)?;
     let mut rtnl = Rtnl::open()?;
     let facts = rtnl
         .link(&uplink.name)?
         .ok_or_else(|| not_found(UPLINK, &node.netns))?;
-    configure_new(here, &mut rtnl, &node.netns, &uplink, &facts)
+    configure_new(here, &mut rtnl, &node.netns, &uplink, &facts)?;
+    inside.await_operational(port_facts.index)
 }

@@ -160,6 +160,7 @@ fn finish(
     let (near_spec, far_spec) = completed((a.1, macs.0), (b.1, macs.1), neighbours);
     configure_new(here, far, b.0, &far_spec, &far_link)?;
     configure_new(here, near, a.0, &near_spec, &near_link)?;
+    far.await_operational(far_link.index)?;
     Ok(VethWire {
         a: Interface::made(a.0, near_spec, &near_link),
         b: Interface::made(b.0, far_spec, &far_link),

@@ -1,17 +1,25 @@
 //! Links: asking, making, marking, removing.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::{
+    os::fd::{AsFd, AsRawFd},
+    time::Duration,
+};
 
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{
         InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
-        LinkMessage,
+        LinkMessage, State,
     },
 };
 
 use super::{Request, Rtnl};
 use crate::{InterfaceSpec, Result, spec::InterfaceName};
+
+/// Between two questions, where the kernel works on something it acknowledged already.
+pub(crate) const PAUSE: Duration = Duration::from_micros(50);
+/// Questions until we go on regardless: 0.1 s.
+pub(crate) const PATIENCE: u32 = 2000;
 
 /// What the kernel tells about a link.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,6 +31,8 @@ pub(crate) struct LinkFacts {
     pub(crate) mac: Option<[u8; 6]>,
     pub(crate) mtu: u32,
     pub(crate) up: bool,
+    /// Carrier is there and the kernel has taken note of it.
+    pub(crate) operational: bool,
 }
 
 impl From<LinkMessage> for LinkFacts {
@@ -37,6 +47,7 @@ impl From<LinkMessage> for LinkFacts {
                 LinkAttribute::IfName(name) => facts.name = name,
                 LinkAttribute::IfAlias(alias) => facts.alias = Some(alias),
                 LinkAttribute::Mtu(mtu) => facts.mtu = mtu,
+                LinkAttribute::OperState(state) => facts.operational = state == State::Up,
                 LinkAttribute::Address(mac) => facts.mac = mac.try_into().ok(),
                 LinkAttribute::LinkInfo(infos) => {
                     facts.kind = infos.into_iter().find_map(|info| match info {
@@ -62,6 +73,27 @@ impl Rtnl {
         Ok(self
             .get(RouteNetlinkMessage::GetLink(query))?
             .and_then(link_facts))
+    }
+
+    /// Waits until link `index`, whose peer was brought up after it, sends packets.
+    ///
+    /// A link that is up without carrier has no queue. When the carrier comes, the kernel gives it one on a
+    /// work queue ("linkwatch"), and what is sent before is dropped: the first answer to the first packet.
+    /// Asking for the link makes the kernel do that work at once (rtnl_getlink, since Linux 6.9); before,
+    /// asking tells when it is done.
+    pub(crate) fn await_operational(&mut self, index: u32) -> Result<()> {
+        for _ in 0..PATIENCE {
+            let mut query = on_link(index);
+            query.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
+            let found = self.get(RouteNetlinkMessage::GetLink(query))?.and_then(link_facts);
+            // One that is gone is noticed by whoever needs it.
+            if found.is_none_or(|link| link.operational) {
+                return Ok(());
+            }
+            std::thread::sleep(PAUSE);
+        }
+        tracing::warn!(index, "a link has no carrier although both its ends are up");
+        Ok(())
     }
 
     /// All links in this socket's namespace.
