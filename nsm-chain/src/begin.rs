@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex as StdMutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio_util::sync::CancellationToken;
 
 use crate::call::Closed;
-use crate::next::OwnedNext;
+use crate::next::WeakNext;
 use crate::{Call, Element, Error, Next, Peer, Protocol, Result, Service, State, Token, Why};
 
 /// How long an event of our own may take where the first Request came without a deadline.
@@ -18,9 +19,13 @@ pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 ///
 /// *Request*: the connection's state ([`State`]) is made at the first one. If that fails, or its caller is gone by the
 /// time it succeeds, everything is given back. A later one that fails leaves what was established as it is. One that
-/// asks every hop to reselect closes the established connection further on first.
-/// *Close*: closes the last established connection, whatever the caller's copy says, and drops the state even if
-/// something further on could not be undone. Of an unknown connection it says [`Closed::Unknown`].
+/// asks every hop to reselect closes the established connection further on first; if it then fails, only an initiator
+/// still wants the connection.
+/// *Close*: ends the patience of a Request of our own that is under way, closes the last established connection,
+/// whatever the caller's copy says, and drops the state even if something further on could not be undone. Of an unknown
+/// connection it says [`Closed::Unknown`].
+///
+/// With the chain itself everything kept here goes, as if the process had ended: nothing is closed, no timer is left.
 ///
 /// Elements behind it find a [`Handle`] in the call, by which they start a Request or a Close later: refresh, heal,
 /// expiry. It stands right after whatever settles the connection's id.
@@ -38,6 +43,8 @@ struct Entry<P: Protocol> {
     table: Weak<Table<P>>,
     reselect: Option<Arc<Reselect<P>>>,
     life: Arc<Mutex<Life<P>>>,
+    /// The patience of the Request of our own that is under way.
+    own: StdMutex<CancellationToken>,
 }
 
 struct Life<P: Protocol> {
@@ -56,7 +63,7 @@ struct Established<P: Protocol> {
     peer: Option<Arc<Peer>>,
     token: Option<Token>,
     timeout: Duration,
-    next: OwnedNext<P>,
+    next: WeakNext<P>,
 }
 
 impl<P: Protocol> Default for Begin<P> {
@@ -116,6 +123,7 @@ impl<P: Protocol> Begin<P> {
                 torn: false,
                 gone: false,
             })),
+            own: StdMutex::default(),
         });
         table.insert(key, Arc::clone(&entry));
         entry
@@ -181,12 +189,13 @@ impl<P: Protocol> Entry<P> {
                     peer: call.peer().cloned(),
                     token: call.token().cloned(),
                     timeout,
-                    next: next.owned(),
+                    next: next.weak(),
                 });
                 Ok(call)
             }
             Err(error) => {
-                if first {
+                // What was closed to be made afresh, and was not, is nothing; whether it is wanted, its initiator knows.
+                if first || (life.torn && self.reselect.is_none()) {
                     self.forget(life);
                 }
                 Err(error)
@@ -213,6 +222,10 @@ impl<P: Protocol> Entry<P> {
         };
         call.attach(Arc::clone(&life.state), self.handle(), false);
         HELD.scope(self.address(), next.close(call)).await
+    }
+
+    fn own(&self) -> std::sync::MutexGuard<'_, CancellationToken> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn address(&self) -> usize {
@@ -278,6 +291,7 @@ impl<P: Protocol> Element<P> for Begin<P> {
         }
         let known = lock(&self.table).get(P::key(call.body())).map(Arc::clone);
         if let Some(entry) = known {
+            entry.own().cancel();
             let mut life = call.patiently(entry.life.lock()).await?;
             if life.established.is_some() {
                 let asked = call.share();
@@ -337,8 +351,12 @@ impl<P: Protocol> Handle<P> {
         let Some(established) = &life.established else {
             return Ok(None);
         };
-        let mut call = established.call();
-        let next = established.next.clone();
+        let Some(next) = established.next.upgrade() else {
+            return Ok(None);
+        };
+        let patience = CancellationToken::new();
+        *entry.own() = patience.clone();
+        let mut call = established.call().cancelled_by(patience);
         if why == Why::Reselect
             && let Some(change) = &entry.reselect
         {
@@ -354,13 +372,24 @@ impl<P: Protocol> Handle<P> {
     /// # Errors
     /// What could not be undone further on; the state is dropped all the same.
     pub async fn close(&self) -> Result<Closed> {
+        self.close_if(|_| true).await
+    }
+
+    /// Closes it if that still holds of what is established when its turn has come: what was decided a moment ago may
+    /// have been overtaken by a Request.
+    ///
+    /// # Errors
+    /// As [`Handle::close`].
+    pub async fn close_if(&self, still: impl FnOnce(&P::Body) -> bool + Send) -> Result<Closed> {
         let Some((entry, mut life)) = self.lock().await? else {
             return Ok(Closed::Unknown);
         };
         let Some(established) = &life.established else {
             return Ok(Closed::Unknown);
         };
-        let next = established.next.clone();
+        let Some(next) = established.next.upgrade().filter(|_| still(&established.body)) else {
+            return Ok(Closed::Unknown);
+        };
         let result = entry.undo(&life, None, next.next()).await;
         entry.forget(&mut life);
         result.map(|call| call.closed())
@@ -560,6 +589,68 @@ mod tests {
         assert_eq!(far.closes.load(Ordering::SeqCst), 1);
         chain.close(asked()).await.unwrap();
         assert!(handle.request(Why::Refresh).await.unwrap().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_reselect_leaves_nothing_where_nobody_started_it() {
+        let (chain, begin, far) = stack(Begin::default());
+        chain.request(asked()).await.unwrap();
+        far.fail.store(1, Ordering::SeqCst);
+        let mut again = asked();
+        again.body_mut().set_state(nsm_api::State::ReselectRequested);
+        chain.request(again).await.unwrap_err();
+        assert_eq!((far.closes.load(Ordering::SeqCst), begin.handles().len()), (1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_close_does_not_wait_for_a_request_of_our_own() {
+        let patient = crate::from_fn(|call: Call, next: crate::OwnedNext| async move {
+            if call.is_own() {
+                call.patiently(std::future::pending::<()>()).await?;
+            }
+            next.request(call).await
+        });
+        let (begin, far) = (Arc::new(Begin::initiator()), Far::default());
+        let chain = Chain::new("hop", elements![Arc::clone(&begin), patient, far.clone()]).unwrap();
+        chain.request(asked()).await.unwrap();
+        let [handle] = <[Handle; 1]>::try_from(begin.handles()).unwrap();
+        let healing = tokio::spawn({
+            let handle = handle.clone();
+            async move { handle.request(Why::Heal).await }
+        });
+        tokio::task::yield_now().await;
+        let before = tokio::time::Instant::now();
+        assert_eq!(chain.close(asked()).await.unwrap().closed(), Closed::Done);
+        assert_eq!(before.elapsed(), Duration::ZERO);
+        assert_eq!(healing.await.unwrap().unwrap_err().code(), Code::Cancelled);
+        assert!(handle.request(Why::Heal).await.unwrap().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_close_that_was_overtaken_does_nothing() {
+        let (chain, begin, far) = stack(Begin::default());
+        chain.request(asked()).await.unwrap();
+        let handle = begin.handles().remove(0);
+        let label = |connection: &Connection| connection.labels.contains_key("new");
+        let mut again = asked();
+        again.body_mut().labels.insert("new".into(), String::new());
+        let (asked_again, overtaken) = tokio::join!(chain.request(again), handle.close_if(|connection| !label(connection)));
+        asked_again.unwrap();
+        assert_eq!((overtaken.unwrap(), far.closes.load(Ordering::SeqCst)), (Closed::Unknown, 0));
+        assert_eq!(handle.close_if(label).await.unwrap(), Closed::Done);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_the_chain_goes_all_it_kept() {
+        let (chain, begin, far) = stack(Begin::initiator());
+        chain.request(asked()).await.unwrap();
+        let handle = begin.handles().remove(0);
+        let kept = kept(&far);
+        drop(chain);
+        assert!(handle.request(Why::Refresh).await.unwrap().is_none());
+        *far.handle.lock().unwrap() = None;
+        drop((begin, handle));
+        assert_eq!(self::kept(&far), kept - 2, "the element and the connection's guard");
     }
 
     #[tokio::test(start_paused = true)]

@@ -23,7 +23,7 @@ pub use chain::{Chain, Node, OrderError};
 pub use element::{Element, EventStream, FromFn, Order, Watch, from_fn};
 pub use error::{Code, Error, Result};
 pub use fact::{Candidates, NextHop};
-pub use next::{Next, OwnedNext};
+pub use next::{Next, OwnedNext, WeakNext};
 pub use peer::{LinkInfo, PathToken, Peer, Token, TokenError, Tokens};
 pub use protocol::{Change, Protocol, Record, Registry, RegistryPath, Service};
 pub use slot::{Slot, State};

@@ -1,7 +1,7 @@
 //! What follows an element.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::chain::Node;
 use crate::element::{Boxed, EventStream};
@@ -81,6 +81,16 @@ impl<'a, P: Protocol> Next<'a, P> {
             tracing::warn!(what = P::WHAT, key, %error, "left something behind while undoing a failed request");
         }
         reason
+    }
+
+    /// The form to keep for as long as the chain lives, by what lives inside the chain: a connection's state, a task
+    /// that serves all connections. An owned form there would keep the chain, and with it itself, for ever.
+    #[must_use]
+    pub fn weak(self) -> WeakNext<P> {
+        WeakNext(match self.outer {
+            None => Rest::Of(Arc::downgrade(self.list), self.at),
+            Some(_) => Rest::Nested(self.owned()),
+        })
     }
 
     /// The form to keep, to spawn, or to give to a closure.
@@ -170,5 +180,34 @@ impl<P: Protocol> Clone for OwnedNext<P> {
 impl<P: Protocol> fmt::Debug for OwnedNext<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.next().fmt(f)
+    }
+}
+
+/// [`Next`], without keeping the chain.
+pub struct WeakNext<P: Protocol = Service>(Rest<P>);
+
+enum Rest<P: Protocol> {
+    Of(Weak<[Node<P>]>, usize),
+    /// What follows in several chains at once is in no list that could be referred to.
+    Nested(OwnedNext<P>),
+}
+
+impl<P: Protocol> WeakNext<P> {
+    /// The owned form; none, if the chain is gone.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<OwnedNext<P>> {
+        match &self.0 {
+            Rest::Of(list, at) => Some(OwnedNext { list: list.upgrade()?, at: *at }),
+            Rest::Nested(next) => Some(next.clone()),
+        }
+    }
+}
+
+impl<P: Protocol> fmt::Debug for WeakNext<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.upgrade() {
+            Some(next) => next.fmt(f),
+            None => f.write_str("(gone)"),
+        }
     }
 }
