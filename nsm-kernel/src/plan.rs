@@ -70,9 +70,9 @@ impl Plan {
 
     /// Requests that turn an interface in state `self` into one in state `wanted`; none if they are equal.
     ///
-    /// Order: what may be needed by later steps first; the new address before the old one goes, since with its
-    /// last address an interface loses its routes. An IPv4 address that goes may take others of its subnet and
-    /// routes with it (in_dev(9): secondary addresses), so all IPv4 state that stays is asserted again.
+    /// Order: the new address comes before the old one goes, since with its last address an interface loses
+    /// routes and neighbours. An IPv4 address that goes may take others of its subnet with it (secondary
+    /// addresses), and with the last of them the rest: then all IPv4 state is asserted again.
     pub(crate) fn requests_to(&self, wanted: &Self, index: u32) -> Vec<Request> {
         let mut requests = Vec::new();
         if wanted.alias.is_some() && wanted.alias != self.alias {
@@ -117,11 +117,11 @@ impl Plan {
             .iter()
             .any(|address| address.addr().is_ipv4());
         if shaken {
-            let staying = self
+            let v4 = wanted
                 .addresses
-                .intersection(&wanted.addresses)
-                .filter(|a| a.addr().is_ipv4());
-            requests.extend(staying.map(|address| address::put(index, *address)));
+                .iter()
+                .filter(|address| address.addr().is_ipv4());
+            requests.extend(v4.map(|address| address::put(index, *address)));
         }
 
         // On-link destinations first: they may be the next hops of the others.
@@ -144,11 +144,13 @@ impl Plan {
             .iter()
             .filter(|rule| !self.rules.contains(rule));
         requests.extend(new_rules.map(RuleEntry::add));
-        let new_neighbours = wanted
+        // Neighbour entries are also flushed when the own hardware address changes.
+        let flushed = shaken || (wanted.mac.is_some() && wanted.mac != self.mac);
+        let missing_neighbours = wanted
             .neighbours
             .values()
-            .filter(|n| self.neighbours.get(&n.ip) != Some(n));
-        requests.extend(new_neighbours.map(|n| neighbour::put(index, n)));
+            .filter(|n| flushed || self.neighbours.get(&n.ip) != Some(n));
+        requests.extend(missing_neighbours.map(|n| neighbour::put(index, n)));
         requests
     }
 }

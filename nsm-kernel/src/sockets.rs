@@ -1,6 +1,6 @@
 //! Sockets of a namespace for the runtime: made inside, used from anywhere.
 
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr};
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
@@ -13,10 +13,10 @@ impl Netns {
     /// [`Error::Kernel`], such as with `EADDRINUSE` or `EADDRNOTAVAIL`.
     pub async fn tcp_listener(&self, address: SocketAddr) -> Result<TcpListener> {
         let listener = self
-            .run(move || {
+            .make("listen on", address, move || {
                 let listener = std::net::TcpListener::bind(address)?;
                 listener.set_nonblocking(true)?;
-                std::io::Result::Ok(listener)
+                Ok(listener)
             })
             .await?;
         TcpListener::from_std(listener).map_err(|e| self.failed("listen on", address, e))
@@ -28,15 +28,12 @@ impl Netns {
     /// # Errors
     /// [`Error::Kernel`], such as with `ECONNREFUSED` or `ENETUNREACH`.
     pub async fn tcp_connect(&self, address: SocketAddr) -> Result<TcpStream> {
-        let socket = self
-            .run(move || {
-                if address.is_ipv4() {
-                    TcpSocket::new_v4()
-                } else {
-                    TcpSocket::new_v6()
-                }
-            })
-            .await?;
+        let new = if address.is_ipv4() {
+            TcpSocket::new_v4
+        } else {
+            TcpSocket::new_v6
+        };
+        let socket = self.make("connect to", address, new).await?;
         socket
             .connect(address)
             .await
@@ -49,16 +46,27 @@ impl Netns {
     /// [`Error::Kernel`], such as with `EADDRINUSE` or `EADDRNOTAVAIL`.
     pub async fn udp_socket(&self, address: SocketAddr) -> Result<UdpSocket> {
         let socket = self
-            .run(move || {
+            .make("bind a UDP socket to", address, move || {
                 let socket = std::net::UdpSocket::bind(address)?;
                 socket.set_nonblocking(true)?;
-                std::io::Result::Ok(socket)
+                Ok(socket)
             })
             .await?;
-        UdpSocket::from_std(socket).map_err(|e| self.failed("open", address, e))
+        UdpSocket::from_std(socket).map_err(|e| self.failed("bind a UDP socket to", address, e))
     }
 
-    fn failed(&self, step: &str, address: SocketAddr, error: std::io::Error) -> Error {
+    async fn make<T: Send + 'static>(
+        &self,
+        step: &'static str,
+        address: SocketAddr,
+        new: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let netns = self.clone();
+        self.run(move || new().map_err(|e| netns.failed(step, address, e)))
+            .await
+    }
+
+    fn failed(&self, step: &str, address: SocketAddr, error: io::Error) -> Error {
         Error::os(
             format!("{step} {address} in network namespace {}", self.id()),
             error,

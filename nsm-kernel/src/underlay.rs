@@ -10,7 +10,7 @@ use netlink_packet_route::{
 
 use crate::{
     Error, InterfaceSpec, Netns, Result,
-    interface::configure_new,
+    converge::configure_new,
     netns::{Here, Lane, work},
     rtnl::{Request, Rtnl, link},
 };
@@ -53,6 +53,8 @@ impl Underlay {
     pub async fn create(nodes: usize, prefix: IpNet) -> Result<Self> {
         let addresses: Vec<IpNet> = prefix
             .hosts()
+            // The network's own address is every router's (RFC 4291 §2.6.1), unless there are but two.
+            .filter(|ip| ip.is_ipv4() || prefix.prefix_len() >= 127 || *ip != prefix.network())
             .take(nodes)
             .filter_map(|ip| IpNet::new(ip, prefix.prefix_len()).ok())
             .collect();

@@ -4,7 +4,7 @@ use nix::libc;
 
 use crate::{
     Changes, Error, Interface, InterfaceSpec, Neighbour, Netns, Result,
-    interface::{configure_new, delete_in, forget_rules},
+    converge::{configure_new, delete_in, forget_rules},
     netns::{Here, Lane, work, work_or_undo},
     rtnl::{
         Rtnl,

@@ -10,7 +10,7 @@ use nix::libc;
 
 use crate::{
     Error, Interface, InterfaceSpec, Netns, Result,
-    interface::{configure_new, delete_in, forget_rules},
+    converge::{configure_new, delete_in, forget_rules},
     netns::{Here, Lane, work_or_undo},
     rtnl::{Request, Rtnl, link},
 };

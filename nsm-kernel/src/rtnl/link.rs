@@ -85,7 +85,9 @@ impl Rtnl {
         for _ in 0..PATIENCE {
             let mut query = on_link(index);
             query.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
-            let found = self.get(RouteNetlinkMessage::GetLink(query))?.and_then(link_facts);
+            let found = self
+                .get(RouteNetlinkMessage::GetLink(query))?
+                .and_then(link_facts);
             // One that is gone is noticed by whoever needs it.
             if found.is_none_or(|link| link.operational) {
                 return Ok(());

@@ -20,7 +20,13 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use nix::libc;
+use nix::{
+    libc,
+    sys::{
+        socket::{setsockopt, sockopt},
+        time::TimeVal,
+    },
+};
 
 use crate::{Error, Result};
 
@@ -89,6 +95,44 @@ pub(crate) struct Rtnl {
     buffer: Vec<u8>,
 }
 
+/// What the kernel has of something.
+#[derive(Debug, Default)]
+struct List {
+    objects: Vec<RouteNetlinkMessage>,
+    interrupted: bool,
+}
+
+/// Why a question was not answered.
+struct Refusal {
+    source: io::Error,
+    detail: Option<String>,
+}
+
+impl Refusal {
+    fn is(&self, errnos: &[i32]) -> bool {
+        self.source
+            .raw_os_error()
+            .is_some_and(|errno| errnos.contains(&errno))
+    }
+
+    fn of(self, message: &RouteNetlinkMessage) -> Error {
+        Error::kernel(describe::step(message), self.source, self.detail)
+    }
+}
+
+impl From<io::Error> for Refusal {
+    fn from(source: io::Error) -> Self {
+        Self {
+            source,
+            detail: None,
+        }
+    }
+}
+
+/// Attempts to get a list during which nothing changed, beyond the first.
+const DUMPS: usize = 8;
+/// The kernel answers before it returns from the request; one that never does must not hold a thread.
+const SILENCE: TimeVal = TimeVal::new(10, 0);
 /// Requests in one datagram: their acknowledgements must fit the socket's receive buffer.
 const BATCH: usize = 64;
 /// The kernel's own upper bound for one datagram of a dump.
@@ -107,6 +151,7 @@ impl Rtnl {
         // Acknowledgements without a copy of the request, with a text where it failed.
         socket.set_cap_ack(true)?;
         socket.set_ext_ack(true)?;
+        setsockopt(&socket, sockopt::ReceiveTimeout, &SILENCE)?;
         // Dumps honour the filters we give; older kernels than 4.20 do not know it and are filtered here anyway.
         socket.set_netlink_get_strict_chk(true)?;
         Ok(Self {
@@ -177,58 +222,68 @@ impl Rtnl {
         &mut self,
         message: RouteNetlinkMessage,
     ) -> Result<Option<RouteNetlinkMessage>> {
-        let step = describe::step(&message);
-        match self.query(message, 0) {
-            Ok(mut found) => Ok(found.pop()),
-            Err((e, _)) if matches!(e.raw_os_error(), Some(libc::ENODEV | libc::ENOENT)) => {
-                Ok(None)
-            }
-            Err((e, detail)) => Err(Error::kernel(step, e, detail)),
+        let (message, answer) = self.query(message, 0);
+        match answer {
+            Ok(list) => Ok(list.objects.into_iter().next()),
+            Err(refusal) if refusal.is(&[libc::ENODEV, libc::ENOENT]) => Ok(None),
+            Err(refusal) => Err(refusal.of(&message)),
         }
     }
 
-    /// Lists objects.
+    /// Lists objects; again if something changed meanwhile.
     pub(crate) fn dump(
         &mut self,
         message: RouteNetlinkMessage,
     ) -> Result<Vec<RouteNetlinkMessage>> {
-        let step = describe::step(&message);
-        self.query(message, NLM_F_DUMP)
-            .map_err(|(e, detail)| Error::kernel(step, e, detail))
+        let (mut message, mut answer) = self.query(message, NLM_F_DUMP);
+        for _ in 0..DUMPS {
+            if !answer.as_ref().is_ok_and(|list| list.interrupted) {
+                break;
+            }
+            (message, answer) = self.query(message, NLM_F_DUMP);
+        }
+        match answer {
+            Ok(list) => Ok(list.objects),
+            // A list of what the kernel has no table or protocol for is an empty one.
+            Err(refusal) if refusal.is(&[libc::ENOENT]) => Ok(Vec::new()),
+            Err(refusal) => Err(refusal.of(&message)),
+        }
     }
 
     fn query(
         &mut self,
         message: RouteNetlinkMessage,
         flags: u16,
-    ) -> Result<Vec<RouteNetlinkMessage>, (io::Error, Option<String>)> {
+    ) -> (RouteNetlinkMessage, Result<List, Refusal>) {
         let mut datagram = Vec::with_capacity(128);
-        self.encode(&mut datagram, message, flags);
-        let sequence = self.sequence;
-        self.send(&datagram).map_err(|e| (e, None))?;
-        let mut found = Vec::new();
+        let message = self.encode(&mut datagram, message, flags);
+        (message, self.answer_to(&datagram))
+    }
+
+    fn answer_to(&mut self, datagram: &[u8]) -> Result<List, Refusal> {
+        self.send(datagram)?;
+        let mut list = List::default();
         loop {
-            self.receive().map_err(|e| (e, None))?;
-            for reply in parse::messages(&self.buffer) {
-                if reply.sequence != sequence {
-                    continue;
-                }
+            self.receive()?;
+            for reply in parse::messages(&self.buffer).filter(|r| r.sequence == self.sequence) {
+                list.interrupted |= reply.interrupted;
                 match reply.acknowledgement() {
-                    Some(Ok(())) => return Ok(found),
-                    // A dump of a table or protocol that does not exist is an empty one.
-                    Some(Err((libc::ENOENT, _))) if flags == NLM_F_DUMP => return Ok(found),
+                    Some(Ok(())) => return Ok(list),
                     Some(Err((errno, detail))) => {
-                        return Err((io::Error::from_raw_os_error(errno), detail));
+                        return Err(Refusal {
+                            source: io::Error::from_raw_os_error(errno),
+                            detail,
+                        });
                     }
                     None => {}
                 }
                 // An object this version cannot read is none of ours: skipped, not fatal.
                 match reply.decode() {
-                    Ok(object) => found.push(object),
+                    Ok(object) => list.objects.push(object),
                     Err(error) => tracing::debug!(%error, "skipped an unreadable rtnetlink object"),
                 }
                 if !reply.multipart {
-                    return Ok(found);
+                    return Ok(list);
                 }
             }
         }

@@ -8,6 +8,7 @@ const NLMSG_DONE: u16 = 3;
 const HEADER: usize = 16;
 /// The acknowledgement has attributes (`linux/netlink.h`).
 const NLM_F_ACK_TLVS: u16 = 0x200;
+const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
 /// One message of a datagram.
@@ -17,6 +18,8 @@ pub(crate) struct Reply<'a> {
     flags: u16,
     pub(crate) sequence: u32,
     pub(crate) multipart: bool,
+    /// Something changed while this list was made: it may be incomplete.
+    pub(crate) interrupted: bool,
     bytes: &'a [u8],
 }
 
@@ -36,6 +39,7 @@ pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = Reply<'_>> {
             flags,
             sequence: u32_at(bytes, 8)?,
             multipart: flags & NLM_F_MULTIPART != 0,
+            interrupted: flags & NLM_F_DUMP_INTR != 0,
             bytes,
         })
     })

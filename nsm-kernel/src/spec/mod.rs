@@ -61,7 +61,7 @@ pub struct Policy {
     pub from: Option<IpNet>,
     /// IP protocol number; `None` is any.
     pub proto: Option<u8>,
-    /// Destination ports; `None` is any. The kernel accepts ports only together with a protocol that has them.
+    /// Destination ports; `None` is any.
     pub dst_ports: Option<RangeInclusive<u16>>,
     /// Source ports; `None` is any.
     pub src_ports: Option<RangeInclusive<u16>>,

@@ -11,10 +11,25 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 macro_rules! needs_net_admin {
     () => {
         if let Some(obstacle) = nsm_kernel::privileges().obstacle {
-            println!("SKIPPED: {obstacle}");
+            $crate::common::skipped(&obstacle);
             return;
         }
     };
+}
+
+/// Says so past the test harness, which hides what a passing test prints: a skipped test must not look like one
+/// that passed.
+pub(crate) fn skipped(why: &dyn std::fmt::Display) {
+    use std::io::Write;
+    let test = std::thread::current();
+    let text = format!("SKIPPED {}: {why}\n", test.name().unwrap_or_default());
+    std::io::stderr().write_all(text.as_bytes()).unwrap();
+}
+
+/// Not in the system's first user namespace, in which every user is mapped to itself.
+pub(crate) fn in_a_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    !map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 pub(crate) fn ip(text: &str) -> IpAddr {

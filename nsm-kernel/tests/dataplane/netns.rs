@@ -1,7 +1,10 @@
-use nsm_kernel::{Error, Netns, Underlay, privileges};
+use nsm_kernel::{Error, Netns, Underlay};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::needs_net_admin;
+use crate::{
+    common::{in_a_user_namespace, skipped},
+    needs_net_admin,
+};
 
 #[tokio::test]
 async fn sockets_are_made_inside_and_used_from_here() {
@@ -86,8 +89,8 @@ fn blocking_callers_need_no_runtime() {
 #[tokio::test]
 async fn a_name_is_mounted_and_goes_with_its_guard() {
     needs_net_admin!();
-    if privileges().in_user_namespace {
-        println!("SKIPPED: /run/netns is not ours in a user namespace");
+    if in_a_user_namespace() {
+        skipped(&"/run/netns is not ours in a user namespace");
         return;
     }
     let name = format!("nsmt-{}", std::process::id());

@@ -1,6 +1,8 @@
 use nsm_kernel::{
-    Error, Interface, InterfaceSpec, PeerNeighbours, Pinger, VethWire, apply, reconcile,
+    Census, Error, Interface, InterfaceSpec, Neighbour, PeerNeighbours, Pinger, Policy, Route,
+    VethWire, apply, reconcile,
 };
+use proptest::{prelude::*, sample::subsequence, strategy::ValueTree, test_runner::TestRunner};
 
 use crate::{common::*, needs_net_admin};
 
@@ -183,4 +185,102 @@ async fn an_interface_that_is_gone_is_told_when_it_should_change() {
     wire.delete().await.unwrap();
     let error = wire.update(&near.with_mtu(1300), &far).await.unwrap_err();
     assert!(matches!(error, Error::LinkNotFound { .. }), "{error}");
+}
+
+/// The difference is right if, after it was applied, reading the kernel finds nothing left to do.
+#[tokio::test]
+async fn whatever_the_change_the_kernel_ends_in_the_state_asked_for() {
+    needs_net_admin!();
+    let (a, b) = two_namespaces().await;
+    let base = spec("nsm-1", "nsm:test");
+    let _wire = VethWire::create(
+        (&a, &base),
+        (&b, &spec("nsm-2", "x")),
+        PeerNeighbours::Learned,
+    )
+    .await
+    .unwrap();
+    let mut runner = TestRunner::deterministic();
+    let mut previous = base.clone();
+    for round in 0..200 {
+        let next = random_spec(&base).new_tree(&mut runner).unwrap().current();
+        apply(&a, &next, Some(&previous)).await.unwrap();
+        let applied = Census::take(&a).await.unwrap();
+        let left_to_do = reconcile(&a, &next).await.unwrap().writes;
+        let diff = applied.diff(&Census::take(&a).await.unwrap());
+        assert_eq!(
+            left_to_do, 0,
+            "round {round}: {diff}\nfrom {previous:#?}\nto {next:#?}"
+        );
+        previous = next;
+    }
+}
+
+/// Drawn from few values, so that states overlap: addresses that share a subnet, routes with and without
+/// next hop, neighbours, policies, in both families.
+fn random_spec(base: &InterfaceSpec) -> impl Strategy<Value = InterfaceSpec> {
+    let net = |text: &str| text.parse::<ipnet::IpNet>().unwrap();
+    let addresses = [
+        "10.0.0.1/24",
+        "10.0.0.2/24",
+        "10.0.0.3/32",
+        "10.1.0.1/16",
+        "fd00::1/64",
+        "fd00::2/128",
+    ];
+    let route = |prefix: &str, via: Option<&str>| Route {
+        prefix: net(prefix),
+        via: via.map(ip),
+    };
+    let routes = [
+        route("10.2.0.0/16", None),
+        route("10.2.0.0/16", Some("10.2.0.1")),
+        route("10.3.0.0/16", Some("10.2.0.1")),
+        route("0.0.0.0/0", Some("10.2.0.9")),
+        route("fd02::/64", None),
+        route("::/0", Some("fd02::1")),
+    ];
+    let neighbour = |ip_text: &str, last| Neighbour {
+        ip: ip(ip_text),
+        mac: [2, 0, 0, 0, 0, last],
+        permanent: true,
+    };
+    let neighbours = [
+        neighbour("10.2.0.1", 1),
+        neighbour("10.2.0.9", 1),
+        neighbour("fd02::1", 1),
+    ];
+    let policy = |from: Option<&str>, port: Option<u16>, routes: &[Route]| Policy {
+        from: from.map(net),
+        proto: port.map(|_| 17),
+        dst_ports: port.map(|port| port..=port),
+        src_ports: None,
+        routes: routes.to_vec(),
+    };
+    let policies = [
+        policy(Some("10.0.0.3/32"), None, &[]),
+        policy(None, Some(53), &routes[..2]),
+        policy(None, Some(80), &routes),
+        policy(Some("fd00::/64"), Some(53), &routes[5..]),
+    ];
+    let base = base.clone();
+    (
+        subsequence(addresses.map(net).to_vec(), 0..=6),
+        subsequence(routes.to_vec(), 0..=6),
+        subsequence(neighbours.to_vec(), 0..=3),
+        subsequence(policies.to_vec(), 0..=4),
+        prop_oneof![Just(1500u32), Just(1400), Just(1280)],
+        prop_oneof![Just([2, 0, 0, 0, 0, 7]), Just([2, 0, 0, 0, 0, 8])],
+    )
+        .prop_map(
+            move |(addresses, routes, neighbours, policies, mtu, mac)| InterfaceSpec {
+                addresses,
+                routes,
+                neighbours,
+                policies,
+                mtu: Some(mtu),
+                mac: Some(mac),
+                ..base.clone()
+            },
+        )
 }

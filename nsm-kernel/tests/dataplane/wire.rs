@@ -188,3 +188,23 @@ async fn a_wire_whose_other_namespace_ended_is_deleted_without_error() {
     assert!(!wire.delete().await.unwrap());
     before.assert_nothing_changed().await;
 }
+
+#[tokio::test]
+async fn the_very_first_packet_over_a_new_wire_is_answered() {
+    needs_net_admin!();
+    let (a, b) = two_namespaces().await;
+    let pinger = nsm_kernel::Pinger::new(&a).await.unwrap();
+    for _ in 0..20 {
+        let wire = wire(&a, &b).await;
+        // Not repeated: a packet that is lost fails the test.
+        pinger
+            .ping(ip("10.0.0.1"), ip("10.0.0.2"), PATIENCE)
+            .await
+            .unwrap();
+        pinger
+            .ping(ip("fd00::1"), ip("fd00::2"), PATIENCE)
+            .await
+            .unwrap();
+        wire.delete().await.unwrap();
+    }
+}

@@ -1,0 +1,231 @@
+//! Bringing an interface from one state into another, on a worker thread.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
+use crate::{
+    Changes, Error, InterfaceName, InterfaceSpec, Netns, Result,
+    netns::Here,
+    plan::Plan,
+    policy::Tables,
+    rtnl::{
+        Rtnl,
+        link::{self, LinkFacts},
+        route::PROTOCOL,
+        rule::RuleEntry,
+    },
+    sysctl,
+};
+
+/// As [`delete_link`](crate::delete_link).
+pub(crate) fn delete_in(
+    here: &mut Here,
+    netns: &Netns,
+    name: &InterfaceName,
+    alias: &str,
+) -> Result<bool> {
+    here.enter(netns)?;
+    let mut rtnl = Rtnl::open()?;
+    let found = rtnl.link(name)?;
+    let ours = match found {
+        Some(facts) if facts.alias.as_deref() == Some(alias) => Some(facts.index),
+        Some(_) => return Ok(false),
+        None => None,
+    };
+    // Rules outlive their interface, so they are removed even if it went with its peer.
+    {
+        let tables = &mut *netns.tables();
+        tables.load(&mut rtnl)?;
+        let rules = tables.rules_of(name).into_iter().chain(tables.dangling());
+        rtnl.apply(rules.map(|rule| rule.remove()).collect())?;
+        tables.keep(name, &BTreeSet::new());
+        tables.forget_dangling();
+    }
+    // Without the lock on the tables: others may work in this namespace while this one waits.
+    rtnl.apply(ours.map(link::delete).into_iter().collect())?;
+    Ok(ours.is_some())
+}
+
+/// Gives a new interface its mark and everything `spec` says beyond what it was created with.
+pub(crate) fn configure_new(
+    here: &mut Here,
+    rtnl: &mut Rtnl,
+    netns: &Netns,
+    spec: &InterfaceSpec,
+    facts: &LinkFacts,
+) -> Result<()> {
+    netns.allow_ping(here)?;
+    if has_ipv6(spec) {
+        here.enter(netns)?;
+        sysctl::enable_ipv6(spec.name.as_str())?;
+    }
+    let alias = Some(spec.alias.clone());
+    let created = Plan {
+        mtu: spec.mtu,
+        mac: spec.mac,
+        alias,
+        ..Plan::default()
+    };
+    let wanted = if spec.policies.is_empty() {
+        Plan::of(spec, |_| Ok(None))?
+    } else {
+        let tables = &mut *netns.tables();
+        tables.load(rtnl)?;
+        Plan::of(spec, |rules| {
+            tables.find_or_take(netns.id(), &spec.name, rules).map(Some)
+        })?
+    };
+    let mut requests = vec![link::mark_and_up(facts.index, &spec.alias)];
+    requests.extend(created.requests_to(&wanted, facts.index));
+    rtnl.apply(requests)?;
+    await_ipv6(rtnl, wanted.addresses.iter())
+}
+
+/// Waits until packets for new IPv6 addresses are delivered: the kernel makes an address's local route on a
+/// work queue, some 50 µs after it acknowledged the address. (Duplicate address detection is off, there is
+/// nothing else to wait for.)
+fn await_ipv6<'a>(rtnl: &mut Rtnl, new: impl Iterator<Item = &'a IpNet>) -> Result<()> {
+    let new = new.filter(|address| address.addr().is_ipv6());
+    let mut patience = link::PATIENCE;
+    for address in new {
+        while !rtnl.is_local(address.addr())? {
+            if patience == 0 {
+                tracing::warn!(%address, "the kernel accepted an address but does not use it yet");
+                return Ok(());
+            }
+            patience -= 1;
+            std::thread::sleep(link::PAUSE);
+        }
+    }
+    Ok(())
+}
+
+/// Takes back the rules and tables of a new interface whose making failed.
+pub(crate) fn forget_rules(rtnl: &mut Rtnl, netns: &Netns, name: &InterfaceName) {
+    let tables = &mut *netns.tables();
+    let rules = tables.rules_of(name);
+    if let Err(error) = rtnl.apply(rules.iter().map(|rule| rule.remove()).collect()) {
+        tracing::warn!(%error, interface = %name, "could not remove the rules of an interface that failed");
+    }
+    tables.keep(name, &BTreeSet::new());
+}
+
+/// Reads the actual state and turns it into what `spec` says.
+pub(crate) fn reconcile_in(
+    here: &mut Here,
+    netns: &Netns,
+    spec: &InterfaceSpec,
+) -> Result<(LinkFacts, Changes)> {
+    here.enter(netns)?;
+    let mut rtnl = Rtnl::open()?;
+    let facts = marked_link(&mut rtnl, netns, &spec.name, &spec.alias)?;
+    netns.allow_ping(here)?;
+    let tables = &mut *netns.tables();
+    tables.load(&mut rtnl)?;
+    let actual = actual(&mut rtnl, &facts, tables.rules_of(&spec.name))?;
+    let mut writes = 0;
+    if !facts.up {
+        rtnl.apply(vec![link::set_up(facts.index)])?;
+        writes += 1;
+    }
+    let mut changes = converge(&mut rtnl, netns, tables, spec, &facts, &actual)?;
+    changes.writes += writes;
+    Ok((facts, changes))
+}
+
+/// Turns `old` into what `spec` says; back again if that fails.
+pub(crate) fn converge(
+    rtnl: &mut Rtnl,
+    netns: &Netns,
+    tables: &mut Tables,
+    spec: &InterfaceSpec,
+    facts: &LinkFacts,
+    old: &Plan,
+) -> Result<Changes> {
+    let name = &spec.name;
+    if has_ipv6(spec) {
+        sysctl::enable_ipv6(name.as_str())?;
+    }
+    let before = rtnl.writes();
+    let wanted = Plan::of(spec, |rules| {
+        tables.find_or_take(netns.id(), name, rules).map(Some)
+    });
+    let outcome = wanted.and_then(|wanted| {
+        match rtnl.apply(old.requests_to(&wanted, facts.index)) {
+            Ok(()) => {
+                await_ipv6(rtnl, wanted.addresses.difference(&old.addresses)).map(|()| wanted)
+            }
+            Err(error) => {
+                if let Err(stuck) = rtnl.apply(wanted.requests_to(old, facts.index)) {
+                    tracing::warn!(error = %stuck, interface = %name, "could not restore an interface after a failed change");
+                }
+                Err(error)
+            }
+        }
+    });
+    match outcome {
+        Ok(wanted) => {
+            tables.keep(name, &wanted.tables());
+            Ok(Changes {
+                writes: rtnl.writes() - before,
+            })
+        }
+        Err(error) => {
+            tables.keep(name, &old.tables());
+            Err(error)
+        }
+    }
+}
+
+/// The interface's state as the kernel has it.
+fn actual(rtnl: &mut Rtnl, facts: &LinkFacts, rules: Vec<RuleEntry>) -> Result<Plan> {
+    let routes = rtnl.routes()?.into_iter();
+    let neighbours = rtnl.permanent_neighbours()?.into_iter();
+    Ok(Plan {
+        mtu: Some(facts.mtu),
+        mac: facts.mac,
+        alias: facts.alias.clone(),
+        addresses: rtnl
+            .addresses(facts.index)?
+            .into_iter()
+            .map(|(_, address)| address)
+            .collect(),
+        routes: routes
+            .filter(|route| route.index == facts.index && route.protocol == PROTOCOL)
+            .map(|route| route.entry)
+            .collect(),
+        rules,
+        neighbours: neighbours
+            .filter(|(index, _)| *index == facts.index)
+            .map(|(_, neighbour)| (neighbour.ip, neighbour))
+            .collect(),
+    })
+}
+
+/// The interface, if it is there and carries the mark.
+pub(crate) fn marked_link(
+    rtnl: &mut Rtnl,
+    netns: &Netns,
+    name: &InterfaceName,
+    alias: &str,
+) -> Result<LinkFacts> {
+    match rtnl.link(name)? {
+        Some(facts) if facts.alias.as_deref() == Some(alias) => Ok(facts),
+        Some(facts) => Err(Error::NameTaken {
+            name: name.to_string(),
+            netns: netns.id(),
+            alias: facts.alias,
+        }),
+        None => Err(Error::LinkNotFound {
+            name: name.to_string(),
+            netns: netns.id(),
+        }),
+    }
+}
+
+fn has_ipv6(spec: &InterfaceSpec) -> bool {
+    spec.addresses
+        .iter()
+        .any(|address| address.addr().is_ipv6())
+}
