@@ -18,6 +18,8 @@ mod refresh;
 mod registration_time;
 mod resume;
 pub mod stacks;
+#[cfg(test)]
+mod testing;
 mod update_path;
 mod watching;
 

@@ -1,0 +1,197 @@
+//! What the tests of this module share.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::{FutureExt, StreamExt};
+use nsm_api::registry::{NetworkService, NetworkServiceEndpoint};
+use nsm_chain::{
+    Call, Chain, Change, Element, Error, EventStream, Next, Protocol, Record, Registry, Result,
+    Token, Watch, time,
+};
+use tokio::sync::Notify;
+
+use super::Endpoints;
+
+pub(super) type Nse = NetworkServiceEndpoint;
+
+pub(super) fn nse(name: &str, services: &[&str]) -> Nse {
+    Nse {
+        name: name.into(),
+        network_service_names: services.iter().map(|service| (*service).into()).collect(),
+        url: format!("unix:///{name}"),
+        ..Default::default()
+    }
+}
+
+pub(super) fn service(name: &str) -> NetworkService {
+    NetworkService {
+        name: name.into(),
+        ..Default::default()
+    }
+}
+
+/// A pattern of a name, or of everything.
+pub(super) fn named(name: &str) -> Nse {
+    Nse {
+        name: name.into(),
+        ..Default::default()
+    }
+}
+
+pub(super) fn of_service(service: &str) -> Nse {
+    Nse {
+        network_service_names: vec![service.into()],
+        ..Default::default()
+    }
+}
+
+pub(super) fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A token of nobody that ends so long from now.
+pub(super) fn token(left: Duration) -> Token {
+    Token {
+        text: "".into(),
+        expires: time::now() + left,
+    }
+}
+
+pub(super) async fn register<R: Record>(chain: &Chain<Registry<R>>, record: R) -> Result<R> {
+    chain.request(Call::new(record)).await.map(Call::into_body)
+}
+
+pub(super) async fn find(chain: &Chain<Endpoints>, pattern: Nse) -> Vec<Arc<Nse>> {
+    let found = chain
+        .monitor(Watch::new(Nse::query(pattern, false)))
+        .await
+        .unwrap();
+    found.map(|change| change.unwrap().record).collect().await
+}
+
+pub(super) async fn names(chain: &Chain<Endpoints>, pattern: Nse) -> Vec<String> {
+    find(chain, pattern)
+        .await
+        .iter()
+        .map(|nse| nse.name.clone())
+        .collect()
+}
+
+pub(super) async fn watch(chain: &Chain<Endpoints>, pattern: Nse) -> EventStream<Endpoints> {
+    chain
+        .monitor(Watch::new(Nse::query(pattern, true)))
+        .await
+        .unwrap()
+}
+
+/// What a watcher has to read right now: `name`, or `-name` where it is gone.
+pub(super) fn unread(events: &mut EventStream<Endpoints>) -> Vec<String> {
+    std::iter::from_fn(|| events.next().now_or_never().flatten())
+        .map(|event| text(&event.unwrap()))
+        .collect()
+}
+
+pub(super) fn text(change: &Change<Nse>) -> String {
+    format!(
+        "{}{}",
+        if change.deleted { "-" } else { "" },
+        change.record.name
+    )
+}
+
+/// Lets everything that is under way come to rest, without time passing.
+pub(super) async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Notes what passes, and fails or holds up what it is told to.
+#[derive(Default)]
+pub(super) struct Probe {
+    notes: Mutex<Vec<String>>,
+    failures: AtomicUsize,
+    held: Mutex<Option<Arc<Notify>>>,
+}
+
+impl Probe {
+    pub(super) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.notes.lock().unwrap())
+    }
+
+    /// The next so many Registers and Unregisters fail.
+    pub(super) fn fail(&self, times: usize) {
+        self.failures.store(times, Ordering::SeqCst);
+    }
+
+    /// Registers wait until the returned is notified.
+    pub(super) fn hold(&self) -> Arc<Notify> {
+        let notify = Arc::new(Notify::new());
+        *self.held.lock().unwrap() = Some(Arc::clone(&notify));
+        notify
+    }
+
+    pub(super) fn release(&self) {
+        *self.held.lock().unwrap() = None;
+    }
+
+    fn note(&self, verb: char, key: &str) {
+        self.notes.lock().unwrap().push(format!("{verb}{key}"));
+    }
+
+    fn outcome(&self) -> Result<()> {
+        let take = |left: usize| left.checked_sub(1);
+        match self
+            .failures
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, take)
+        {
+            Ok(_) => Err(Error::unavailable("the test says so")),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+impl<P: Protocol> Element<P> for Probe {
+    async fn request(&self, call: Call<P>, next: Next<'_, P>) -> Result<Call<P>> {
+        self.note('+', P::key(call.body()));
+        self.outcome()?;
+        let held = self.held.lock().unwrap().clone();
+        if let Some(held) = held {
+            held.notified().await;
+        }
+        next.request(call).await
+    }
+
+    async fn close(&self, call: Call<P>, next: Next<'_, P>) -> Result<Call<P>> {
+        self.note('-', P::key(call.body()));
+        self.outcome()?;
+        next.close(call).await
+    }
+
+    async fn monitor(&self, watch: Watch<P>, next: Next<'_, P>) -> Result<EventStream<P>> {
+        self.note('?', "");
+        next.monitor(watch).await
+    }
+}
+
+/// Hands calls to another hop, as a copy.
+pub(super) struct Hand<P: Protocol>(pub(super) Chain<P>);
+
+impl<P: Protocol> Element<P> for Hand<P> {
+    async fn request(&self, mut call: Call<P>, _: Next<'_, P>) -> Result<Call<P>> {
+        let there = self.0.request(Call::new(call.share())).await?;
+        call.set_body(there.share());
+        Ok(call)
+    }
+
+    async fn close(&self, call: Call<P>, _: Next<'_, P>) -> Result<Call<P>> {
+        self.0.close(Call::new(call.share())).await?;
+        Ok(call)
+    }
+
+    async fn monitor(&self, watch: Watch<P>, _: Next<'_, P>) -> Result<EventStream<P>> {
+        self.0.monitor(watch).await
+    }
+}
