@@ -3,9 +3,11 @@ use std::sync::Arc;
 use nsm_api::Mechanism;
 use nsm_chain::{Call, Element, Error, Next, NextHop, Order, Result, Slot};
 
+use tokio::time::Instant;
+
 use crate::metrics::{self, CLIENT_INTERFACE, SERVER_INTERFACE};
 use crate::select::select;
-use crate::{Class, Dataplane, Programmed, Wire, mtu};
+use crate::{Class, Dataplane, Wire, Wired, mtu};
 
 /// Joins the caller to the next hop: a forwarder's purpose.
 ///
@@ -85,14 +87,14 @@ impl<D: Dataplane> CrossConnect<D> {
         let preferences = std::mem::replace(call.extra_mut(), offers);
         let mut call = next.request(call).await?;
 
-        let (inner, programmed) = match self.program(&mut call, &caller).await {
+        let (inner, wired) = match self.program(&mut call, &caller).await {
             Ok(done) => done,
             Err(error) if before.is_none() => return Err(next.undo(call, error).await),
             Err(error) => return Err(error),
         };
         // The endpoint may have been chosen further on, its name is in the answer.
         let endpoint = call.connection().network_service_endpoint_name.clone();
-        call.set_fact(programmed);
+        call.set_fact(wired);
         *call.extra_mut() = preferences;
         let connection = call.connection_mut();
         metrics::record(connection, SERVER_INTERFACE, &caller);
@@ -110,11 +112,7 @@ impl<D: Dataplane> CrossConnect<D> {
     }
 
     /// Programs the wire that the answer asks for; says what was agreed with the next hop.
-    async fn program(
-        &self,
-        call: &mut Call,
-        caller: &Mechanism,
-    ) -> Result<(Mechanism, Programmed)> {
+    async fn program(&self, call: &mut Call, caller: &Mechanism) -> Result<(Mechanism, Wired)> {
         let Some(inner) = call.connection().mechanism.clone() else {
             return Err(Error::invalid("the next hop chose no mechanism")
                 .hint("an endpoint needs a Mechanisms element"));
@@ -140,8 +138,20 @@ impl<D: Dataplane> CrossConnect<D> {
             context: connection.context.clone().unwrap_or_default(),
             payload: connection.payload.clone(),
         };
+        let begun = Instant::now();
         let programmed = self.dataplane.connect(&wire).await?;
-        Ok((inner, programmed))
+        let wired = Wired {
+            programmed,
+            took: begun.elapsed(),
+        };
+        tracing::debug!(
+            id = &*wire.id,
+            caller = wire.caller.r#type,
+            next = inner.r#type,
+            ?wired,
+            "wire"
+        );
+        Ok((inner, wired))
     }
 }
 
@@ -188,3 +198,6 @@ impl<D: Dataplane + std::fmt::Debug> std::fmt::Debug for CrossConnect<D> {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

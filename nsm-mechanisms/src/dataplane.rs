@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use nsm_api::{ConnectionContext, Mechanism};
 use nsm_chain::Result;
@@ -57,9 +58,29 @@ pub struct Wire {
     pub payload: String,
 }
 
-/// What making or changing a wire took. Left as a fact in the call by [`CrossConnect`](crate::CrossConnect).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Programmed {
-    /// Changes asked of the data plane; 0: everything was as it should be.
-    pub writes: usize,
+/// What was done to have a wire as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Programmed {
+    /// It was so already; the data plane was not even asked.
+    Unchanged,
+    /// There was none.
+    Made,
+    /// One that an earlier life of this forwarder made was taken up, without cutting it.
+    Adopted,
+    /// It was changed in place.
+    Changed {
+        /// Changes asked of the data plane; 0: only what it does not show has changed.
+        writes: usize,
+    },
+    /// It was removed and made elsewhere.
+    Moved,
+}
+
+/// A fact that [`CrossConnect`](crate::CrossConnect) leaves in a call that went well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wired {
+    /// What was done.
+    pub programmed: Programmed,
+    /// How long it took.
+    pub took: Duration,
 }

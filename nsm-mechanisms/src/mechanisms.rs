@@ -112,3 +112,6 @@ impl Element for UndoneOnFailure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -142,11 +142,15 @@ impl Dataplane for Memory {
 
     async fn connect(&self, wire: &Wire) -> Result<Programmed> {
         let key = (self.name.clone(), wire.id.to_string());
-        if self.fabric.lock().wires.get(&key) == Some(wire) {
-            return Ok(Programmed::default());
+        let before = self.fabric.lock().wires.get(&key).cloned();
+        if before.as_ref() == Some(wire) {
+            return Ok(Programmed::Unchanged);
         }
         self.fabric.write(|wires| wires.insert(key, wire.clone()))?;
-        Ok(Programmed { writes: 1 })
+        Ok(match before {
+            Some(_) => Programmed::Changed { writes: 1 },
+            None => Programmed::Made,
+        })
     }
 
     async fn disconnect(&self, id: &str) -> Result<()> {

@@ -42,13 +42,22 @@ impl Mark {
         {
             mark += &format!(" vxlan {vni} {local} {remote} {port}");
         }
-        if id.is_empty() || mark.len() > LONGEST_ALIAS || mark.contains('\0') {
+        // A space would let one connection's marks look like those of another's tunnel.
+        if id.is_empty() || mark.len() > LONGEST_ALIAS || id.contains([' ', '\0']) {
             return Err(
                 Error::invalid("the connection's id cannot mark an interface")
-                    .hint("ids are short and without control characters; the reference uses UUIDs"),
+                    .hint("ids are short and without spaces; the reference uses UUIDs"),
             );
         }
         Ok(mark)
+    }
+
+    /// Whether a link with this alias is one of this connection, of whatever tunnel.
+    pub(super) fn names(&self, id: &str, alias: &str) -> bool {
+        let rest = alias
+            .strip_prefix(&self.0)
+            .and_then(|rest| rest.strip_prefix(id));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
     }
 
     /// A hardware address that follows from connection and side: it stays when the wire is made anew, so what the other
@@ -107,12 +116,14 @@ mod tests {
         let before = mark.of("1", Some(&tunnel)).unwrap();
         tunnel.vni = 43;
         assert_ne!(mark.of("1", Some(&tunnel)).unwrap(), before);
+        assert!(mark.names("1", &before) && mark.names("1", "nsm:fwd:1"));
+        assert!(!mark.names("1", "nsm:fwd:12") && !mark.names("1", "nsm:other:1"));
     }
 
     #[test]
     fn an_id_that_does_not_fit_is_refused() {
         let mark = Mark::new("fwd").unwrap();
-        for id in ["", "a\0b", &"x".repeat(250)] {
+        for id in ["", "a\0b", "1 vxlan 5", &"x".repeat(250)] {
             assert!(mark.of(id, None).is_err(), "{id:?}");
         }
     }

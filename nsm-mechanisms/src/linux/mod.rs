@@ -25,11 +25,13 @@ use nsm_api::Mechanism;
 use nsm_api::mechanism::{KERNEL, VXLAN};
 use nsm_chain::{Error, Result};
 use nsm_kernel::Netns;
+use tokio::sync::oneshot;
+use tracing::Instrument;
 
 use crate::{Class, Dataplane, Programmed, Underlay, Vni, Wire};
 use mark::Mark;
 use plan::Plan;
-use table::Table;
+use table::{Held, Table};
 use wiring::Wiring;
 
 pub use orphans::{Orphan, Orphans};
@@ -73,6 +75,10 @@ impl Linux {
         })))
     }
 
+    fn hold(&self, id: &str) -> Result<Held> {
+        Held::take(self, id)
+    }
+
     /// How many connections have a wire.
     #[must_use]
     pub fn wires(&self) -> usize {
@@ -113,50 +119,109 @@ impl Dataplane for Linux {
         }
     }
 
+    /// Once begun it runs to its end, even if the future is dropped; a new wire that nobody waits for any more is
+    /// removed again.
     async fn connect(&self, wire: &Wire) -> Result<Programmed> {
-        let mut held = self.0.table.take(&wire.id)?;
+        let mut held = self.hold(&wire.id)?;
         if held
             .wiring
             .as_ref()
             .is_some_and(|wiring| wiring.is_for(wire))
         {
-            return Ok(Programmed::default());
+            return Ok(Programmed::Unchanged);
         }
-        let plan = Plan::of(wire, &self.0.mark, self.0.underlay.as_ref())?;
-        let Some(wiring) = &mut held.wiring else {
-            let (wiring, writes) = Wiring::make(wire, plan, &self.0).await?;
-            held.wiring = Some(wiring);
-            return Ok(Programmed { writes });
+        let (linux, wire) = (self.clone(), wire.clone());
+        let (answer, reply) = oneshot::channel();
+        let work = async move {
+            let outcome = converge(&mut held.wiring, &wire, &linux.0).await;
+            if answer.is_closed() {
+                abandon(&mut held.wiring, &outcome).await;
+            }
+            // Back in the table before anybody hears of it.
+            drop(held);
+            let _nobody_waits = answer.send(outcome);
         };
-        if wiring.is_at(&plan) {
-            return Ok(Programmed {
-                writes: wiring.change(wire, plan).await?,
-            });
-        }
-        // It moves: another namespace, name or tunnel. The old one goes first, they may share a name.
-        wiring.remove().await?;
-        let old = held.wiring.take();
-        match Wiring::make(wire, plan, &self.0).await {
-            Ok((wiring, writes)) => {
-                held.wiring = Some(wiring);
-                Ok(Programmed { writes })
-            }
-            Err(error) => {
-                if let Some(old) = old {
-                    held.wiring = old.restored(&self.0).await;
-                }
-                Err(error)
-            }
-        }
+        tokio::spawn(work.in_current_span());
+        reply.await.unwrap_or_else(|_| {
+            Err(Error::internal(
+                "programming the wire ended without an outcome",
+            ))
+        })
     }
 
+    /// Once begun it runs to its end, even if the future is dropped.
     async fn disconnect(&self, id: &str) -> Result<()> {
-        let mut held = self.0.table.take(id)?;
-        if let Some(wiring) = &mut held.wiring {
-            wiring.remove().await?;
-            held.wiring = None;
+        let mut held = self.hold(id)?;
+        let Some(mut wiring) = held.wiring.take() else {
+            return Ok(());
+        };
+        let work = async move {
+            let outcome = wiring.remove().await;
+            if outcome.is_err() {
+                held.wiring = Some(wiring);
+            }
+            drop(held);
+            outcome
+        };
+        let removed = tokio::spawn(work.in_current_span()).await;
+        removed.unwrap_or_else(|error| {
+            Err(Error::internal("removing the wire ended without an outcome").because(error))
+        })
+    }
+}
+
+/// Makes, changes or moves a connection's wire.
+async fn converge(here: &mut Option<Wiring>, wire: &Wire, linux: &Inner) -> Result<Programmed> {
+    let plan = Plan::of(wire, &linux.mark, linux.underlay.as_ref())?;
+    let Some(wiring) = here else {
+        let (wiring, programmed) = Wiring::make(wire, plan, linux, None).await?;
+        *here = Some(wiring);
+        return Ok(programmed);
+    };
+    if wiring.is_at(&plan) && wiring.is_sure() {
+        let writes = wiring.change(wire, plan).await?;
+        return Ok(Programmed::Changed { writes });
+    }
+    if wiring.is_at(&plan) {
+        // It is not known what is there: making finds out.
+        let vni = wiring.take_vni();
+        let (wiring, programmed) = Wiring::make(wire, plan, linux, vni).await?;
+        *here = Some(wiring);
+        return Ok(programmed);
+    }
+    // The old one goes first: they may share a name, or a tunnel.
+    wiring.remove().await?;
+    let vni = wiring.take_vni();
+    let old = here.take();
+    match Wiring::make(wire, plan, linux, vni).await {
+        Ok((wiring, _)) => {
+            *here = Some(wiring);
+            Ok(Programmed::Moved)
         }
-        Ok(())
+        Err(error) => {
+            if let Some(old) = old {
+                *here = old.restored(linux).await;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Whoever asked is gone and will not ask for a Close.
+async fn abandon(here: &mut Option<Wiring>, outcome: &Result<Programmed>) {
+    match outcome {
+        Ok(Programmed::Made) => {
+            if let Some(wiring) = here
+                && let Err(error) = wiring.remove().await
+            {
+                tracing::warn!(%error, "could not remove a wire nobody waited for");
+            } else {
+                *here = None;
+            }
+        }
+        // As it was: an orphan.
+        Ok(Programmed::Adopted) => *here = None,
+        _ => {}
     }
 }
 

@@ -78,7 +78,7 @@ impl Orphans {
         let mut removed = Vec::new();
         for orphan in found {
             let link = (orphan.netns.id(), &*orphan.name, &*orphan.mark);
-            if linux.0.table.claims(linux.0.mark.prefix(), link) {
+            if linux.0.table.claims(&linux.0.mark, link) {
                 continue;
             }
             match delete_link(&orphan.netns, &orphan.name, &orphan.mark).await {
@@ -86,7 +86,7 @@ impl Orphans {
                 // Gone with its peer, or by somebody else's hand.
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::warn!(name = orphan.name, mark = orphan.mark, %error, "an orphan is left")
+                    tracing::warn!(name = orphan.name, mark = orphan.mark, %error, "an orphan is left");
                 }
             }
         }

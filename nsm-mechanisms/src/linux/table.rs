@@ -1,10 +1,14 @@
 //! Which connection has which wire.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nsm_chain::{Error, Result};
+use nsm_kernel::NetnsId;
 
+use super::Linux;
+use super::mark::Mark;
 use super::wiring::Wiring;
 
 /// By connection id. `None`: somebody works on it right now.
@@ -12,49 +16,50 @@ use super::wiring::Wiring;
 pub(super) struct Table(Mutex<HashMap<Arc<str>, Option<Wiring>>>);
 
 /// One connection's wire, taken out of the table to be worked on. Goes back when dropped, however that comes about.
-pub(super) struct Held<'a> {
-    table: &'a Table,
+pub(super) struct Held {
+    linux: Linux,
     id: Arc<str>,
     pub(super) wiring: Option<Wiring>,
 }
 
-impl Table {
-    pub(super) fn take(&self, id: &str) -> Result<Held<'_>> {
+impl Held {
+    /// # Errors
+    /// Somebody holds it.
+    pub(super) fn take(linux: &Linux, id: &str) -> Result<Self> {
         let id: Arc<str> = id.into();
-        let mut wires = self.lock();
-        let wiring = match wires.get_mut(&id) {
-            Some(None) => {
-                return Err(
-                    Error::unavailable("the wire of this connection is being changed")
-                        .hint("ask again"),
-                );
-            }
-            Some(here) => here.take(),
-            None => {
-                wires.insert(Arc::clone(&id), None);
+        let wiring = match linux.0.table.lock().entry(Arc::clone(&id)) {
+            Entry::Occupied(mut entry) => match entry.get_mut().take() {
+                Some(wiring) => Some(wiring),
+                None => {
+                    return Err(
+                        Error::unavailable("the wire of this connection is being changed")
+                            .hint("ask again"),
+                    );
+                }
+            },
+            Entry::Vacant(entry) => {
+                entry.insert(None);
                 None
             }
         };
-        drop(wires);
-        Ok(Held {
-            table: self,
+        Ok(Self {
+            linux: linux.clone(),
             id,
             wiring,
         })
     }
+}
 
+impl Table {
     pub(super) fn len(&self) -> usize {
         self.lock().values().flatten().count()
     }
 
     /// Whether an interface belongs to a wire, or may in a moment: its connection is being worked on.
-    pub(super) fn claims(&self, prefix: &str, link: (nsm_kernel::NetnsId, &str, &str)) -> bool {
+    pub(super) fn claims(&self, mark: &Mark, link: (NetnsId, &str, &str)) -> bool {
         self.lock().iter().any(|(id, wiring)| match wiring {
             Some(wiring) => wiring.has(link),
-            None => link
-                .2
-                .strip_prefix(prefix)
-                .is_some_and(|rest| rest.starts_with(&**id)),
+            None => mark.names(id, link.2),
         })
     }
 
@@ -63,9 +68,9 @@ impl Table {
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for Held {
     fn drop(&mut self) {
-        let mut wires = self.table.lock();
+        let mut wires = self.linux.0.table.lock();
         match self.wiring.take() {
             Some(wiring) => {
                 wires.insert(Arc::clone(&self.id), Some(wiring));

@@ -8,8 +8,8 @@ use nsm_kernel::{
 
 use super::Inner;
 use super::error::failed;
-use super::plan::{End, Plan};
-use crate::{Vni, Wire};
+use super::plan::{End, Plan, Tunnel};
+use crate::{Programmed, Vni, Wire};
 
 /// A wire that was made or adopted.
 #[derive(Debug)]
@@ -19,68 +19,59 @@ pub(super) struct Wiring {
     interfaces: Vec<Interface>,
     /// An identifier that the other node issued, claimed here.
     vni: Option<Vni>,
-    /// Nobody stopped waiting in the middle of a change: `interfaces` says what the kernel has.
+    /// `interfaces` says what the kernel has.
     sure: bool,
 }
 
-/// How often somebody of ours may turn out to have a name that is wanted: once at each end.
+/// How often an interface of ours may be in the way of a new wire: once at each end.
 const STALE: usize = 2;
 
 impl Wiring {
-    /// Makes a wire; or takes up the one that an earlier life of this forwarder left. Says how many changes that took.
-    pub(super) async fn make(wire: &Wire, plan: Plan, linux: &Inner) -> Result<(Self, usize)> {
-        let vni = match &plan.tunnel {
-            Some(tunnel) => match &tunnel.foreign {
-                Some(underlay) => {
-                    Some(underlay.vnis().claim(tunnel.vxlan.vni).map_err(|error| {
-                        Error::taken("the tunnel that the next hop chose cannot be used here")
-                            .because(error)
-                    })?)
-                }
-                None => None,
-            },
-            None => None,
+    /// Makes a wire; or takes up the one that an earlier life of this forwarder left. `vni` is what the connection's
+    /// former wire had claimed.
+    pub(super) async fn make(
+        wire: &Wire,
+        plan: Plan,
+        linux: &Inner,
+        vni: Option<Vni>,
+    ) -> Result<(Self, Programmed)> {
+        let vni = claimed(&plan, vni)?;
+        let what = |error| {
+            failed(
+                format!("cannot make the wire of connection {}", wire.id),
+                error,
+            )
         };
-        let what = || format!("cannot make the wire of connection {}", wire.id);
         let mut stale = 0;
-        let (interfaces, writes) = loop {
-            match create(&plan).await {
-                Ok(interfaces) => break (interfaces, 1),
+        let (interfaces, programmed) = loop {
+            let (name, netns, alias) = match create(&plan).await {
+                Ok(interfaces) => break (interfaces, Programmed::Made),
                 Err(Kernel::NameTaken {
                     name,
                     netns,
                     alias: Some(alias),
-                }) if stale < STALE && alias.starts_with(linux.mark.prefix()) => {
-                    stale += 1;
-                    if let Some(adopted) =
-                        adopt(&plan).await.map_err(|error| failed(what(), error))?
-                    {
-                        break adopted;
-                    }
-                    if linux
-                        .table
-                        .claims(linux.mark.prefix(), (netns, &name, &alias))
-                        && !is_own(&plan, &alias)
-                    {
-                        return Err(failed(
-                            what(),
-                            Kernel::NameTaken {
-                                name,
-                                netns,
-                                alias: Some(alias),
-                            },
-                        ));
-                    }
-                    // Ours, of a life that is over, and in the way.
-                    let end = plan.ends.iter().find(|end| end.netns.id() == netns);
-                    if let Some(end) = end {
-                        delete_link(&end.netns, &name, &alias)
-                            .await
-                            .map_err(|error| failed(what(), error))?;
-                    }
-                }
-                Err(error) => return Err(failed(what(), error)),
+                }) if stale < STALE => (name, netns, alias),
+                Err(error) => return Err(what(error)),
+            };
+            stale += 1;
+            if let Some(interfaces) = adopt(&plan).await.map_err(what)? {
+                break (interfaces, Programmed::Adopted);
             }
+            let end = plan.ends.iter().find(|end| end.netns.id() == netns);
+            let over = linux.mark.names(&wire.id, &alias)
+                || (alias.starts_with(linux.mark.prefix())
+                    && !linux.table.claims(&linux.mark, (netns, &name, &alias)));
+            match end {
+                // Of a life that is over: this connection's or another's.
+                Some(end) if over => delete_link(&end.netns, &name, &alias).await.map_err(what)?,
+                _ => {
+                    return Err(what(Kernel::NameTaken {
+                        name,
+                        netns,
+                        alias: Some(alias),
+                    }));
+                }
+            };
         };
         let mut wiring = Self {
             wire: wire.clone(),
@@ -90,7 +81,7 @@ impl Wiring {
             sure: true,
         };
         match wiring.set_route_localnet(&[]).await {
-            Ok(more) => Ok((wiring, writes + more)),
+            Ok(_) => Ok((wiring, programmed)),
             Err(error) => {
                 if let Err(stuck) = wiring.remove().await {
                     tracing::warn!(error = %stuck, "could not remove a wire that failed");
@@ -103,6 +94,16 @@ impl Wiring {
     /// Whether this is exactly what was programmed last.
     pub(super) fn is_for(&self, wire: &Wire) -> bool {
         self.sure && self.wire == *wire
+    }
+
+    /// Whether it is known what the kernel has: nobody stopped waiting in the middle of a change.
+    pub(super) fn is_sure(&self) -> bool {
+        self.sure
+    }
+
+    /// What it had claimed, for the wire that takes its place.
+    pub(super) fn take_vni(&mut self) -> Option<Vni> {
+        self.vni.take()
     }
 
     /// Whether the interfaces are where the plan wants them, and of the same tunnel (which is in the mark).
@@ -129,17 +130,7 @@ impl Wiring {
                 error,
             )
         };
-        if !std::mem::replace(&mut self.sure, false) {
-            let found = adopt(&plan).await.map_err(what)?;
-            let Some((interfaces, _)) = found else {
-                return Err(Error::precondition(format!(
-                    "the wire of connection {} is broken",
-                    wire.id
-                ))
-                .hint("close it and ask again"));
-            };
-            self.interfaces = interfaces;
-        }
+        self.sure = false;
         let before: Vec<_> = self
             .interfaces
             .iter()
@@ -197,8 +188,7 @@ impl Wiring {
         let Self {
             wire, plan, vni, ..
         } = self;
-        drop(vni);
-        match Self::make(&wire, plan, linux).await {
+        match Self::make(&wire, plan, linux, vni).await {
             Ok((wiring, _)) => Some(wiring),
             Err(error) => {
                 tracing::warn!(id = &*wire.id, %error, "the former wire could not be restored");
@@ -220,6 +210,22 @@ impl Wiring {
     }
 }
 
+/// The identifier of the plan's tunnel, if the other node issued it: nobody here may issue it now.
+fn claimed(plan: &Plan, held: Option<Vni>) -> Result<Option<Vni>> {
+    let foreign = |tunnel: &Tunnel| Some((tunnel.vxlan.vni, tunnel.foreign.clone()?));
+    let Some((number, underlay)) = plan.tunnel.as_ref().and_then(foreign) else {
+        return Ok(None);
+    };
+    if let Some(held) = held.filter(|held| held.number() == number) {
+        return Ok(Some(held));
+    }
+    let claimed = underlay.vnis().claim(number);
+    let claimed = claimed.map_err(|error| {
+        Error::taken("the next hop chose a tunnel that cannot be used here").because(error)
+    });
+    claimed.map(Some)
+}
+
 async fn create(plan: &Plan) -> nsm_kernel::Result<Vec<Interface>> {
     let ends: Vec<(&Netns, &InterfaceSpec)> = plan
         .ends
@@ -238,7 +244,7 @@ async fn create(plan: &Plan) -> nsm_kernel::Result<Vec<Interface>> {
 }
 
 /// The interfaces that are there already with our marks, changed into what the plan says; `None` if one is missing.
-async fn adopt(plan: &Plan) -> nsm_kernel::Result<Option<(Vec<Interface>, usize)>> {
+async fn adopt(plan: &Plan) -> nsm_kernel::Result<Option<Vec<Interface>>> {
     let mut interfaces = Vec::new();
     for end in &plan.ends {
         match Interface::adopt(&end.netns, &end.spec).await? {
@@ -246,11 +252,7 @@ async fn adopt(plan: &Plan) -> nsm_kernel::Result<Option<(Vec<Interface>, usize)
             None => return Ok(None),
         }
     }
-    Ok(Some((interfaces, 0)))
-}
-
-fn is_own(plan: &Plan, alias: &str) -> bool {
-    plan.ends.iter().any(|end| end.spec.alias == alias)
+    Ok(Some(interfaces))
 }
 
 /// Whether the ends that were changed got their former state back.

@@ -1,5 +1,5 @@
 use nsm_kernel::{InterfaceSpec, PeerNeighbours, VethWire};
-use nsm_mechanisms::{Dataplane, Linux};
+use nsm_mechanisms::{Dataplane, Linux, Programmed};
 
 use super::*;
 
@@ -13,7 +13,10 @@ async fn a_restarted_forwarder_takes_up_its_wire_without_cutting_it() {
     assert!(indexes.0.is_some() && indexes.1.is_some());
 
     let restarted = Linux::new("fwd").unwrap();
-    restarted.connect(&first).await.unwrap();
+    assert_eq!(
+        restarted.connect(&first).await.unwrap(),
+        Programmed::Adopted
+    );
     assert_eq!(
         (index(&ns[0], "nsm-1").await, index(&ns[1], "nse-1").await),
         indexes

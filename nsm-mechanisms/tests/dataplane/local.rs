@@ -1,7 +1,8 @@
+use futures::FutureExt;
 use nsm_api::connectioncontext::{PolicyRoute, Route};
 use nsm_chain::Code;
 use nsm_kernel::{InterfaceSpec, Item, Netns, PeerNeighbours, VethWire};
-use nsm_mechanisms::{Dataplane, Linux};
+use nsm_mechanisms::{Dataplane, Linux, Programmed};
 
 use super::*;
 
@@ -30,7 +31,7 @@ async fn packets_flow_both_ways_and_a_close_leaves_nothing() {
     }];
 
     let programmed = linux.connect(&wire).await.unwrap();
-    assert!(programmed.writes > 0);
+    assert_eq!(programmed, Programmed::Made);
     assert_packets_both_ways(&ns, 1).await;
     let client = Census::take(&ns[0]).await.unwrap();
     let has = |item: &dyn Fn(&Item) -> bool| client.items.iter().any(item);
@@ -47,7 +48,7 @@ async fn packets_flow_both_ways_and_a_close_leaves_nothing() {
         &|item| matches!(item, Item::Rule { text } if text.contains("6666"))
     ));
 
-    assert_eq!(linux.connect(&wire).await.unwrap().writes, 0);
+    assert_eq!(linux.connect(&wire).await.unwrap(), Programmed::Unchanged);
     linux.disconnect("1").await.unwrap();
     assert_nothing_left(&before, &ns).await;
     assert_eq!(linux.wires(), 0);
@@ -138,7 +139,10 @@ async fn a_change_of_addresses_is_a_difference_and_not_a_new_wire() {
     linux.connect(&first).await.unwrap();
     let made = index(&ns[0], "nsm-1").await.unwrap();
     let second = wire("1", kernel(&ns[0], "nsm-1"), kernel(&ns[1], "nse-1"), 2);
-    assert!(linux.connect(&second).await.unwrap().writes > 0);
+    assert!(matches!(
+        linux.connect(&second).await.unwrap(),
+        Programmed::Changed { writes: 1.. }
+    ));
     assert_eq!(index(&ns[0], "nsm-1").await, Some(made));
     assert_packets_both_ways(&ns, 2).await;
     assert!(!answers(&ns[0], addresses(1, 1)[0], addresses(1, 0)[0]).await);
@@ -223,6 +227,42 @@ async fn hardware_address_and_loopback_routing_are_as_asked() {
         .as_kernel_mut()
         .unwrap()
         .set_route_local_net(false);
-    assert_eq!(linux.connect(&wire).await.unwrap().writes, 1);
+    assert_eq!(
+        linux.connect(&wire).await.unwrap(),
+        Programmed::Changed { writes: 1 }
+    );
     assert_eq!(read(path).await.trim(), "0");
+}
+
+#[tokio::test]
+async fn a_caller_who_gives_up_in_the_middle_leaves_nothing() {
+    let Some(ns) = workloads().await else { return };
+    let before = census(&ns).await;
+    let linux = linux();
+    let wire = wire("1", kernel(&ns[0], "nsm-1"), kernel(&ns[1], "nse-1"), 1);
+    assert!(linux.connect(&wire).now_or_never().is_none());
+    // The work goes on alone; meanwhile nobody else may touch the wire.
+    assert_eq!(
+        linux.connect(&wire).await.unwrap_err().code(),
+        Code::Unavailable
+    );
+    while linux.disconnect("1").await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    assert_nothing_left(&before, &ns).await;
+
+    // A change that nobody waits for is made all the same, and known.
+    linux.connect(&wire).await.unwrap();
+    let mut changed = wire.clone();
+    changed.context = context(2);
+    assert!(linux.connect(&changed).now_or_never().is_none());
+    let again = loop {
+        match linux.connect(&changed).await {
+            Ok(again) => break again,
+            Err(error) => assert_eq!(error.code(), Code::Unavailable),
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(again, Programmed::Unchanged);
+    assert_packets_both_ways(&ns, 2).await;
 }

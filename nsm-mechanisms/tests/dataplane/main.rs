@@ -1,4 +1,5 @@
 //! Wires in the kernel, in namespaces made for the test. Skipped, with a printed reason, where those cannot be made.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod adopt;
 mod local;

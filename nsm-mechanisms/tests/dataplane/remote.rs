@@ -1,6 +1,6 @@
 use nsm_chain::Code;
 use nsm_kernel::{Node, Underlay as Network};
-use nsm_mechanisms::{Class, Dataplane, Linux, Underlay};
+use nsm_mechanisms::{Class, Dataplane, Linux, Programmed, Underlay};
 
 use super::*;
 
@@ -53,7 +53,10 @@ async fn over(prefix: &str) {
     assert_packets_both_ways(&ns, 1).await;
     // Nothing is seen in the nodes' own namespaces.
     assert_nothing_left(&before.1, &node_ns).await;
-    assert_eq!(linux[0].connect(&near).await.unwrap().writes, 0);
+    assert_eq!(
+        linux[0].connect(&near).await.unwrap(),
+        Programmed::Unchanged
+    );
 
     // The near side has claimed what the far side issued.
     let (taken, _lease) = {
@@ -65,6 +68,12 @@ async fn over(prefix: &str) {
         linux[0].connect(&taken).await.unwrap_err().code(),
         Code::AlreadyExists
     );
+
+    // The client comes back in another namespace, over the same tunnel.
+    let Some(moved) = netns().await else { return };
+    near.caller = kernel(&moved, "nsm-1");
+    assert_eq!(linux[0].connect(&near).await.unwrap(), Programmed::Moved);
+    assert_packets_both_ways(&[moved, ns[1].clone()], 1).await;
 
     linux[0].disconnect("near").await.unwrap();
     linux[1].disconnect("far").await.unwrap();
@@ -115,4 +124,44 @@ async fn what_cannot_be_a_tunnel_is_refused_with_a_reason() {
         Code::Unimplemented
     );
     assert_eq!(linux[0].wires(), 0);
+}
+
+#[tokio::test]
+async fn a_restarted_forwarder_takes_up_its_tunnel_but_no_other() {
+    let Some((network, linux)) = nodes("192.0.2.0/24").await else {
+        return;
+    };
+    let Some(ns) = workloads().await else { return };
+    let (tunnel, _lease) = negotiated(&linux);
+    let near = wire("1", kernel(&ns[0], "nsm-1"), tunnel.clone(), 1);
+    linux[0].connect(&near).await.unwrap();
+    linux[1]
+        .connect(&wire("1", tunnel, kernel(&ns[1], "nse-1"), 1))
+        .await
+        .unwrap();
+    let made = index(&ns[0], "nsm-1").await;
+    let restarted = |number: usize, name: &str| {
+        let node = &network.nodes()[number];
+        Linux::with_underlay(name, Underlay::new(node.ip()), node.netns.clone()).unwrap()
+    };
+    let again = restarted(0, "fwd-a");
+    assert_eq!(again.connect(&near).await.unwrap(), Programmed::Adopted);
+    assert_eq!(index(&ns[0], "nsm-1").await, made);
+    assert_packets_both_ways(&ns, 1).await;
+
+    // The other side has issued another identifier: the device of the former one would carry nothing.
+    let both = [restarted(0, "fwd-a"), restarted(1, "fwd-b")];
+    let (tunnel, _lease) = negotiated(&both);
+    assert_eq!(
+        both[0]
+            .connect(&wire("1", kernel(&ns[0], "nsm-1"), tunnel.clone(), 1))
+            .await
+            .unwrap(),
+        Programmed::Made
+    );
+    both[1]
+        .connect(&wire("1", tunnel, kernel(&ns[1], "nse-1"), 1))
+        .await
+        .unwrap();
+    assert_packets_both_ways(&ns, 1).await;
 }
