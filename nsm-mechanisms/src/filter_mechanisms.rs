@@ -1,4 +1,4 @@
-use nsm_chain::{Call, Element, Next, NextHop, Result};
+use nsm_chain::{Call, Element, Next, NextHop, Order, Result};
 
 use crate::Class;
 
@@ -21,6 +21,14 @@ impl Element for FilterMechanisms {
         let mut call = next.request(call).await?;
         *call.extra_mut() = all;
         Ok(call)
+    }
+
+    fn order(&self) -> Order {
+        Order {
+            after: &[],
+            before: &["Connect"],
+            last: false,
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-use nsm_chain::{Call, Element, Next, Result};
+use nsm_chain::{Call, Element, Next, Order, Result};
 
 /// Puts mechanism preferences into an order.
 ///
@@ -34,6 +34,14 @@ impl Element for MechanismPriority {
         call.extra_mut()
             .sort_by_key(|mechanism| self.rank(&mechanism.r#type));
         next.request(call).await
+    }
+
+    fn order(&self) -> Order {
+        Order {
+            after: &[],
+            before: &["Connect"],
+            last: false,
+        }
     }
 }
 

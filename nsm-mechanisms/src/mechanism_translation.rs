@@ -38,7 +38,11 @@ impl Element for MechanismTranslation {
     }
 
     fn order(&self) -> Order {
-        Order::after(&["Begin"])
+        Order {
+            after: &["Begin"],
+            before: &["KernelOffer", "Connect"],
+            last: false,
+        }
     }
 }
 

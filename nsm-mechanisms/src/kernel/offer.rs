@@ -1,5 +1,5 @@
 use nsm_api::Mechanism;
-use nsm_chain::{Call, Element, Next, Result, Slot};
+use nsm_chain::{Call, Element, Next, Order, Result, Slot};
 
 use super::workload::{Workload, fixed, generated, refused};
 use crate::Random;
@@ -93,6 +93,14 @@ impl Element for KernelOffer {
             metrics::record(call.connection_mut(), CLIENT_INTERFACE, &mechanism);
         }
         Ok(call)
+    }
+
+    fn order(&self) -> Order {
+        Order {
+            after: &[],
+            before: &["SendFd", "Connect"],
+            last: false,
+        }
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod context;
 mod error;
+mod interfaces;
 mod mark;
 mod orphans;
 mod plan;

@@ -207,3 +207,112 @@ fn tunnel(
         foreign,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nsm_api::ConnectionContext;
+    use nsm_chain::Code;
+    use proptest::prelude::*;
+
+    fn kernel(parameters: &[(&str, &str)]) -> Mechanism {
+        let mut mechanism = Mechanism::kernel();
+        for (key, value) in [("name", "nsm-1"), ("inodeURL", "file:///proc/self/ns/net")]
+            .iter()
+            .chain(parameters)
+        {
+            mechanism
+                .parameters
+                .insert((*key).to_owned(), (*value).to_owned());
+        }
+        mechanism
+    }
+
+    fn refusal(parameters: &[(&str, &str)]) -> Error {
+        check_kernel(kernel(parameters).as_kernel().unwrap()).unwrap_err()
+    }
+
+    #[test]
+    fn what_this_data_plane_cannot_do_is_refused_and_not_ignored() {
+        assert!(check_kernel(kernel(&[("vlan", "0")]).as_kernel().unwrap()).is_ok());
+        for (key, value) in [
+            ("tokenID", "sriov-1"),
+            ("pciAddress", "0000:01:00.0"),
+            ("vlan", "7"),
+            ("IPTables4NatTemplate", "-A X"),
+        ] {
+            assert_eq!(
+                refusal(&[(key, value)]).code(),
+                Code::Unimplemented,
+                "{key}"
+            );
+        }
+        for (key, value) in [
+            ("name", ""),
+            ("name", "a/b"),
+            ("inodeURL", ""),
+            ("inodeURL", "/etc"),
+            ("vlan", "x"),
+        ] {
+            assert_eq!(
+                refusal(&[(key, value)]).code(),
+                Code::InvalidArgument,
+                "{key}={value}"
+            );
+        }
+    }
+
+    fn mechanism() -> impl Strategy<Value = Mechanism> {
+        let types = prop::sample::select(vec!["KERNEL", "VXLAN", "MEMIF", ""]);
+        let keys = prop::sample::select(vec![
+            "name",
+            "inodeURL",
+            "src_ip",
+            "dst_ip",
+            "src_port",
+            "dst_port",
+            "vni",
+            "MTU",
+            "vlan",
+            "routeLocalNet",
+        ]);
+        let values = prop_oneof![
+            ".{0,20}",
+            Just("10.0.0.1".to_owned()),
+            Just("fd00::1".to_owned()),
+            Just("4789".to_owned()),
+            Just("nsm-1".to_owned()),
+            Just("inode://4/7".to_owned()),
+            Just("file:///proc/self/ns/net".to_owned()),
+            Just("file:///dev/null".to_owned()),
+        ];
+        (
+            types,
+            prop::collection::btree_map(keys.prop_map(String::from), values, 0..8),
+        )
+            .prop_map(|(kind, parameters)| {
+                let mut mechanism = Mechanism::new("", kind);
+                mechanism.parameters.extend(parameters);
+                mechanism
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_peers_send_becomes_a_plan_or_an_error(
+            caller in mechanism(), next in mechanism(), id in ".{0,10}", addresses in prop::collection::vec("[0-9a-f:./]{0,18}", 0..3)
+        ) {
+            let underlay = Underlay::new("10.0.0.1".parse().unwrap());
+            let node = Netns::current().unwrap();
+            let ip = nsm_api::IpContext { src_ip_addrs: addresses, ..Default::default() };
+            let context = ConnectionContext { ip_context: Some(ip), ..Default::default() };
+            let mut accepted = caller;
+            let _lease = underlay.accept(&mut accepted, None);
+            let wire = Wire { id: id.into(), caller: accepted, next, context, payload: payload::IP.into() };
+            let plan = Plan::of(&wire, &Mark::new("fwd").unwrap(), Some(&(underlay, node)));
+            if let Ok(plan) = plan {
+                prop_assert_eq!(plan.ends.len(), if plan.tunnel.is_some() { 1 } else { 2 });
+            }
+        }
+    }
+}
