@@ -387,7 +387,11 @@ impl<P: Protocol> Handle<P> {
         let Some(established) = &life.established else {
             return Ok(Closed::Unknown);
         };
-        let Some(next) = established.next.upgrade().filter(|_| still(&established.body)) else {
+        let Some(next) = established
+            .next
+            .upgrade()
+            .filter(|_| still(&established.body))
+        else {
             return Ok(Closed::Unknown);
         };
         let result = entry.undo(&life, None, next.next()).await;
@@ -560,7 +564,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_caller_who_gives_up_leaves_nothing() {
         let (chain, begin, far) = stack(Begin::default());
-        let patience = tokio_util::sync::CancellationToken::new();
+        let patience = CancellationToken::new();
         let task = tokio::spawn({
             let call = asked().cancelled_by(patience.clone());
             async move { chain.request(call).await }
@@ -597,9 +601,14 @@ mod tests {
         chain.request(asked()).await.unwrap();
         far.fail.store(1, Ordering::SeqCst);
         let mut again = asked();
-        again.body_mut().set_state(nsm_api::State::ReselectRequested);
+        again
+            .body_mut()
+            .set_state(nsm_api::State::ReselectRequested);
         chain.request(again).await.unwrap_err();
-        assert_eq!((far.closes.load(Ordering::SeqCst), begin.handles().len()), (1, 0));
+        assert_eq!(
+            (far.closes.load(Ordering::SeqCst), begin.handles().len()),
+            (1, 0)
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -634,9 +643,15 @@ mod tests {
         let label = |connection: &Connection| connection.labels.contains_key("new");
         let mut again = asked();
         again.body_mut().labels.insert("new".into(), String::new());
-        let (asked_again, overtaken) = tokio::join!(chain.request(again), handle.close_if(|connection| !label(connection)));
+        let (asked_again, overtaken) = tokio::join!(
+            chain.request(again),
+            handle.close_if(|connection| !label(connection))
+        );
         asked_again.unwrap();
-        assert_eq!((overtaken.unwrap(), far.closes.load(Ordering::SeqCst)), (Closed::Unknown, 0));
+        assert_eq!(
+            (overtaken.unwrap(), far.closes.load(Ordering::SeqCst)),
+            (Closed::Unknown, 0)
+        );
         assert_eq!(handle.close_if(label).await.unwrap(), Closed::Done);
     }
 
@@ -650,7 +665,11 @@ mod tests {
         assert!(handle.request(Why::Refresh).await.unwrap().is_none());
         *far.handle.lock().unwrap() = None;
         drop((begin, handle));
-        assert_eq!(self::kept(&far), kept - 2, "the element and the connection's guard");
+        assert_eq!(
+            self::kept(&far),
+            kept - 2,
+            "the element and the connection's guard"
+        );
     }
 
     #[tokio::test(start_paused = true)]

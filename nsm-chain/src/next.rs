@@ -11,7 +11,7 @@ use crate::{Call, Error, Protocol, Result, Service, Watch};
 pub struct Next<'a, P: Protocol = Service> {
     list: &'a Arc<[Node<P>]>,
     at: usize,
-    outer: Option<&'a Next<'a, P>>,
+    outer: Option<&'a Self>,
 }
 
 impl<P: Protocol> Clone for Next<'_, P> {
@@ -23,7 +23,7 @@ impl<P: Protocol> Clone for Next<'_, P> {
 impl<P: Protocol> Copy for Next<'_, P> {}
 
 impl<'a, P: Protocol> Next<'a, P> {
-    pub(crate) fn start(list: &'a Arc<[Node<P>]>, outer: Option<&'a Next<'a, P>>) -> Self {
+    pub(crate) fn start(list: &'a Arc<[Node<P>]>, outer: Option<&'a Self>) -> Self {
         Self { list, at: 0, outer }
     }
 
@@ -197,7 +197,10 @@ impl<P: Protocol> WeakNext<P> {
     #[must_use]
     pub fn upgrade(&self) -> Option<OwnedNext<P>> {
         match &self.0 {
-            Rest::Of(list, at) => Some(OwnedNext { list: list.upgrade()?, at: *at }),
+            Rest::Of(list, at) => Some(OwnedNext {
+                list: list.upgrade()?,
+                at: *at,
+            }),
             Rest::Nested(next) => Some(next.clone()),
         }
     }

@@ -83,11 +83,12 @@ impl Protocol for Service {
         body.set_state(State::ReselectRequested);
     }
 
-    /// The stored connection, with the endpoint name and the context as the application changed them. Labels,
-    /// mechanism, service, payload and state of a re-request do not count: they were settled at first.
+    /// The stored connection, with the endpoint name and the context as the application changed them. One without an
+    /// endpoint name is content with the endpoint it has. Labels, mechanism, service, payload and state of a re-request
+    /// do not count: they were settled at first.
     fn merge(stored: &Connection, asked: &Connection) -> Connection {
         let mut merged = stored.clone();
-        if asked.network_service_endpoint_name != stored.network_service_endpoint_name {
+        if !asked.network_service_endpoint_name.is_empty() {
             merged
                 .network_service_endpoint_name
                 .clone_from(&asked.network_service_endpoint_name);

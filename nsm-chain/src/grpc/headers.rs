@@ -110,7 +110,7 @@ pub fn send_path(metadata: &mut MetadataMap, path: &RegistryPath) -> Result<()> 
 /// # Errors
 /// When it is not the JSON it should be, or longer than any path is.
 pub fn receive_path(metadata: &MetadataMap) -> Result<Option<RegistryPath>> {
-    let Some(value) = metadata.get_all(PATH).iter().last() else {
+    let Some(value) = metadata.get_all(PATH).iter().next_back() else {
         return Ok(None);
     };
     let wrong = || Error::invalid("the header path is not a registry path");
@@ -181,7 +181,7 @@ pub fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
     let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
     if !(1..=12).contains(&month)
-        || !(1..=31).contains(&day)
+        || !(1..=days_in(year, month)).contains(&day)
         || hour > 23
         || minute > 59
         || second > 60
@@ -224,6 +224,16 @@ pub fn parse_rfc3339(text: &str) -> Option<SystemTime> {
         SystemTime::UNIX_EPOCH.checked_add(whole)
     };
     base?.checked_add(Duration::from_nanos(nanos.into()))
+}
+
+/// How many days a month has.
+fn days_in(year: i64, month: i64) -> i64 {
+    let (next_year, next) = if month == 12 {
+        (year + 1, 1)
+    } else {
+        (year, month + 1)
+    };
+    days(next_year, next, 1) - days(year, month, 1)
 }
 
 /// Days since 1970-01-01 of a date in the Gregorian calendar, counted in eras of 400 years that begin in March.
@@ -283,6 +293,8 @@ mod tests {
             "2024-02-29T00:00:00",
             "2024-02-29T00:00:00.Z",
             "2024-02-29T00:00:00+1",
+            "2023-02-29T00:00:00Z",
+            "2024-04-31T00:00:00Z",
         ] {
             assert_eq!(parse_rfc3339(wrong), None, "{wrong}");
         }
