@@ -91,8 +91,7 @@ impl Downstream {
 
     fn told(&self, event: &ConnectionEvent) {
         for connection in event.connections.values() {
-            let Some(path) = &connection.path else { continue };
-            for segment in path.path_segments.iter().filter(|segment| segment.name == *self.name) {
+            for segment in callers(connection).filter(|segment| segment.name == *self.name) {
                 let epoch = segment.metrics.get(EPOCH);
                 for listener in self.listeners(&segment.id) {
                     if epoch.is_some_and(|epoch| **epoch != *listener.epoch) {
@@ -112,8 +111,7 @@ impl Downstream {
         let ids: std::collections::HashSet<&str> = initial
             .connections
             .values()
-            .filter_map(|connection| connection.path.as_ref())
-            .flat_map(|path| &path.path_segments)
+            .flat_map(callers)
             .map(|segment| segment.id.as_str())
             .collect();
         for (id, key) in before.iter().filter(|(id, _)| !ids.contains(&**id)) {
@@ -192,6 +190,15 @@ impl Downstream {
             idle.await;
         }
     }
+}
+
+/// The segments whose own next hop's connection this may be: the one before it, or itself where a hop of one name calls
+/// itself. A path that comes through a hop twice names it further left too; what happens here is not news of that one.
+fn callers(connection: &Connection) -> impl Iterator<Item = &PathSegment> {
+    connection.path.iter().flat_map(|path| {
+        let index = path.index as usize;
+        path.path_segments.iter().skip(index.saturating_sub(1)).take(index.min(1) + 1)
+    })
 }
 
 async fn run(downstream: Weak<Downstream>) {

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::StreamExt;
+use nsm_api::Connection;
 use nsm_api::registry::NetworkService;
 use nsm_chain::{Call, Element, Handle, Next, Order, Result, Slot};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -66,7 +67,8 @@ impl Watched {
                 tokio::spawn(async move {
                     let key = Arc::clone(member.handle.key());
                     tracing::info!(connection = &*key, endpoint = member.endpoint, "the network service moved it elsewhere");
-                    if let Err(error) = member.handle.close().await {
+                    let still = |connection: &Connection| connection.network_service_endpoint_name == member.endpoint;
+                    if let Err(error) = member.handle.close_if(still).await {
                         tracing::warn!(connection = &*key, %error, "not all of it could be closed");
                     }
                 });

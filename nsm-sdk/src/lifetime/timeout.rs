@@ -1,5 +1,6 @@
 use std::time::{Duration, SystemTime};
 
+use nsm_api::Connection;
 use nsm_chain::{Call, Element, Error, Next, Order, Result, Slot, Timer, Timers, time};
 
 /// Closes a connection whose caller stopped refreshing it.
@@ -43,7 +44,9 @@ impl Element for Timeout {
         let life = time::until(expiry);
         let timer = self.timers.at(time::instant(expiry) - patience.min(life / 3), move || {
             tokio::spawn(async move {
-                if let Err(error) = handle.close().await {
+                // A refresh that was under way when the time came has set a later one.
+                let still = |connection: &Connection| connection.prev_segment().and_then(|caller| caller.expires) == Some(expiry.into());
+                if let Err(error) = handle.close_if(still).await {
                     tracing::info!(connection = &**handle.key(), %error, "expired, but not all of it could be closed");
                 }
             });

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use nsm_chain::{
-    Call, Change, Element, EventStream, Handle, Next, Order, OwnedNext, Record, Registry, Result,
-    Slot, Watch, Why,
+    Call, Change, Element, EventStream, Handle, Next, Order, Record, Registry, Result, Slot, Watch,
+    WeakNext, Why,
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -16,12 +16,14 @@ use crate::lifetime::Backoff;
 
 /// Fills a registry again that has lost what was registered through here.
 ///
-/// *Register*: on success the name is listed. While names are listed, one watch, on one of them, tells whether the registry is still there and
-/// still knows it: if it was lost, everything listed is registered again as soon as it is back; if it forgot that name,
-/// that name is. What cannot be registered is tried again, ever more slowly. *Unregister*: the name is no longer listed.
+/// *Register*: on success the name is listed. While names are listed, one watch, on one of them, tells
+/// whether the registry is still there and still knows it: if it was lost, everything listed is registered
+/// again as soon as it is back; if it forgot that name, that name is. What cannot be registered is tried
+/// again, ever more slowly. *Unregister*: the name is no longer listed.
 ///
-/// One watch for all names, not one each, keeps a client of many names cheap. What the registry forgets while it
-/// is up, other than that one name, the next refresh brings back. It belongs to whoever registers for himself, and stands after `Begin`.
+/// One watch for all names, not one each, keeps a client of many names cheap. What the registry forgets while
+/// it is up, other than that one name, the next refresh brings back. It belongs to whoever registers for
+/// itself, and stands after `Begin`.
 pub struct RegistrationHeal<R: Record> {
     names: Arc<Names<R>>,
     listed: Slot<Listed<R>>,
@@ -77,7 +79,7 @@ impl<R: Record> Element<Registry<R>> for RegistrationHeal<R> {
         {
             let name = Arc::clone(handle.key());
             if self.names.list(handle.clone()) {
-                tokio::spawn(keep(Arc::clone(&self.names), next.owned()));
+                tokio::spawn(keep(Arc::clone(&self.names), next.weak()));
             }
             self.listed.set(
                 state,
@@ -158,12 +160,15 @@ impl<R: Record> Drop for Listed<R> {
 }
 
 /// Watches over the list while there is anything on it.
-async fn keep<R: Record>(names: Arc<Names<R>>, next: OwnedNext<Registry<R>>) {
+async fn keep<R: Record>(names: Arc<Names<R>>, next: WeakNext<Registry<R>>) {
     let mut missing = BTreeSet::new();
     let mut pauses = pauses();
     while let Some(name) = names.any() {
         let opened = Instant::now();
-        match open(&next, &Watch::new(query::<R>(&name))).await {
+        let Some(next) = next.upgrade() else { return };
+        let events = open(&next, &Watch::new(query::<R>(&name))).await;
+        drop(next);
+        match events {
             Ok(events) => follow(&names, &name, events, &mut missing, &mut pauses).await,
             Err(error) => {
                 tracing::debug!(what = R::WHAT, %error, "the registry is lost");

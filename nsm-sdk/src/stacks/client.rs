@@ -5,7 +5,7 @@ use std::time::Duration;
 use nsm_api::networkservice::NetworkServiceRequest;
 use nsm_api::{Connection, ServiceUrl};
 use nsm_chain::tower::Verb;
-use nsm_chain::{Begin, Call, Chain, Closed, Error, Node, OrderError, Result, Service, Timers, elements};
+use nsm_chain::{Begin, Call, Chain, Closed, Error, Node, OrderError, Protocol, Result, Service, Timers, elements};
 use tokio_util::task::TaskTracker;
 
 use crate::connect::{Connect, Links};
@@ -33,8 +33,11 @@ pub struct ClientBuilder {
     liveness: Option<(Arc<dyn Liveness>, Duration, Duration)>,
     refreshes: bool,
     heals: bool,
+    reselect: Option<Box<Reselect>>,
     elements: Vec<Node>,
 }
+
+type Reselect = dyn Fn(&mut Connection) + Send + Sync;
 
 impl Client {
     /// A client of that name, asking the manager at `url`.
@@ -50,6 +53,7 @@ impl Client {
             liveness: None,
             refreshes: true,
             heals: true,
+            reselect: None,
             elements: Vec::new(),
         }
     }
@@ -160,6 +164,14 @@ impl ClientBuilder {
         self
     }
 
+    /// What changes in a connection before it is asked for afresh because it broke, beside giving up the endpoint, the
+    /// mechanism and the context it had: labels, say, so that another endpoint fits.
+    #[must_use]
+    pub fn reselecting_by(mut self, change: impl Fn(&mut Connection) + Send + Sync + 'static) -> Self {
+        self.reselect = Some(Box::new(change));
+        self
+    }
+
     /// Elements of one's own, between healing and the manager: what mechanism is wanted, excluded prefixes, labels.
     #[must_use]
     pub fn with(mut self, elements: Vec<Node>) -> Self {
@@ -172,7 +184,14 @@ impl ClientBuilder {
     /// # Errors
     /// When an element of one's own stands where it may not.
     pub fn build(self) -> Result<Client, OrderError> {
-        let connections = Arc::new(Begin::initiator());
+        let mut connections = Begin::initiator();
+        if let Some(change) = self.reselect {
+            connections = connections.reselecting_by(move |connection| {
+                Service::reselect(connection);
+                change(connection);
+            });
+        }
+        let connections = Arc::new(connections);
         let mut heal = Heal::new(self.timers.clone());
         if let Some((liveness, interval, within)) = self.liveness {
             heal = heal.with_liveness(liveness, interval, within);

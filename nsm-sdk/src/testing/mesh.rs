@@ -1,14 +1,19 @@
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nsm_api::NetworkService;
-use nsm_chain::{Call, OrderError, Result, Service, Timers, Tokens};
+use nsm_chain::{Call, Error, Node as Element, OrderError, Result, Service, Timers, Tokens, elements};
+use nsm_mechanisms::Underlay;
+use nsm_mechanisms::memory::Fabric;
 
-use super::Node;
-use crate::connect::InProcess;
+use super::census::Hops;
+use super::{Kept, Node, RunningEndpoint};
+use crate::connect::{Connect, InProcess};
 use crate::identity::{HmacTokens, PolicySet};
-use crate::registry::stacks::{Admission, MemoryRegistry};
+use crate::registry::stacks::{Admission, MemoryRegistry, RegistryClient, RegistryClientBuilder};
 use crate::registry::{Endpoints, Services};
 use crate::stacks::Hop;
 
@@ -28,7 +33,11 @@ use crate::stacks::Hop;
 /// let client = node.client("nsc-1").build()?;
 /// let connection = client.request_url(&"kernel://vpn/nsm-1".parse()?, "c-1", Duration::from_secs(5)).await?;
 /// assert_eq!(connection.network_service_endpoint_name, "nse-1");
-/// assert_eq!(connection.path.unwrap().path_segments.len(), 4);
+/// assert_eq!(connection.path.as_ref().unwrap().path_segments.len(), 4);
+/// assert_eq!(mesh.wires().wires().len(), 1);
+///
+/// client.close(connection, Duration::from_secs(5)).await?;
+/// assert_eq!((mesh.wires().wires().len(), mesh.kept()), (0, vec![]));
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
@@ -36,7 +45,12 @@ pub struct Mesh {
     pub(super) calls: InProcess<Service>,
     pub(super) services: InProcess<Services>,
     pub(super) endpoints: InProcess<Endpoints>,
-    pub(super) token_life: Duration,
+    pub(super) hops: Hops,
+    pub(super) wires: Fabric,
+    token_life: Duration,
+    nodes: Arc<AtomicU32>,
+    /// Keeps the network services registered.
+    admin: RegistryClient,
 }
 
 /// Where the registry of every test mesh is served.
@@ -56,17 +70,23 @@ impl Mesh {
     /// # Errors
     /// As [`Mesh::new`].
     pub fn with_token_life(token_life: Duration) -> Result<Self, OrderError> {
+        let (services, endpoints) = (InProcess::default(), InProcess::default());
+        let admin = registry_client("admin", &services, &endpoints, REGISTRY).build()?;
         let mesh = Self {
             calls: InProcess::default(),
-            services: InProcess::default(),
-            endpoints: InProcess::default(),
+            services,
+            endpoints,
+            hops: Hops::default(),
+            wires: Fabric::new(),
             token_life,
+            nodes: Arc::default(),
+            admin,
         };
         mesh.restart_registry()?;
         Ok(mesh)
     }
 
-    /// Replaces the registry by a fresh one, which knows nothing.
+    /// Replaces the registry by a fresh one, which knows nothing: whoever registered there does so again.
     ///
     /// # Errors
     /// As [`Mesh::new`].
@@ -96,30 +116,90 @@ impl Mesh {
     /// # Errors
     /// What the registry reports.
     pub async fn apply(&self, service: NetworkService) -> Result<()> {
-        let registry = self.services.links().link(REGISTRY).await?;
-        registry.request(Call::new(service)).await.map(drop)
+        self.admin.services.request(Call::new(service)).await.map(drop)
     }
 
-    /// A node with a manager, and a forwarder for payloads of any kind.
+    /// A node with a manager, and a forwarder for payloads of any kind, called `forwarder-` and the node's name.
     ///
     /// # Errors
     /// What the registry reports.
     pub async fn node(&self, name: &str) -> Result<Node> {
-        let node = Node::new(self, name)?;
+        let node = self.node_without_forwarder(name)?;
         node.forwarder(&format!("forwarder-{name}")).await?;
         Ok(node)
+    }
+
+    /// A node with a manager and nothing else.
+    ///
+    /// # Errors
+    /// None that a released version gives.
+    pub fn node_without_forwarder(&self, name: &str) -> Result<Node> {
+        let number = self.nodes.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let address = Ipv4Addr::from_bits(Ipv4Addr::new(192, 168, 0, 0).to_bits().wrapping_add(number));
+        Node::new(self, name, Underlay::new(address.into()))
+    }
+
+    /// The endpoint or forwarder of that name, if it was ever started.
+    #[must_use]
+    pub fn running(&self, name: &str) -> Option<RunningEndpoint> {
+        self.hops.find(name)
+    }
+
+    /// What the forwarders have programmed.
+    #[must_use]
+    pub fn wires(&self) -> &Fabric {
+        &self.wires
+    }
+
+    /// What each hop keeps of connections; hops that keep nothing are left out. Clients are not asked: they are the
+    /// caller's.
+    #[must_use]
+    pub fn kept(&self) -> Vec<Kept> {
+        self.hops.kept()
     }
 
     /// The tokens of one hop.
     pub(super) fn tokens(&self, name: &str) -> Result<Arc<dyn Tokens>> {
         let id = format!("spiffe://example.org/{name}").parse();
-        let id = id.map_err(|error| nsm_chain::Error::invalid("this name fits no SPIFFE ID").because(error))?;
+        let id = id.map_err(|error| Error::invalid("this name fits no SPIFFE ID").because(error))?;
         Ok(Arc::new(HmacTokens::with_lifetime(&id, self.token_life)))
     }
 
     pub(super) fn hop(&self, name: &str) -> Result<Hop> {
         Ok(Hop::new(name, self.tokens(name)?).with_policies(PolicySet::allow_all()))
     }
+
+    /// The other hops, as the one of that name sees them.
+    pub(super) fn seen_by(&self, name: &str) -> Result<InProcess<Service>> {
+        Ok(self.calls.seen_by(None, self.tokens(name)?))
+    }
+
+    pub(super) fn registry_client(&self, name: &str, url: &str) -> RegistryClientBuilder {
+        registry_client(name, &self.services, &self.endpoints, url)
+    }
+}
+
+fn registry_client(
+    name: &str,
+    services: &InProcess<Services>,
+    endpoints: &InProcess<Endpoints>,
+    url: &str,
+) -> RegistryClientBuilder {
+    let services = Connect::new(services.links()).to(url);
+    let endpoints = Connect::new(endpoints.links()).to(url);
+    RegistryClient::builder(name).ending_in(Element::new(services), Element::new(endpoints))
+}
+
+/// What goes wrong only where the kit itself is wrong.
+pub(super) fn broken(error: OrderError) -> Error {
+    Error::internal("a stack of the test kit").because(error)
+}
+
+/// The mechanisms of every endpoint in a test mesh.
+pub(super) fn mechanisms() -> Result<Vec<Element>> {
+    use nsm_api::mechanism::KERNEL;
+    let mechanisms = nsm_mechanisms::Mechanisms::new().with(KERNEL, nsm_mechanisms::KernelAccept::new());
+    Ok(elements![mechanisms.map_err(broken)?])
 }
 
 impl fmt::Debug for Mesh {

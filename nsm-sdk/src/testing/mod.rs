@@ -4,8 +4,12 @@
 //! copies in memory instead of gRPC, and wires are remembered instead of programmed. On a paused clock
 //! (`#[tokio::test(start_paused = true)]`) hours of refreshing and healing take milliseconds and always go the same way.
 
+mod census;
 mod mesh;
 mod node;
+mod running;
 
+pub use census::Kept;
 pub use mesh::Mesh;
-pub use node::{Node, RunningEndpoint};
+pub use node::Node;
+pub use running::RunningEndpoint;

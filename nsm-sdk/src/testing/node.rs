@@ -3,13 +3,17 @@ use std::sync::Arc;
 
 use nsm_api::NetworkServiceEndpoint;
 use nsm_api::registry::NetworkServiceLabels;
-use nsm_chain::{Begin, Call, Chain, Node as Element, Protocol, Result, elements};
+use nsm_chain::{Node as Element, Result, elements};
+use nsm_mechanisms::{CrossConnect, Underlay};
 
-use super::Mesh;
-use super::mesh::REGISTRY;
-use crate::connect::{Connect, InProcess, Listens};
+use super::census::Counted;
+use super::mesh::{REGISTRY, broken, mechanisms};
+use super::running::{Plug, Process};
+use super::{Mesh, RunningEndpoint};
+use crate::connect::Connect;
 use crate::discovery::FORWARDER;
-use crate::registry::{Endpoints, Finder, LocalBypass, Services};
+use crate::identity::PolicySet;
+use crate::registry::stacks::{Admission, ManagerRegistry};
 use crate::stacks::{Client, ClientBuilder, Endpoint, Forwarder, Manager};
 
 /// A node of a test mesh.
@@ -17,25 +21,17 @@ use crate::stacks::{Client, ClientBuilder, Endpoint, Forwarder, Manager};
 pub struct Node {
     mesh: Mesh,
     name: Arc<str>,
+    manager: String,
     url: Arc<str>,
-}
-
-/// An endpoint or forwarder that runs in a test mesh.
-#[derive(Debug, Clone)]
-pub struct RunningEndpoint {
-    mesh: Mesh,
-    url: Arc<str>,
-    record: NetworkServiceEndpoint,
-    manager: Arc<str>,
-    /// Its Request, Close and Monitor.
-    pub chain: Chain,
-    /// What is connected to it now.
-    pub connections: Arc<Begin>,
+    underlay: Underlay,
 }
 
 impl Node {
-    pub(super) fn new(mesh: &Mesh, name: &str) -> Result<Self> {
-        let node = Self { mesh: mesh.clone(), name: name.into(), url: format!("mem://nsmgr-{name}").into() };
+    pub(super) fn new(mesh: &Mesh, name: &str, underlay: Underlay) -> Result<Self> {
+        let manager = format!("nsmgr-{name}");
+        // Not on this node, to other nodes: what leads there is a tunnel.
+        let url = format!("tcp://{manager}:5001").into();
+        let node = Self { mesh: mesh.clone(), name: name.into(), manager, url, underlay };
         node.restart_manager()?;
         Ok(node)
     }
@@ -46,35 +42,45 @@ impl Node {
         &self.url
     }
 
+    /// The other hops as somebody of that name on this node sees them: for elements that are clients themselves.
+    ///
+    /// # Errors
+    /// When the name fits no SPIFFE ID.
+    pub fn links(&self, name: &str) -> Result<Arc<dyn crate::connect::Links<nsm_chain::Service>>> {
+        Ok(self.mesh.seen_by(name)?.links())
+    }
+
     /// Replaces the manager by a fresh one, which knows nothing.
     ///
     /// # Errors
     /// None that a released version gives.
     pub fn restart_manager(&self) -> Result<()> {
-        let name = format!("nsmgr-{}", self.name);
-        let broken = |error| nsm_chain::Error::internal("the manager's stack").because(error);
-        let services = fixed::<Services>(&name, &self.mesh.services, REGISTRY).map_err(broken)?;
-        let endpoints = elements![
-            Begin::default(),
-            LocalBypass::new(Arc::clone(&self.url)),
-            Connect::new(self.mesh.endpoints.links()).to(REGISTRY),
-        ];
-        let endpoints = Chain::new(name.as_str(), endpoints).map_err(broken)?;
-        let finder = Arc::new(Finder::new(services.clone(), endpoints.clone()));
-        let hop = self.mesh.hop(&name)?;
-        let links = self.mesh.calls.seen_by(None, self.mesh.tokens(&name)?).links();
+        self.stop_manager();
+        let mesh = &self.mesh;
+        let services = Connect::new(mesh.services.links()).to(REGISTRY);
+        let endpoints = Connect::new(mesh.endpoints.links()).to(REGISTRY);
+        let registry = ManagerRegistry::builder(self.manager.as_str(), Arc::clone(&self.url), Admission::open())
+            .ending_in(Element::new(services), Element::new(endpoints))
+            .build()
+            .map_err(broken)?;
+        let hop = mesh.hop(&self.manager)?;
+        let finder = Arc::new(registry.finder);
+        let links = mesh.seen_by(&self.manager)?.links();
         let manager = Manager::new(&hop, &self.url, &finder, links, Vec::new()).map_err(broken)?;
-        self.mesh.services.serve(&*self.url, services);
-        self.mesh.endpoints.serve(&*self.url, endpoints);
-        self.mesh.calls.serve(&*self.url, manager.chain);
+        mesh.services.serve(&*self.url, registry.services);
+        mesh.endpoints.serve(&*self.url, registry.endpoints);
+        mesh.calls.serve(&*self.url, manager.chain);
+        let timers = hop.timers().clone();
+        mesh.hops.runs(&self.manager, Counted { connections: manager.connections, monitor: manager.monitor, timers });
         Ok(())
     }
 
-    /// Takes the manager away.
+    /// Kills the manager.
     pub fn stop_manager(&self) {
         self.mesh.services.stop(&self.url);
         self.mesh.endpoints.stop(&self.url);
         self.mesh.calls.stop(&self.url);
+        self.mesh.hops.ended(&self.manager);
     }
 
     /// A forwarder of this node.
@@ -94,16 +100,24 @@ impl Node {
         name: &str,
         labels: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<RunningEndpoint> {
-        let broken = |error| nsm_chain::Error::internal("the forwarder's stack").because(error);
-        let services = fixed::<Services>(name, &self.mesh.services, &self.url).map_err(broken)?;
-        let endpoints = fixed::<Endpoints>(name, &self.mesh.endpoints, &self.url).map_err(broken)?;
-        let finder = Arc::new(Finder::new(services, endpoints));
-        let links = self.mesh.calls.seen_by(None, self.mesh.tokens(name)?).links();
-        let forwarder = Forwarder::new(&self.mesh.hop(name)?, &finder, Vec::new(), links).map_err(broken)?;
-        self.run(name, FORWARDER, labels, forwarder.chain, forwarder.connections).await
+        let (mesh, url, underlay) = (self.mesh.clone(), Arc::clone(&self.url), self.underlay.clone());
+        let hop_name = name.to_owned();
+        let make = move || {
+            let plug = Plug::default();
+            let registry = plug.registry_client(&mesh, &hop_name, &url).map_err(broken)?;
+            let hop = mesh.hop(&hop_name)?;
+            let wire = CrossConnect::new(mesh.wires.forwarder(&hop_name, Some(underlay.clone())));
+            let links = mesh.seen_by(&hop_name)?.links();
+            let finder = Arc::new(registry.finder());
+            let forwarder = Forwarder::new(&hop, &finder, elements![wire, plug.clone()], links).map_err(broken)?;
+            let timers = hop.timers().clone();
+            let counted = Counted { connections: forwarder.connections, monitor: forwarder.monitor, timers };
+            Ok(Process { chain: forwarder.chain, counted, registry, plug })
+        };
+        RunningEndpoint::run(&self.mesh, record(name, FORWARDER, labels), make).await
     }
 
-    /// An endpoint of this node that does what these elements do.
+    /// An endpoint of this node that does what these elements do. It takes KERNEL mechanisms before them.
     ///
     /// # Errors
     /// What the registry reports.
@@ -122,84 +136,41 @@ impl Node {
         labels: impl IntoIterator<Item = (&'a str, &'a str)>,
         elements: Vec<Element>,
     ) -> Result<RunningEndpoint> {
-        let broken = |error| nsm_chain::Error::internal("the endpoint's stack").because(error);
-        let endpoint = Endpoint::new(&self.mesh.hop(name)?, elements).map_err(broken)?;
-        self.run(name, service, labels, endpoint.chain, endpoint.connections).await
-    }
-
-    async fn run<'a>(
-        &self,
-        name: &str,
-        service: &str,
-        labels: impl IntoIterator<Item = (&'a str, &'a str)>,
-        chain: Chain,
-        connections: Arc<Begin>,
-    ) -> Result<RunningEndpoint> {
-        let labels = labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        let url: Arc<str> = format!("mem://{name}").into();
-        let record = NetworkServiceEndpoint {
-            name: name.into(),
-            network_service_names: vec![service.into()],
-            network_service_labels: [(service.to_owned(), NetworkServiceLabels { labels })].into(),
-            url: (*url).into(),
-            ..Default::default()
+        let (mesh, url, hop_name) = (self.mesh.clone(), Arc::clone(&self.url), name.to_owned());
+        let make = move || {
+            let plug = Plug::default();
+            let registry = plug.registry_client(&mesh, &hop_name, &url).map_err(broken)?;
+            let hop = mesh.hop(&hop_name)?;
+            let mut list = mechanisms()?;
+            list.extend(elements.clone());
+            let endpoint = Endpoint::new(&hop, list).map_err(broken)?;
+            let timers = hop.timers().clone();
+            let counted = Counted { connections: endpoint.connections, monitor: endpoint.monitor, timers };
+            Ok(Process { chain: endpoint.chain, counted, registry, plug })
         };
-        let running = RunningEndpoint {
-            mesh: self.mesh.clone(),
-            url,
-            record,
-            manager: Arc::clone(&self.url),
-            chain,
-            connections,
-        };
-        running.start();
-        running.register().await?;
-        Ok(running)
+        RunningEndpoint::run(&self.mesh, record(name, service, labels), make).await
     }
 
     /// A client of this node, to add to and build.
     #[must_use]
     pub fn client(&self, name: &str) -> ClientBuilder {
-        let calls = match self.mesh.tokens(name) {
-            Ok(tokens) => self.mesh.calls.seen_by(None, tokens),
-            Err(_) => self.mesh.calls.clone(),
-        };
-        Client::builder(name, Arc::clone(&self.url), calls.links()).policies(crate::identity::PolicySet::allow_all())
+        let calls = self.mesh.seen_by(name).unwrap_or_else(|_| self.mesh.calls.clone());
+        Client::builder(name, Arc::clone(&self.url), calls.links()).policies(PolicySet::allow_all())
     }
 }
 
-/// A chain that hands everything to one hop.
-fn fixed<P: Protocol + Listens>(name: &str, hops: &InProcess<P>, url: &str) -> Result<Chain<P>, nsm_chain::OrderError> {
-    Chain::new(name, elements![Connect::new(hops.links()).to(url)])
-}
-
-impl RunningEndpoint {
-    /// Registers it with its manager, again if need be.
-    ///
-    /// # Errors
-    /// What the manager reports.
-    pub async fn register(&self) -> Result<()> {
-        let manager = self.mesh.endpoints.links().link(&self.manager).await?;
-        manager.request(Call::new(self.record.clone())).await.map(drop)
-    }
-
-    /// Takes it out of the registry; it goes on serving.
-    ///
-    /// # Errors
-    /// What the manager reports.
-    pub async fn unregister(&self) -> Result<()> {
-        let manager = self.mesh.endpoints.links().link(&self.manager).await?;
-        manager.close(Call::new(self.record.clone())).await.map(drop)
-    }
-
-    /// Kills it: it answers no more, and stays registered until it expires.
-    pub fn stop(&self) {
-        self.mesh.calls.stop(&self.url);
-    }
-
-    /// Lets it answer (again), with what it remembers.
-    pub fn start(&self) {
-        self.mesh.calls.serve(&*self.url, self.chain.clone());
+fn record<'a>(
+    name: &str,
+    service: &str,
+    labels: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> NetworkServiceEndpoint {
+    let labels = labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    NetworkServiceEndpoint {
+        name: name.into(),
+        network_service_names: vec![service.into()],
+        network_service_labels: [(service.to_owned(), NetworkServiceLabels { labels })].into(),
+        url: format!("mem://{name}"),
+        ..Default::default()
     }
 }
 

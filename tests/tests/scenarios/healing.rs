@@ -19,12 +19,12 @@ async fn when_an_endpoint_dies_its_clients_move_to_another() {
         first.unregister().await.unwrap();
         first.stop();
         let second = far.endpoint("nse-2", "vpn", elements![two.clone()]).await.unwrap();
-        until("the client at nse-2", || second.connections.handles().len() == 1).await;
+        until("the client at nse-2", || second.connections().handles().len() == 1).await;
 
         // The connection as it was before the heal still is the name of what there is now.
         let again = ask(&client, "vpn", "c").await.unwrap();
         assert_eq!(again.network_service_endpoint_name, "nse-2", "remote: {remote}");
         client.close(connection, SOON).await.unwrap();
-        assert_eq!((two.closes(), second.connections.handles().len()), (1, 0));
+        assert_eq!((two.closes(), second.connections().handles().len()), (1, 0));
     }
 }
