@@ -7,13 +7,14 @@ use crate::identity::{self, PolicyInput, PolicySet};
 
 /// Lets only those register and unregister whom the policies allow, and keeps names with whom they belong to.
 ///
-/// *Register*: judged by the path up to this hop and by who owns the name. What succeeds makes the first identity of
-/// the path the owner of a name that was free. *Unregister*: judged likewise; what succeeds frees the name. *Find*: passes.
+/// *Register*: judged by the path up to this hop and by who owns the name. What succeeds makes the first
+/// identity of the path the owner of a name that was free. *Unregister*: judged likewise; what succeeds frees
+/// the name. *Find*: passes.
 ///
-/// A name that expired stays with its owner, who may be cut off only for a while. So that this stays bounded, the name
-/// that was neither registered nor refreshed for longest makes room when there are too many. With no policies every call
-/// passes and nothing is remembered. It stands after `UpdateRegistryPath`, whose path it judges, and before `Begin`, which holds up
-/// other calls for the name.
+/// A name that expired stays with its owner, who may be cut off only for a while. So that this stays bounded,
+/// the name that was neither registered nor refreshed for longest makes room when there are too many. With no
+/// policies every call passes and nothing is remembered. It stands after `UpdateRegistryPath`, whose path it
+/// judges, and before `Begin`, which holds up other calls for the name.
 pub struct AuthorizeRegistry {
     policies: PolicySet,
     owners: Owners,
@@ -77,8 +78,8 @@ impl AuthorizeRegistry {
     }
 }
 
-/// Who began the path, by its first token; what vouches for that token is the policies' business. Not what the record's
-/// `path_ids` say: those are the caller's word.
+/// Who began the path, by its first token; what vouches for that token is the policies' business. Not what
+/// the record's `path_ids` say: those are the caller's word.
 fn initiator<R: Record>(call: &Call<Registry<R>>) -> Option<String> {
     let first = call.extra().as_ref()?.tokens.first()?;
     identity::claims(&first.0).ok()?.subject

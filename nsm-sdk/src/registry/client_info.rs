@@ -7,8 +7,9 @@ use super::Endpoints;
 
 /// Labels endpoints with where they run: node, pod, cluster.
 ///
-/// *Register*: adds the labels to each service the endpoint labels, except those it sets itself. *Unregister*, *Find*: pass.
-/// It stands before the store, so that rules which compare with `{{.nodeName}}` see them.
+/// *Register*: adds the labels to each service the endpoint labels, except those it sets itself.
+/// *Unregister*, *Find*: pass. It stands before the store, so that rules which compare with `{{.nodeName}}`
+/// see them.
 #[derive(Debug, Clone, Default)]
 pub struct ClientInfo(BTreeMap<String, String>);
 
@@ -19,8 +20,8 @@ impl ClientInfo {
         Self(labels)
     }
 
-    /// `nodeName`, `podName` and `clusterName` as the variables `NODE_NAME`, `POD_NAME` and `CLUSTER_NAME` say; what is not set or empty
-    /// gives no label.
+    /// `nodeName`, `podName` and `clusterName` as the variables `NODE_NAME`, `POD_NAME` and `CLUSTER_NAME`
+    /// say; what is not set or empty gives no label.
     #[must_use]
     pub fn from_env() -> Self {
         let known = [

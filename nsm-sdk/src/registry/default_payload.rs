@@ -4,8 +4,8 @@ use super::Services;
 
 /// Gives a network service that does not say what it carries a payload.
 ///
-/// *Register*: an empty payload becomes `IP`, or what the stack says. *Unregister*, *Find*: pass. It stands before the store, so that
-/// queries by payload find the service.
+/// *Register*: an empty payload becomes `IP`, or what the stack says. *Unregister*, *Find*: pass. It stands
+/// before the store, so that queries by payload find the service.
 #[derive(Debug, Clone)]
 pub struct DefaultPayload(String);
 

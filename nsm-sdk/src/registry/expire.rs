@@ -8,15 +8,15 @@ use super::{Endpoints, OwnToken, expiration};
 
 /// Ends a registration that is not refreshed.
 ///
-/// *Register*: the registration ends at the earliest of what the caller asks for, the end of our own token, that of the
-/// caller's token, and the default life from now; a hop further on may answer with an earlier end, which counts then. The answer says
-/// when. At that time an Unregister goes through the rest of the chain; one that was refreshed meanwhile stays. With none of
-/// these the registration does not end.
+/// *Register*: the registration ends at the earliest of what the caller asks for, the end of our own token,
+/// that of the caller's token, and the default life from now; a hop further on may answer with an earlier
+/// end, which counts then. The answer says when. At that time an Unregister goes through the rest of the
+/// chain; one that was refreshed meanwhile stays. With none of these the registration does not end.
 /// *Unregister*: passes; the timer goes with the registration's state.
 ///
-/// The Unregister still travels under the caller's token, so it starts before that has ended: earlier by what the caller gave
-/// its Register, but by no more than a tenth of the life. A client refreshes at two thirds of it, so however long its
-/// deadline is, its registration never ends before it had time to.
+/// The Unregister still travels under the caller's token, so it starts before that has ended: earlier by what
+/// the caller gave its Register, but by no more than a tenth of the life. A client refreshes at two thirds of
+/// it, so however long its deadline is, its registration never ends before it had time to.
 #[derive(Debug)]
 pub struct Expire {
     default: Option<Duration>,
@@ -70,7 +70,7 @@ impl Expire {
         let valid = Arc::new(());
         let still = Arc::downgrade(&valid);
         let timer = self.timers.at(time::instant(end) - lead, move || {
-            drop(tokio::spawn(expire(handle, still)))
+            drop(tokio::spawn(expire(handle, still)));
         });
         Armed {
             _timer: timer,

@@ -8,8 +8,8 @@ use super::{Endpoints, Services};
 
 /// Looks up network services and endpoints, for the elements that choose where a connection goes.
 ///
-/// It asks the two chains that lead to the registry. What it hands out is shared with whatever the chain keeps: the store
-/// itself, or a cache.
+/// It asks the two chains that lead to the registry. What it hands out is shared with whatever the chain
+/// keeps: the store itself, or a cache.
 ///
 /// ```
 /// use nsm_api::registry::NetworkServiceEndpoint;

@@ -12,13 +12,14 @@ use super::Endpoints;
 
 /// Registers the endpoints of this manager under the manager's URL, and finds them under their own.
 ///
-/// *Register*: keeps the endpoint's URL and sends the manager's further on; the answer has the endpoint's again. An endpoint without a
-/// URL is refused. *Unregister*: likewise; one that did not register here is not known. *Find*: a record with the
-/// manager's URL gets the endpoint's, if it is registered here; if it is not (left over from an earlier life of the
-/// manager, say) it is hidden: nobody could be reached by it. Records of others pass.
+/// *Register*: keeps the endpoint's URL and sends the manager's further on; the answer has the endpoint's
+/// again. An endpoint without a URL is refused. *Unregister*: likewise; one that did not register here is not
+/// known. *Find*: a record with the manager's URL gets the endpoint's, if it is registered here; if it is not
+/// (left over from an earlier life of the manager, say) it is hidden: nobody could be reached by it. Records
+/// of others pass.
 ///
-/// Everybody else thus reaches an endpoint through its manager, and the manager reaches it directly. It stands after `Begin`, in
-/// whose state the URL is kept, and right before the store or the registry.
+/// Everybody else thus reaches an endpoint through its manager, and the manager reaches it directly. It
+/// stands after `Begin`, in whose state the URL is kept, and right before the store or the registry.
 pub struct LocalBypass {
     url: Arc<str>,
     urls: Arc<Urls>,
@@ -198,7 +199,8 @@ impl Element<Endpoints> for LocalBypass {
     }
 }
 
-/// Finds the endpoints of this manager under their own URLs: the look-up half of [`LocalBypass`], from which it is made.
+/// Finds the endpoints of this manager under their own URLs: the look-up half of [`LocalBypass`], from which
+/// it is made.
 ///
 /// *Register*, *Unregister*: pass. *Find*: as there.
 #[derive(Clone)]

@@ -1,8 +1,9 @@
 //! The registry: elements over its records, and the stacks that serve and use it.
 //!
-//! A registry is a [`Chain`](nsm_chain::Chain) over [`Registry<R>`](nsm_chain::Registry) for each kind of record:
-//! network services and endpoints. Its three verbs are those of every chain: Register is `request`, Unregister is
-//! `close`, Find is `monitor`. Elements that do not care which record flows are written once for both.
+//! A registry is a [`Chain`](nsm_chain::Chain) over [`Registry<R>`](nsm_chain::Registry) for each kind of
+//! record: network services and endpoints. Its three verbs are those of every chain: Register is `request`,
+//! Unregister is `close`, Find is `monitor`. Elements that do not care which record flows are written once
+//! for both.
 
 mod authorize;
 mod cache;

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The first identity of each name's path, for as many names as fit: the one that was not used for longest makes
-/// room for a new one.
+/// The first identity of each name's path, for as many names as fit: the one that was not used for longest
+/// makes room for a new one.
 pub(super) struct Owners {
     table: Mutex<Table>,
     capacity: usize,

@@ -9,11 +9,12 @@ use crate::lifetime::Backoff;
 
 /// Keeps a registration alive.
 ///
-/// *Register*: when it succeeds and says when it ends, another one is made at two thirds of the time left, asking for
-/// a new end. If that fails it is tried again, ever more slowly, until it works, the application registers the name again,
-/// or unregisters it. *Unregister*: passes; the timer goes with the registration's state.
+/// *Register*: when it succeeds and says when it ends, another one is made at two thirds of the time left,
+/// asking for a new end. If that fails it is tried again, ever more slowly, until it works, the application
+/// registers the name again, or unregisters it. *Unregister*: passes; the timer goes with the registration's
+/// state.
 ///
-/// It belongs to whoever registers for himself, not to a hop in between. It stands after `Begin`.
+/// It belongs to whoever registers for itself, not to a hop in between. It stands after `Begin`.
 #[derive(Debug)]
 pub struct RefreshRegistration {
     timers: Timers,
@@ -28,7 +29,8 @@ struct Armed {
     _wanted: Arc<()>,
 }
 
-/// Pause before asking again where the answer says that the registration has ended already: the clocks differ.
+/// Pause before asking again where the answer says that the registration has ended already: the clocks
+/// differ.
 const ENDED: Duration = Duration::from_secs(1);
 
 impl RefreshRegistration {
@@ -59,7 +61,7 @@ impl RefreshRegistration {
         let wanted = Arc::new(());
         let still = Arc::downgrade(&wanted);
         let timer = self.timers.at(Instant::now() + after, move || {
-            drop(tokio::spawn(refresh(handle, still, pauses)))
+            drop(tokio::spawn(refresh(handle, still, pauses)));
         });
         Armed {
             _timer: timer,
@@ -101,7 +103,7 @@ async fn refresh(handle: Handle<Endpoints>, still: Weak<()>, mut pauses: Backoff
         match handle.request(Why::Refresh).await {
             Ok(_) => return,
             Err(error) => {
-                tracing::warn!(endpoint = &**handle.key(), %error, "cannot refresh the registration, trying again")
+                tracing::warn!(endpoint = &**handle.key(), %error, "cannot refresh the registration, trying again");
             }
         }
     }

@@ -6,8 +6,8 @@ use super::Endpoints;
 
 /// Says since when an endpoint is registered.
 ///
-/// *Register*: the first one stamps the time, unless the caller brings one (its registry was restarted, say); later
-/// ones keep it. *Unregister*: passes. It stands after `Begin`, in whose state the time is kept.
+/// *Register*: the first one stamps the time, unless the caller brings one (its registry was restarted, say);
+/// later ones keep it. *Unregister*: passes. It stands after `Begin`, in whose state the time is kept.
 #[derive(Debug, Default)]
 pub struct RegistrationTime {
     since: Slot<Stamp>,

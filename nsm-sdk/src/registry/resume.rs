@@ -12,9 +12,10 @@ use crate::lifetime::Backoff;
 
 /// Keeps watches going when the registry is lost.
 ///
-/// *Register*, *Unregister*: pass. *Find*: a watch that fails or ends is opened again, with pauses that grow while that does not
-/// help, until its reader drops it. Then the reader gets the differences: what is new or has changed, and as deleted
-/// what vanished meanwhile. That the first opening fails is for the reader to know.
+/// *Register*, *Unregister*: pass. *Find*: a watch that fails or ends is opened again, with pauses that grow
+/// while that does not help, until its reader drops it. Then the reader gets the differences: what is new or
+/// has changed, and as deleted what vanished meanwhile. That the first opening fails is for the reader to
+/// know.
 ///
 /// It stands before whatever asks the next hop; a cache in between saves that hop the same watch twice.
 #[derive(Debug, Clone, Copy, Default)]

@@ -12,13 +12,13 @@ use crate::identity;
 
 /// Enters this hop into the path of a registration.
 ///
-/// *Register*, *Unregister*: moves the path's index to this hop, sets the caller's token at the place before it and a
-/// fresh one of our own at this one, writes both identities into the record's `path_ids`, and leaves [`OwnToken`] in the
-/// call. On the way back the index is the caller's again. An empty path begins with the caller; an index beyond the end
-/// of the path is refused. *Find*: passes, it has no path.
+/// *Register*, *Unregister*: moves the path's index to this hop, sets the caller's token at the place before
+/// it and a fresh one of our own at this one, writes both identities into the record's `path_ids`, and leaves
+/// [`OwnToken`] in the call. On the way back the index is the caller's again. An empty path begins with the
+/// caller; an index beyond the end of the path is refused. *Find*: passes, it has no path.
 ///
-/// Where the caller sent no path at all there stays none, and policies that judge tokens refuse the call. It stands
-/// first: authorization judges what it wrote. (The algorithm: registry.md §1.5.)
+/// Where the caller sent no path at all there stays none, and policies that judge tokens refuse the call. It
+/// stands first: authorization judges what it wrote. (The algorithm: registry.md §1.5.)
 pub struct UpdateRegistryPath {
     tokens: Arc<dyn Tokens>,
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures::{FutureExt, TryFutureExt, TryStreamExt};
 use nsm_chain::{EventStream, OwnedNext, Record, Registry, Result, Watch};
 
-/// A registry of the reference says nothing at all, not even headers, until the first record of a watch: one that has been
-/// quiet for so long counts as open.
+/// A registry of the reference says nothing at all, not even headers, until the first record of a watch: one
+/// that has been quiet for so long counts as open.
 const QUIET: Duration = Duration::from_millis(200);
 
 /// Opens a watch.

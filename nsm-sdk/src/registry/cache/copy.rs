@@ -62,21 +62,25 @@ impl<R: Record> LocalCopy<R> {
     }
 
     /// Keeps the copy up to date until its watch ends or nobody uses it.
-    pub(super) async fn keep(&self, next: &OwnedNext<Registry<R>>, idle: Duration) {
-        let events = match self.begin(next).await {
-            Ok(events) => events,
+    pub(super) async fn keep(&self, next: OwnedNext<Registry<R>>, idle: Duration) {
+        let begun = self.begin(&next).await;
+        // The rest of the chain must not live on because of this task.
+        drop(next);
+        match begun {
+            Ok(events) => {
+                self.state.send_replace(State::Complete);
+                // A name that nobody has, asked for once, is not worth a watch.
+                if self.store.len() > 0 || self.store.watchers() > 0 {
+                    self.follow(events, idle).await;
+                }
+                self.state.send_replace(State::Over);
+            }
             Err(error) => {
                 tracing::debug!(what = R::WHAT, %error, "cannot copy records from the registry");
                 self.state.send_replace(State::Failed);
-                return;
             }
-        };
-        self.state.send_replace(State::Complete);
-        // A name that nobody has, asked for once, is not worth a watch.
-        if self.store.len() > 0 || self.store.watchers() > 0 {
-            self.follow(events, idle).await;
         }
-        self.state.send_replace(State::Over);
+        self.store.end();
     }
 
     /// Opens the watch and asks what is there. What the watch says of a record counts more: it is newer.

@@ -15,14 +15,15 @@ use copy::LocalCopy;
 
 /// Answers Finds from a local copy that a watch keeps up to date.
 ///
-/// *Register*, *Unregister*: pass. *Find*: the first one for a pattern opens a watch further on, asks what is there, and
-/// puts both together; others for it wait for that. From then on a Find for that pattern costs a look-up here, and
-/// watches for it share the one further on. That nothing matches is never answered from a copy, it is asked for. A
-/// copy ends when its watch does, its watchers with it, or when nobody has used it for a while (a minute).
+/// *Register*, *Unregister*: pass. *Find*: the first one for a pattern opens a watch further on, asks what is
+/// there, and puts both together; others for it wait for that. From then on a Find for that pattern costs a
+/// look-up here, and watches for it share the one further on. That nothing matches is never answered from a
+/// copy, it is asked for. A copy ends when its watch does, its watchers with it, or when nobody has used it
+/// for a while (a minute).
 ///
-/// There are only so many copies (1024); other patterns are asked for further on. What is further on is asked in the name of this hop,
-/// not of whoever asks here. It stands in hops that look up again and again, managers and forwarders, before
-/// the element that asks the registry.
+/// There are only so many copies (1024); other patterns are asked for further on. What is further on is asked
+/// in the name of this hop, not of whoever asks here. It stands in hops that look up again and again,
+/// managers and forwarders, before the element that asks the registry.
 pub struct Cache<R: Record> {
     copies: Arc<Copies<R>>,
 }
@@ -97,10 +98,13 @@ impl<R: Record> Copies<R> {
         let copy = Arc::new(LocalCopy::of(pattern.clone()));
         table.entry(hash).or_default().push(Arc::clone(&copy));
         drop(table);
-        let (copies, kept, next) = (Arc::clone(self), Arc::clone(&copy), next.owned());
+        let (copies, kept, next) = (Arc::downgrade(self), Arc::clone(&copy), next.owned());
+        let idle = self.idle;
         tokio::spawn(async move {
-            kept.keep(&next, copies.idle).await;
-            copies.remove(&kept);
+            kept.keep(next, idle).await;
+            if let Some(copies) = copies.upgrade() {
+                copies.remove(&kept);
+            }
         });
         Some(copy)
     }
@@ -114,8 +118,6 @@ impl<R: Record> Copies<R> {
                 table.remove(&hash);
             }
         }
-        drop(table);
-        copy.store.end();
     }
 }
 

@@ -15,17 +15,19 @@ pub(in crate::registry) use store::Store;
 
 /// Keeps records in memory and answers with them.
 ///
-/// *Register*: stores the record under its name as it arrives here, and tells the watchers it concerns. Every Register is
-/// an update to them, also one that changes nothing but the expiration: who caches lives by it, and a manager that
-/// restarted learns its own entries back from it.
-/// *Unregister*: removes it; watchers get its last state marked as deleted. An unknown name is [`Closed::Unknown`].
-/// *Find*: answers in order of name. A query that names a record or a service looks only at those (of several services
-/// at the rarest), never at the whole store. A watch gets what matches now, then the changes; a record that
-/// changes so that it no longer matches is reported deleted (the reference says nothing then, and the watcher
-/// keeps a stale record).
+/// *Register*: stores the record under its name as it arrives here, and tells the watchers it concerns. Every
+/// Register is an update to them, also one that changes nothing but the expiration: who caches lives by it,
+/// and a manager that restarted learns its own entries back from it.
+/// *Unregister*: removes it; watchers get its last state marked as deleted. An unknown name is
+/// [`Closed::Unknown`].
+/// *Find*: answers in order of name. A query that names a record or a service looks only at those (of several
+/// services at the rarest), never at the whole store. A watch gets what matches now, then the changes; a
+/// record that changes so that it no longer matches is reported deleted (the reference says nothing then, and
+/// the watcher keeps a stale record).
 ///
-/// A watcher's queue holds the latest state of each record and no more: a slow one misses states in between, never the last, and holds
-/// up nobody. Watchers end when the store is dropped. It answers: nothing may follow it.
+/// A watcher's queue holds the latest state of each record and no more: a slow one misses states in between,
+/// never the last, and holds up nobody. Watchers end when the store is dropped. It answers: nothing may
+/// follow it.
 #[derive(Debug)]
 pub struct Memory<R: Record>(Store<R>);
 

@@ -10,9 +10,9 @@ use super::ByName;
 
 /// One watcher: its question, and the changes it has not read yet.
 ///
-/// The queue holds one change a record, the latest, at the place of the first unread one. A record that came and went
-/// unread leaves no trace. So it never holds more than the records that match now, plus those the watcher has been told
-/// of that are gone since: no flood of registrations makes it grow without bound.
+/// The queue holds one change a record, the latest, at the place of the first unread one. A record that came
+/// and went unread leaves no trace. So it never holds more than the records that match now, plus those the
+/// watcher has been told of that are gone since: no flood of registrations makes it grow without bound.
 pub(super) struct Watcher<R: Record> {
     pub(super) query: R::Query,
     queue: Mutex<Queue<R>>,

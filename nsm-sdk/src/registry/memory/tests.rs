@@ -328,7 +328,7 @@ async fn watchers_that_come_while_others_register_miss_nothing() {
         tasks.push(tokio::spawn(async move {
             registering
                 .register(nse(&format!("nse-{number}"), &["vpn"]))
-                .await
+                .await;
         }));
     }
     for task in tasks {
@@ -388,8 +388,8 @@ fn some_pattern() -> impl Strategy<Value = Nse> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// The index answers as a scan of everything would; and a watcher who reads now and then, by applying what it
-    /// reads, knows at the end what a Find would tell.
+    /// The index answers as a scan of everything would; and a watcher who reads now and then, by applying
+    /// what it reads, knows at the end what a Find would tell.
     #[test]
     fn the_index_and_its_watchers_agree_with_a_scan(
         steps in prop::collection::vec((some_nse(), 0_u8..4, prop::bool::ANY), 1..40),

@@ -9,7 +9,8 @@ use super::queue::Watcher;
 
 type List<R> = BTreeMap<u64, Arc<Watcher<R>>>;
 
-/// A watcher stands in one list: of the name it asks for, else of the first service, else in that of the general ones.
+/// A watcher stands in one list: of the name it asks for, else of the first service, else in that of the
+/// general ones.
 pub(super) struct Watchers<R: Record> {
     next: u64,
     names: HashMap<Box<str>, List<R>>,

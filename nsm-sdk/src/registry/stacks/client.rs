@@ -12,7 +12,8 @@ use crate::registry::{
 
 /// How a program registers and finds: towards its manager, or towards a registry.
 ///
-/// What it has registered stays registered, through refreshes and through restarts of the registry, until it is unregistered.
+/// What it has registered stays registered, through refreshes and through restarts of the registry, until it
+/// is unregistered.
 ///
 /// ```no_run
 /// # async fn example(channels: std::sync::Arc<nsm_sdk::transport::Channels>) -> Result<(), Box<dyn std::error::Error>> {
@@ -65,7 +66,8 @@ impl RegistryClient {
     /// Unregisters all that is registered through this client.
     ///
     /// # Errors
-    /// What could not be unregistered; the client lets go of it all the same, and the registry when it expires.
+    /// What could not be unregistered; the client lets go of it all the same, and the registry when it
+    /// expires.
     pub async fn unregister_all(&self) -> nsm_chain::Result<()> {
         let mut failed = close(&self.begun_endpoints).await;
         failed.extend(close(&self.begun_services).await);

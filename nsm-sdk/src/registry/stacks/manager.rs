@@ -13,8 +13,8 @@ use crate::registry::{
 
 /// The registry half of a manager: what its endpoints register with, and by what it finds.
 ///
-/// With a registry further on, its endpoints are registered there under the manager's URL. Without one the manager keeps
-/// all records itself: a mesh of one node.
+/// With a registry further on, its endpoints are registered there under the manager's URL. Without one the
+/// manager keeps all records itself: a mesh of one node.
 #[derive(Debug, Clone)]
 pub struct ManagerRegistry {
     /// Register, Unregister and Find of network services.

@@ -9,3 +9,6 @@ pub use admission::Admission;
 pub use client::{RegistryClient, RegistryClientBuilder};
 pub use manager::{ManagerRegistry, ManagerRegistryBuilder};
 pub use memory::{MemoryRegistry, MemoryRegistryBuilder};
+
+#[cfg(test)]
+mod tests;
