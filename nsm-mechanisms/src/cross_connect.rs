@@ -2,7 +2,6 @@ use std::sync::Arc;
 
 use nsm_api::Mechanism;
 use nsm_chain::{Call, Element, Error, Next, NextHop, Order, Result, Slot};
-
 use tokio::time::Instant;
 
 use crate::metrics::{self, CLIENT_INTERFACE, SERVER_INTERFACE};

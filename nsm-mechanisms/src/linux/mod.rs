@@ -76,10 +76,6 @@ impl Linux {
         })))
     }
 
-    fn hold(&self, id: &str) -> Result<Held> {
-        Held::take(self, id)
-    }
-
     /// How many connections have a wire.
     #[must_use]
     pub fn wires(&self) -> usize {
@@ -123,7 +119,7 @@ impl Dataplane for Linux {
     /// Once begun it runs to its end, even if the future is dropped; a new wire that nobody waits for any more is
     /// removed again.
     async fn connect(&self, wire: &Wire) -> Result<Programmed> {
-        let mut held = self.hold(&wire.id)?;
+        let mut held = Held::take(self, &wire.id).await;
         if held
             .wiring
             .as_ref()
@@ -152,7 +148,7 @@ impl Dataplane for Linux {
 
     /// Once begun it runs to its end, even if the future is dropped.
     async fn disconnect(&self, id: &str) -> Result<()> {
-        let mut held = self.hold(id)?;
+        let mut held = Held::take(self, id).await;
         let Some(mut wiring) = held.wiring.take() else {
             return Ok(());
         };

@@ -4,16 +4,21 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nsm_chain::{Error, Result};
 use nsm_kernel::NetnsId;
+use tokio::sync::Notify;
 
 use super::Linux;
 use super::mark::Mark;
 use super::wiring::Wiring;
 
-/// By connection id. `None`: somebody works on it right now.
+/// By connection id.
 #[derive(Default)]
-pub(super) struct Table(Mutex<HashMap<Arc<str>, Option<Wiring>>>);
+pub(super) struct Table {
+    /// `None`: somebody works on it right now.
+    wires: Mutex<HashMap<Arc<str>, Option<Wiring>>>,
+    /// Told when somebody is done.
+    done: Notify,
+}
 
 /// One connection's wire, taken out of the table to be worked on. Goes back when dropped, however that comes about.
 pub(super) struct Held {
@@ -23,34 +28,46 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// # Errors
-    /// Somebody holds it.
-    pub(super) fn take(linux: &Linux, id: &str) -> Result<Self> {
+    /// Waits for whoever holds it: work that somebody gave up waiting for goes on to its end.
+    pub(super) async fn take(linux: &Linux, id: &str) -> Self {
         let id: Arc<str> = id.into();
-        let wiring = match linux.0.table.lock().entry(Arc::clone(&id)) {
-            Entry::Occupied(mut entry) => match entry.get_mut().take() {
-                Some(wiring) => Some(wiring),
-                None => {
-                    return Err(
-                        Error::unavailable("the wire of this connection is being changed")
-                            .hint("ask again"),
-                    );
-                }
-            },
-            Entry::Vacant(entry) => {
-                entry.insert(None);
-                None
+        loop {
+            let done = linux.0.table.done.notified();
+            if let Some(wiring) = linux.0.table.take(&id) {
+                return Self {
+                    linux: linux.clone(),
+                    id,
+                    wiring,
+                };
             }
+            done.await;
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let table = &self.linux.0.table;
+        match self.wiring.take() {
+            Some(wiring) => table.lock().insert(Arc::clone(&self.id), Some(wiring)),
+            None => table.lock().remove(&self.id),
         };
-        Ok(Self {
-            linux: linux.clone(),
-            id,
-            wiring,
-        })
+        table.done.notify_waiters();
     }
 }
 
 impl Table {
+    /// What the connection has, if nobody works on it.
+    fn take(&self, id: &Arc<str>) -> Option<Option<Wiring>> {
+        match self.lock().entry(Arc::clone(id)) {
+            Entry::Occupied(mut entry) => entry.get_mut().take().map(Some),
+            Entry::Vacant(entry) => {
+                entry.insert(None);
+                Some(None)
+            }
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.lock().values().flatten().count()
     }
@@ -64,20 +81,6 @@ impl Table {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Option<Wiring>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let mut wires = self.linux.0.table.lock();
-        match self.wiring.take() {
-            Some(wiring) => {
-                wires.insert(Arc::clone(&self.id), Some(wiring));
-            }
-            None => {
-                wires.remove(&self.id);
-            }
-        }
+        self.wires.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -94,7 +94,7 @@ impl Wiring {
         self.sure && self.wire == *wire
     }
 
-    /// Whether it is known what the kernel has: nobody stopped waiting in the middle of a change.
+    /// Whether it is known what the kernel has: no change or removal stopped half way.
     pub(super) fn is_sure(&self) -> bool {
         self.sure
     }
