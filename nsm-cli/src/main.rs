@@ -1,1 +1,30 @@
-fn main() {}
+//! The `nsm` program.
+
+mod failure;
+mod interrupt;
+mod lab;
+mod logging;
+mod quickstart;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Network Service Mesh on Linux.
+#[derive(Debug, Parser)]
+#[command(name = "nsm", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Quickstart(quickstart::Options),
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Quickstart(options) => quickstart::main(options),
+    }
+}

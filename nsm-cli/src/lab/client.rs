@@ -1,0 +1,47 @@
+//! Clients.
+
+use std::time::Duration;
+
+use nsm_api::{Connection, NetworkServiceRequest, ServiceUrl};
+use nsm_chain::{Error, Result, elements};
+use nsm_mechanisms::{KernelOffer, Workload as Interfaces};
+use nsm_sdk::roles;
+use nsm_sdk::stacks;
+
+use super::Lab;
+use crate::failure::Failure;
+
+/// A client, of a workload in a namespace of its own.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) name: String,
+    pub(crate) netns: nsm_kernel::Netns,
+    stack: stacks::Client,
+}
+
+/// How long everything of one client may take to be closed.
+const CLOSING: Duration = Duration::from_secs(10);
+
+impl Client {
+    /// Asks for what a URL says.
+    pub(crate) async fn request(&self, url: &ServiceUrl, within: Duration) -> Result<Connection> {
+        let asked: NetworkServiceRequest = url.to_request("");
+        self.stack.request(asked, within).await
+    }
+
+    pub(super) async fn close(&self) -> Result<(), Error> {
+        self.stack.shutdown(CLOSING).await
+    }
+}
+
+impl Lab {
+    /// A client of the manager of the node at this position, in the namespace of the workload of its name.
+    pub(crate) fn add_client(&mut self, name: &str, node: usize) -> Result<(), Failure> {
+        let netns = self.workload(name)?.netns.clone();
+        let interfaces = KernelOffer::new().in_netns(Interfaces::of(&netns));
+        let builder = roles::client(name, &self.site(name)?, &self.node(node)?.url());
+        let stack = builder.with(elements![interfaces]).build().map_err(|error| Failure::of(name, &error))?;
+        self.clients.push(Client { name: name.to_owned(), netns, stack });
+        Ok(())
+    }
+}

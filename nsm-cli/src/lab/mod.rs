@@ -1,0 +1,114 @@
+//! A mesh on this machine: every role in this process, workloads and nodes in network namespaces of their own.
+//!
+//! [`Lab`] owns what it brings up and takes all of it down again; [`Inventory`] proves that it did.
+
+mod client;
+mod endpoint;
+mod inventory;
+mod node;
+mod privileges;
+mod sockets;
+mod teardown;
+mod trail;
+mod wires;
+mod workload;
+
+use nsm_kernel::Underlay;
+use nsm_sdk::identity::DevAuthority;
+use nsm_sdk::registry::stacks::RegistryClient;
+use nsm_sdk::roles::{RegistryRole, Running, Site};
+
+use crate::failure::Failure;
+
+pub(crate) use client::Client;
+pub(crate) use endpoint::{Endpoint, Serves};
+pub(crate) use inventory::Inventory;
+pub(crate) use node::Node;
+pub(crate) use privileges::{more_descriptors, obtain};
+pub(crate) use teardown::Left;
+pub(crate) use trail::{Mark, TARGET as TRAIL_TARGET, Times, Trail};
+pub(crate) use wires::{WireNote, Wires};
+pub(crate) use workload::Workload;
+
+use sockets::Sockets;
+
+/// The network between the nodes of a lab: for documentation by RFC 5737, so nobody's real one.
+const UNDERLAY: &str = "192.0.2.0/24";
+/// How many namespaces or clients are worked on at the same time.
+pub(crate) const AT_ONCE: usize = 16;
+
+/// A mesh, and everything it has made on this machine. Whatever is in it is taken down by [`Lab::take_down`].
+pub(crate) struct Lab {
+    sockets: Sockets,
+    authority: DevAuthority,
+    inventory: Inventory,
+    network: Option<Underlay>,
+    registry: Option<Running>,
+    applied: Option<RegistryClient>,
+    /// In the order of their numbers.
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) workloads: Vec<Workload>,
+    pub(crate) clients: Vec<Client>,
+    /// When each Request reached what.
+    pub(crate) trail: Trail,
+    /// What the forwarders programmed.
+    pub(crate) wires: Wires,
+}
+
+impl Lab {
+    /// An empty lab: a directory for sockets, an authority, and a look at what is there already.
+    pub(crate) fn new(trail: Trail) -> Result<Self, Failure> {
+        let authority = DevAuthority::new("quickstart.nsm").map_err(|error| Failure::of("authority", &error))?;
+        Ok(Self {
+            sockets: Sockets::create()?,
+            authority,
+            inventory: Inventory::of_now()?,
+            network: None,
+            registry: None,
+            applied: None,
+            nodes: Vec::new(),
+            endpoints: Vec::new(),
+            workloads: Vec::new(),
+            clients: Vec::new(),
+            trail,
+            wires: Wires::default(),
+        })
+    }
+
+    /// Makes namespaces for this many nodes and joins them by a network. One node needs none: it is this machine.
+    pub(crate) async fn lay_network(&mut self, nodes: usize) -> Result<(), Failure> {
+        if nodes < 2 {
+            return Ok(());
+        }
+        let failed = |error: &(dyn std::error::Error + 'static)| Failure::of("underlay", error);
+        let prefix: ipnet::IpNet = UNDERLAY.parse().map_err(|error: ipnet::AddrParseError| failed(&error))?;
+        let network = Underlay::create(nodes, prefix).await.map_err(|error| failed(&error))?;
+        self.inventory.watch("underlay", network.hub()).await?;
+        for (at, node) in network.nodes().iter().enumerate() {
+            self.inventory.watch(&format!("node-{}", at + 1), &node.netns).await?;
+        }
+        self.network = Some(network);
+        Ok(())
+    }
+
+    /// Starts the registry, and says where it listens.
+    pub(crate) async fn start_registry(&mut self) -> Result<String, Failure> {
+        let role = RegistryRole::new("registry", self.site("registry")?).listen_on(self.sockets.url("registry"));
+        let registry = role.serve().await.map_err(|error| Failure::of("registry", &error))?;
+        let url = registry.url();
+        self.registry = Some(registry);
+        Ok(url)
+    }
+
+    /// The identity of a role.
+    fn site(&self, name: &str) -> Result<Site, Failure> {
+        let source = self.authority.issue(&format!("/{name}")).map_err(|error| Failure::of(name, &error))?;
+        Ok(Site::mtls(source))
+    }
+
+    /// The node with this position, where there is one.
+    fn node(&self, at: usize) -> Result<&Node, Failure> {
+        self.nodes.get(at).ok_or_else(|| Failure::at(format!("node-{}", at + 1), "it was not started", "start it first"))
+    }
+}

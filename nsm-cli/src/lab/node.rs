@@ -1,0 +1,83 @@
+//! A node: its manager and its forwarder.
+
+use nsm_chain::elements;
+use nsm_kernel::Netns;
+use nsm_mechanisms::{CrossConnect, Linux, Underlay};
+use nsm_sdk::roles::{ForwarderRole, ManagerRole, Running, Site};
+
+use super::Lab;
+use crate::failure::Failure;
+
+/// Where managers listen for those of other nodes.
+const MANAGER_PORT: u16 = 5001;
+
+/// A node that runs.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// Its number, from 1 on.
+    pub(crate) number: usize,
+    /// Its namespace; none: the node is this machine.
+    pub(crate) netns: Option<Netns>,
+    pub(crate) manager: Running,
+    pub(super) forwarder: Option<Running>,
+}
+
+impl Node {
+    /// Where its workloads reach its manager.
+    pub(super) fn url(&self) -> String {
+        self.manager.url()
+    }
+}
+
+impl Lab {
+    /// Starts the manager of the next node.
+    pub(crate) async fn start_manager(&mut self) -> Result<&Node, Failure> {
+        let number = self.nodes.len() + 1;
+        let name = format!("nsmgr-{number}");
+        let place = self.network.as_ref().and_then(|network| network.nodes().get(number - 1)).cloned();
+        let mut role = ManagerRole::new(&name, self.site_at(&name, place.as_ref())?).listen_on(self.sockets.url(&name));
+        if let Some(registry) = &self.registry {
+            role = role.registry(registry.url());
+        }
+        if let Some(place) = &place {
+            role = role.listen_on(format!("tcp://{}:{MANAGER_PORT}", place.ip()));
+        }
+        let manager = role.serve().await.map_err(|error| Failure::of(&name, &error))?;
+        let netns = place.map(|place| place.netns);
+        self.nodes.push(Node { number, netns, manager, forwarder: None });
+        self.node(number - 1)
+    }
+
+    /// Starts the Linux forwarder of the node at this position, and says what it is called and where it listens.
+    pub(crate) async fn start_forwarder(&mut self, at: usize) -> Result<String, Failure> {
+        let node = self.node(at)?;
+        let name = format!("forwarder-{}", node.number);
+        let place = self.network.as_ref().and_then(|network| network.nodes().get(at));
+        let failed = |error: &(dyn std::error::Error + 'static)| Failure::of(&name, error);
+        let linux = match place {
+            Some(place) => Linux::with_underlay(&name, Underlay::new(place.ip()), place.netns.clone()),
+            None => Linux::new(&name),
+        };
+        let wire = elements![
+            self.wires.note(&name),
+            CrossConnect::new(linux.map_err(|error| failed(&error))?),
+        ];
+        let site = self.site_at(&name, place)?;
+        let role = ForwarderRole::new(&name, site, node.url(), wire).listen_on(self.sockets.url(&name));
+        let forwarder = role.serve().await.map_err(|error| failed(&error))?;
+        let shown = forwarder.to_string();
+        if let Some(node) = self.nodes.get_mut(at) {
+            node.forwarder = Some(forwarder);
+        }
+        Ok(shown)
+    }
+
+    /// The identity of a role, with its TCP sockets in its node's namespace.
+    fn site_at(&self, name: &str, place: Option<&nsm_kernel::Node>) -> Result<Site, Failure> {
+        let site = self.site(name)?;
+        Ok(match place {
+            Some(place) => site.in_netns(&place.netns),
+            None => site,
+        })
+    }
+}

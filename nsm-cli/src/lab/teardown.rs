@@ -1,0 +1,78 @@
+//! Taking a lab down, in the order that lets each part say goodbye to what it uses.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use nsm_sdk::roles::Running;
+use tokio::time::Instant;
+
+use super::{AT_ONCE, Lab};
+use crate::failure::Failure;
+
+/// How long tasks that were told to end may take to let go of descriptors.
+const SETTLING: Duration = Duration::from_secs(3);
+
+/// What a lab left.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    /// What is still there, in words. Empty: nothing.
+    pub(crate) behind: Vec<String>,
+    /// What could not be closed in order.
+    pub(crate) failures: Vec<Failure>,
+    /// How many namespaces were counted.
+    pub(crate) namespaces: usize,
+}
+
+impl Lab {
+    /// Closes all connections, stops all roles, counts what is left, and gives back the rest.
+    pub(crate) async fn take_down(self) -> Left {
+        let Self { sockets, inventory, network, registry, applied, nodes, endpoints, workloads, clients, .. } = self;
+        let mut left = Left { namespaces: inventory.namespaces(), ..Left::default() };
+
+        let closing = clients.iter().map(async |client| (client.name.clone(), client.close().await));
+        let closed: Vec<_> = futures::stream::iter(closing).buffer_unordered(AT_ONCE).collect().await;
+        left.failed(closed);
+        drop(clients);
+
+        // Forwarders before endpoints: what a client that was cut short has left is closed through to them.
+        let (forwarders, managers): (Vec<_>, Vec<_>) = nodes.into_iter().map(|node| (node.forwarder, node.manager)).unzip();
+        for forwarder in forwarders.into_iter().flatten() {
+            left.stopped(forwarder).await;
+        }
+        for endpoint in endpoints {
+            left.stopped(endpoint.role).await;
+        }
+        if let Some(applied) = applied {
+            left.failed([("operator".to_owned(), applied.unregister_all().await)]);
+        }
+        for role in managers.into_iter().chain(registry) {
+            left.stopped(role).await;
+        }
+
+        left.behind.extend(inventory.left().await);
+        left.behind.extend(sockets.left());
+        left.behind.extend(sockets.remove());
+        let ended = inventory.end();
+        drop((workloads, network));
+        let deadline = Instant::now() + SETTLING;
+        let mut held = ended.left();
+        while !held.is_empty() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            held = ended.left();
+        }
+        left.behind.extend(held);
+        left
+    }
+}
+
+impl Left {
+    async fn stopped(&mut self, role: Running) {
+        let name = role.name().to_owned();
+        self.failed([(name, role.shutdown().await)]);
+    }
+
+    fn failed(&mut self, results: impl IntoIterator<Item = (String, nsm_chain::Result<()>)>) {
+        let failures = results.into_iter().filter_map(|(name, result)| Some(Failure::of(&name, &result.err()?)));
+        self.failures.extend(failures);
+    }
+}

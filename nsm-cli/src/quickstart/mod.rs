@@ -1,0 +1,163 @@
+//! `nsm quickstart`: a mesh on this machine, from nothing to packets and back to nothing.
+
+mod connected;
+mod document;
+mod phases;
+mod picture;
+mod play;
+mod report;
+mod story;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::Failure;
+use crate::interrupt::{self, INTERRUPTED};
+use crate::lab::{self, Lab, Left, Trail};
+use crate::logging;
+use connected::Connected;
+use document::Documents;
+use report::Report;
+use story::Story;
+
+/// Bring up a whole mesh on this machine, send packets through it, and take it down again.
+///
+/// One process starts a registry, a manager, a Linux forwarder and an endpoint, each serving gRPC with mutual TLS on a
+/// unix socket of its own, and lets clients in network namespaces of their own ask for a network service. Packets are
+/// sent both ways through the new interfaces; then everything is closed, and a census proves that nothing is left.
+///
+/// Nothing is changed in the network of this machine. As root it runs at once; as an ordinary user it continues in a
+/// user namespace of its own, where the system allows that.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  nsm quickstart                               one node, one client, one endpoint
+  nsm quickstart --nodes 2                     over two nodes, joined by a VXLAN
+  nsm quickstart --clients 50 --json           fifty clients, one JSON document
+  nsm quickstart --keep                        stay up, to look around with ip and ping
+  nsm quickstart --file my-service.yaml        a network service of one's own
+
+Exit codes:
+  0    packets flowed, and nothing was left
+  1    something failed, or something was left: it says where, why, and what to do
+  2    the command line is wrong
+  130  interrupted, and everything was cleaned up
+
+Environment:
+  RUST_LOG   what is logged on standard error, such as debug or nsm_sdk=trace (default: warn)
+  NO_COLOR   no colours")]
+pub(crate) struct Options {
+    /// Nodes, each with a manager and a forwarder; endpoints are on the last one, clients on the others.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=32))]
+    nodes: u8,
+
+    /// Clients, each in a network namespace of its own.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=2000))]
+    clients: u16,
+
+    /// Endpoints, each in a network namespace of its own; clients are spread over them.
+    #[arg(long, value_name = "M", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=200))]
+    endpoints: u8,
+
+    /// YAML documents to apply in place of the built-in ones: NetworkServices, and NetworkServiceEndpoints for the
+    /// labels of endpoints.
+    #[arg(long, value_name = "PATH")]
+    file: Option<PathBuf>,
+
+    /// What each client asks for [default: kernel://<first service>/nsm-1].
+    #[arg(long, value_name = "URL")]
+    request: Option<String>,
+
+    /// How long a client tries, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    timeout: u16,
+
+    /// Print one JSON document in place of the story.
+    #[arg(long)]
+    json: bool,
+
+    /// Stay up until Ctrl-C, and print how to look around.
+    #[arg(long)]
+    keep: bool,
+}
+
+impl Options {
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout.into())
+    }
+}
+
+/// Runs it to its end.
+pub(crate) fn main(options: Options) -> ExitCode {
+    let story = Story::new(options.json);
+    // Before any thread is started: an ordinary user continues in another process image.
+    if let Err(failure) = lab::obtain() {
+        return Report::of_failure(failure).finish(&story, false);
+    }
+    let trail = Trail::default();
+    logging::start(trail.clone());
+    lab::more_descriptors();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(run(options, trail, &story)),
+        Err(error) => Report::of_failure(Failure::of("runtime", &error)).finish(&story, false),
+    }
+}
+
+async fn run(options: Options, trail: Trail, story: &Story) -> ExitCode {
+    let prepared = interrupt::listen().and_then(|interrupt| {
+        let documents = Documents::read(options.file.as_deref())?;
+        Ok((interrupt, documents, Lab::new(trail)?))
+    });
+    let (interrupt, documents, mut lab) = match prepared {
+        Ok(prepared) => prepared,
+        Err(failure) => return Report::of_failure(failure).finish(story, false),
+    };
+    let mut connected = Vec::new();
+    let played = tokio::select! {
+        biased;
+        () = interrupt.cancelled() => None,
+        played = play::play(&options, &documents, story, &mut lab, &mut connected) => Some(played),
+    };
+    let failure = match played {
+        None => Some(Failure::at("quickstart", "it was interrupted", "run it again")),
+        Some(Err(failure)) => Some(failure),
+        Some(Ok(())) => None,
+    };
+    let interrupted = interrupt.is_cancelled();
+    if failure.is_none() && options.keep {
+        keep(story, &lab, &connected, &interrupt).await;
+    }
+    let report = finish(lab, connected, failure, story).await;
+    report.finish(story, interrupted)
+}
+
+/// Stays up, and tells how to look around.
+async fn keep(story: &Story, lab: &Lab, connected: &[Connected], interrupt: &CancellationToken) {
+    story.look_around(lab, connected);
+    interrupt.cancelled().await;
+    story.say("");
+}
+
+async fn finish(lab: Lab, connected: Vec<Connected>, failure: Option<Failure>, story: &Story) -> Report {
+    let begun = story.begin();
+    let Left { behind, failures, namespaces } = lab.take_down().await;
+    if failure.is_none() && behind.is_empty() && failures.is_empty() {
+        let counted = format!("nothing is left: no interface, address, route or rule in {namespaces} namespaces,");
+        story.done(begun, "closed", &format!("{counted} no socket, no namespace"));
+    }
+    Report::new(connected, failure.or(failures.into_iter().next()), behind)
+}
+
+/// The exit code.
+fn code(ok: bool, interrupted: bool) -> ExitCode {
+    match (ok, interrupted) {
+        (true, _) => ExitCode::SUCCESS,
+        (false, true) => ExitCode::from(INTERRUPTED),
+        (false, false) => ExitCode::FAILURE,
+    }
+}
