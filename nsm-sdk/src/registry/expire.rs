@@ -2,7 +2,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use nsm_api::registry::NetworkServiceEndpoint;
-use nsm_chain::{Call, Element, Handle, Next, Order, Result, Slot, Timer, Timers, time};
+use nsm_chain::{Call, Closed, Element, Handle, Next, Order, Result, Slot, Timer, Timers, time};
 
 use super::{Endpoints, OwnToken, expiration};
 
@@ -30,9 +30,6 @@ struct Armed {
     _timer: Timer,
     _valid: Arc<()>,
 }
-
-/// How long to wait for an event of the same registration that is in progress when the timer fires.
-const BUSY: Duration = Duration::from_millis(100);
 
 impl Expire {
     /// Registrations end after `default`, unless something says earlier.
@@ -110,16 +107,13 @@ fn settle(endpoint: &mut NetworkServiceEndpoint, end: Option<SystemTime>) {
 
 /// Unregisters, unless a Register or Unregister came first (`still` is gone then).
 async fn expire(handle: Handle<Endpoints>, still: Weak<()>) {
-    while still.strong_count() > 0 {
-        if handle.peek().is_none() {
-            tokio::time::sleep(BUSY).await;
-            continue;
+    let endpoint = &**handle.key();
+    match handle.close_if(|_| still.strong_count() > 0).await {
+        Ok(Closed::Done) => tracing::info!(endpoint, "the registration has expired"),
+        Ok(Closed::Unknown) => {}
+        Err(error) => {
+            tracing::warn!(endpoint, %error, "an expired registration is not gone everywhere");
         }
-        tracing::info!(endpoint = &**handle.key(), "the registration has expired");
-        if let Err(error) = handle.close().await {
-            tracing::warn!(endpoint = &**handle.key(), %error, "an expired registration is not gone everywhere");
-        }
-        return;
     }
 }
 
