@@ -38,6 +38,15 @@ impl Backoff {
         Self::new(first, most, seed)
     }
 
+    /// Waits as long as one should before the next try. Before the first that is not at all: a timer, even one of no
+    /// time, waits for the clock's next millisecond.
+    pub async fn wait(&mut self) {
+        let pause = self.pause();
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+    }
+
     /// How long to wait before the next try.
     pub fn pause(&mut self) -> Duration {
         let tries = self.tries;

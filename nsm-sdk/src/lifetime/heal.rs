@@ -93,7 +93,7 @@ impl Patient {
     async fn heal(self: Arc<Self>, mut packets_stopped: bool) {
         let mut pauses = Backoff::of(Duration::from_millis(50), Duration::from_secs(5), self.handle.key());
         loop {
-            tokio::time::sleep(pauses.pause()).await;
+            pauses.wait().await;
             let why = if packets_stopped || !self.packets_flow().await { Why::Reselect } else { Why::Heal };
             self.seen().again = false;
             match self.handle.request(why).await {

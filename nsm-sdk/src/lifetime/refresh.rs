@@ -42,7 +42,7 @@ fn delay(path: &Path) -> Option<Duration> {
 async fn refresh(handle: Handle) {
     let mut pauses = Backoff::of(Duration::from_millis(200), Duration::from_secs(10), handle.key());
     loop {
-        tokio::time::sleep(pauses.pause()).await;
+        pauses.wait().await;
         match handle.request(Why::Refresh).await {
             Ok(_) => return,
             Err(error) => tracing::debug!(connection = &**handle.key(), %error, "refresh failed, trying again"),

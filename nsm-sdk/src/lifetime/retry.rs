@@ -43,7 +43,7 @@ impl Retry {
                 Some(error) => Error::new(why.code(), why.what().to_owned()).because(error),
                 None => why,
             };
-            if let Err(why) = call.patiently(tokio::time::sleep(pauses.pause())).await {
+            if let Err(why) = call.patiently(pauses.wait()).await {
                 return Err(over(why, last));
             }
             let mut attempt = call.clone();
