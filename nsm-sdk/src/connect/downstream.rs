@@ -1,11 +1,13 @@
 //! What a next hop reports of connections that go through it: one stream a hop, however many connections.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use nsm_api::connection::{Connection, ConnectionEvent, ConnectionEventType, MonitorScopeSelector, PathSegment};
 use nsm_chain::{Code, Error, Node, Service, Watch};
 use tokio::sync::Notify;
@@ -25,7 +27,8 @@ pub enum News<'a> {
     Changed(&'a Connection),
     /// The next hop closed it, or does not know it.
     Gone,
-    /// The next hop cannot be heard any more.
+    /// The next hop cannot be heard any more. That ends the subscription: when the next hop has answered a Request
+    /// again, subscribe again.
     Lost(&'a Error),
 }
 
@@ -43,7 +46,7 @@ pub struct Downstream {
     name: Arc<str>,
     link: Node<Service>,
     board: Mutex<Board>,
-    idle: Notify,
+    changed: Notify,
 }
 
 #[derive(Default)]
@@ -58,11 +61,12 @@ struct Listener {
     key: u64,
     epoch: Arc<str>,
     sink: Arc<dyn Sink>,
+    over: Arc<AtomicBool>,
 }
 
 impl Downstream {
     pub(super) fn new(name: Arc<str>, link: Node<Service>) -> Arc<Self> {
-        Arc::new(Self { name, link, board: Mutex::default(), idle: Notify::new() })
+        Arc::new(Self { name, link, board: Mutex::default(), changed: Notify::new() })
     }
 
     fn board(&self) -> std::sync::MutexGuard<'_, Board> {
@@ -71,17 +75,21 @@ impl Downstream {
 
     /// Tells `sink` of the connection whose segment of ours has this id, until the subscription is dropped.
     pub(super) fn listen(self: &Arc<Self>, id: Arc<str>, epoch: Arc<str>, sink: Arc<dyn Sink>) -> Subscription {
+        let over = Arc::new(AtomicBool::new(false));
         let (key, open) = {
             let mut board = self.board();
             let key = board.next;
             board.next += 1;
-            board.listeners.entry(Arc::clone(&id)).or_default().push(Listener { key, epoch, sink });
+            let listener = Listener { key, epoch: Arc::clone(&epoch), sink, over: Arc::clone(&over) };
+            board.listeners.entry(Arc::clone(&id)).or_default().push(listener);
             (key, std::mem::replace(&mut board.open, true))
         };
-        if !open {
+        if open {
+            self.changed.notify_waiters();
+        } else {
             tokio::spawn(run(Arc::downgrade(self)));
         }
-        Subscription { downstream: Arc::downgrade(self), id, key }
+        Subscription { downstream: Arc::downgrade(self), id, epoch, key, over }
     }
 
     /// Whoever listens to this id; by value, so that a sink may subscribe and unsubscribe while it is told.
@@ -108,7 +116,7 @@ impl Downstream {
 
     /// After the first message of a stream: what we believe to be there and the next hop does not know is gone.
     fn missing(&self, before: &[(Arc<str>, u64)], initial: &ConnectionEvent) {
-        let ids: std::collections::HashSet<&str> = initial
+        let ids: HashSet<&str> = initial
             .connections
             .values()
             .flat_map(callers)
@@ -126,14 +134,22 @@ impl Downstream {
         board.listeners.iter().flat_map(|(id, all)| all.iter().map(|one| (Arc::clone(id), one.clone()))).collect()
     }
 
-    fn lost(&self, error: &Error) {
-        let everybody = {
+    /// Ends every subscription (to this id): nobody tells them anything any more, unless they come again.
+    fn lost(&self, id: Option<&str>, error: &Error) {
+        let lost: Vec<Listener> = {
             let mut board = self.board();
-            board.open = false;
-            drop(board);
-            self.everybody()
+            match id {
+                Some(id) => board.listeners.remove(id).unwrap_or_default(),
+                None => {
+                    board.open = false;
+                    std::mem::take(&mut board.listeners).into_values().flatten().collect()
+                }
+            }
         };
-        for (_, listener) in everybody {
+        for listener in &lost {
+            listener.over.store(true, Ordering::SeqCst);
+        }
+        for listener in lost {
             listener.sink.told(News::Lost(error));
         }
     }
@@ -176,7 +192,7 @@ impl Downstream {
     /// Returns when nobody has listened (to this id) for a while.
     async fn nobody(&self, id: Option<&str>) {
         loop {
-            let idle = self.idle.notified();
+            let changed = self.changed.notified();
             let empty = || {
                 let board = self.board();
                 id.map_or_else(|| board.listeners.is_empty(), |id| !board.listeners.contains_key(id))
@@ -187,7 +203,7 @@ impl Downstream {
                     return;
                 }
             }
-            idle.await;
+            changed.await;
         }
     }
 }
@@ -217,27 +233,24 @@ async fn run(downstream: Weak<Downstream>) {
                 one_by_one(&downstream).await;
                 return;
             }
-            Some(error) => return downstream.lost(&error),
+            Some(error) => return downstream.lost(None, &error),
         }
     }
 }
 
 /// One stream a connection, for a peer whose policy wants an id in each selector. Ends with the last listener.
 async fn one_by_one(downstream: &Arc<Downstream>) {
-    let mut followed: HashMap<Arc<str>, tokio::task::JoinHandle<()>> = HashMap::new();
+    let mut followed: HashSet<Arc<str>> = HashSet::new();
+    let mut streams = FuturesUnordered::new();
     loop {
-        followed.retain(|_, task| !task.is_finished());
+        let changed = downstream.changed.notified();
         for (id, _) in downstream.everybody() {
-            followed.entry(Arc::clone(&id)).or_insert_with(|| {
-                let downstream = Arc::clone(downstream);
-                tokio::spawn(async move {
-                    if let Some(error) = downstream.follow(Some(&id)).await {
-                        for listener in downstream.listeners(&id) {
-                            listener.sink.told(News::Lost(&error));
-                        }
-                    }
-                })
-            });
+            if followed.insert(Arc::clone(&id)) {
+                streams.push(async move {
+                    let end = downstream.follow(Some(&id)).await;
+                    (id, end)
+                });
+            }
         }
         {
             let mut board = downstream.board();
@@ -246,7 +259,15 @@ async fn one_by_one(downstream: &Arc<Downstream>) {
                 return;
             }
         }
-        downstream.idle.notified().await;
+        tokio::select! {
+            Some((id, end)) = streams.next() => {
+                followed.remove(&id);
+                if let Some(error) = end {
+                    downstream.lost(Some(&id), &error);
+                }
+            }
+            () = changed => {}
+        }
     }
 }
 
@@ -254,7 +275,18 @@ async fn one_by_one(downstream: &Arc<Downstream>) {
 pub struct Subscription {
     downstream: Weak<Downstream>,
     id: Arc<str>,
+    epoch: Arc<str>,
     key: u64,
+    over: Arc<AtomicBool>,
+}
+
+impl Subscription {
+    /// Whether it still tells of this life of this connection at this hop.
+    pub(super) fn tells(&self, downstream: &Arc<Downstream>, id: &str, epoch: &str) -> bool {
+        !self.over.load(Ordering::SeqCst)
+            && std::ptr::eq(self.downstream.as_ptr(), Arc::as_ptr(downstream))
+            && (&*self.id, &*self.epoch) == (id, epoch)
+    }
 }
 
 impl Drop for Subscription {
@@ -266,7 +298,7 @@ impl Drop for Subscription {
         let gone: Vec<_> = listeners.extract_if(.., |listener| listener.key == self.key).collect();
         if listeners.is_empty() {
             board.listeners.remove(&self.id);
-            downstream.idle.notify_waiters();
+            downstream.changed.notify_waiters();
         }
         drop(board);
         drop(gone);

@@ -63,10 +63,11 @@ impl NextHopWatch {
         self.downstream.listen(Arc::clone(&self.id), Arc::clone(&self.epoch), sink)
     }
 
-    /// Whether both listen to the same life of the same connection at the same hop: nothing need be done then.
+    /// Whether this subscription still tells of the same life of the same connection at the same hop: nothing need be
+    /// done then.
     #[must_use]
-    pub fn same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.downstream, &other.downstream) && self.id == other.id && self.epoch == other.epoch
+    pub fn is_heard_by(&self, subscription: &Subscription) -> bool {
+        subscription.tells(&self.downstream, &self.id, &self.epoch)
     }
 }
 

@@ -4,10 +4,15 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use nsm_api::connection::{Connection, State};
-use nsm_chain::{Call, Element, Handle, Next, Order, Result, Slot, Timer, Timers, Why};
+use nsm_chain::{Call, Element, Error, Handle, Next, Order, Result, Slot, Timer, Timers, Why};
+
+use tokio::time::Instant;
 
 use super::Backoff;
 use crate::connect::{News, NextHopWatch, Sink, Subscription};
+
+/// How long hops further on may refuse what still stands, because they restart and find each other again.
+const GRACE: Duration = Duration::from_secs(15);
 
 /// Says whether packets still get through a connection.
 pub trait Liveness: Send + Sync + 'static {
@@ -19,9 +24,10 @@ pub trait Liveness: Send + Sync + 'static {
 ///
 /// *Request*: on success it listens to the next hop; state DOWN, a connection the next hop closed, or a next hop that
 /// is lost, start healing. With a [`Liveness`] function it also checks now and then whether packets get through.
-/// Healing asks again: if packets still get through, first for what still stands, and only if nobody answers there for
-/// a fresh choice at every hop; otherwise for a fresh choice at once. The first try is immediate, the next ones ever
-/// further apart, until one works or the connection is closed. A refresh that fails leaves it listening.
+/// Healing asks again: as long as packets get through for what still stands, and only if hops further on say for a
+/// while that it does not, for a fresh choice at every hop; otherwise for a fresh choice at once. The first try is
+/// immediate, the next ones ever further apart, until one works or the connection is closed. A refresh that fails leaves
+/// it listening.
 /// *Close*: it stops listening.
 ///
 /// Only the initiator heals. It stands behind `Begin` and before `Connect`.
@@ -66,7 +72,7 @@ struct Patient {
 #[derive(Default)]
 struct Seen {
     connection: Arc<Connection>,
-    watch: Option<(NextHopWatch, Subscription)>,
+    watch: Option<Subscription>,
     ticker: Option<Timer>,
     healing: bool,
     /// It broke again while it was being healed.
@@ -92,6 +98,7 @@ impl Patient {
 
     async fn heal(self: Arc<Self>, mut packets_stopped: bool) {
         let mut pauses = Backoff::of(Duration::from_millis(50), Duration::from_secs(5), self.handle.key());
+        let mut refused: Option<Instant> = None;
         loop {
             pauses.wait().await;
             let why = if packets_stopped || !self.packets_flow().await { Why::Reselect } else { Why::Heal };
@@ -104,14 +111,25 @@ impl Patient {
                         return;
                     }
                     packets_stopped = false;
+                    refused = None;
                 }
                 Err(error) => {
                     tracing::debug!(connection = &**self.handle.key(), ?why, %error, "not healed yet");
-                    // Nobody answers where it stood: what still answers pings there is a corpse.
-                    packets_stopped = true;
+                    // As long as the next hop itself is out of reach, tearing down what works would help nobody.
+                    if self.is_further_on(&error) {
+                        // Nobody answers where it stood: what still answers pings there is a corpse.
+                        packets_stopped |= refused.get_or_insert_with(Instant::now).elapsed() >= GRACE;
+                    }
                 }
             }
         }
+    }
+
+    /// Whether another hop than this one failed.
+    fn is_further_on(&self, error: &Error) -> bool {
+        let connection = Arc::clone(&self.seen().connection);
+        let own = connection.current_segment().map(|segment| segment.name.as_str());
+        error.hop().is_some_and(|hop| Some(hop) != own)
     }
 
     /// Without a liveness function nobody can say so.
@@ -132,7 +150,7 @@ impl Patient {
     fn tick(self: &Arc<Self>, timers: Timers, interval: Duration) {
         let patient = Arc::downgrade(self);
         let queue = timers.clone();
-        let timer = timers.at(tokio::time::Instant::now() + interval, move || {
+        let timer = timers.at(Instant::now() + interval, move || {
             if let Some(patient) = patient.upgrade() {
                 tokio::spawn(patient.check(queue, interval));
             }
@@ -172,13 +190,13 @@ impl Element for Heal {
         let (new, former) = {
             let mut seen = patient.seen();
             seen.connection = call.share();
-            let new = seen.watch.as_ref().is_none_or(|(now, _)| !now.same(watch));
+            let new = seen.watch.as_ref().is_none_or(|now| !watch.is_heard_by(now));
             (new, if new { seen.watch.take() } else { None })
         };
         drop(former);
         if new {
             let subscription = watch.listen(Arc::new(Ear(Arc::downgrade(&patient))));
-            patient.seen().watch = Some((watch.clone(), subscription));
+            patient.seen().watch = Some(subscription);
         }
         if self.liveness.is_some() && patient.seen().ticker.is_none() {
             patient.tick(self.timers.clone(), self.interval);

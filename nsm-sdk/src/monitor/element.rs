@@ -19,12 +19,7 @@ use crate::connect::{News, NextHopWatch, Sink, Subscription};
 pub struct Monitor {
     board: Arc<Board>,
     to_all: bool,
-    listening: Slot<Listening>,
-}
-
-struct Listening {
-    watch: NextHopWatch,
-    _subscription: Subscription,
+    listening: Slot<Subscription>,
 }
 
 impl Default for Monitor {
@@ -54,12 +49,11 @@ impl Monitor {
             self.listening.take(state);
             return Ok(());
         };
-        if self.listening.with(state, |now| now.is_some_and(|now| now.watch.same(watch))) {
+        if self.listening.with(state, |now| now.is_some_and(|now| watch.is_heard_by(now))) {
             return Ok(());
         }
         let relay = Relay { board: Arc::clone(&self.board), id: call.body().id.as_str().into() };
-        let subscription = watch.listen(Arc::new(relay));
-        self.listening.set(state, Listening { watch: watch.clone(), _subscription: subscription });
+        self.listening.set(state, watch.listen(Arc::new(relay)));
         Ok(())
     }
 }

@@ -1,30 +1,403 @@
-use nsm_chain::elements;
-use nsm_sdk::testing::Mesh;
+//! What breaks is made again: endpoints, forwarders, managers, the registry.
 
-use crate::kit::{Count, SOON, ask, until};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use nsm_api::Connection;
+use nsm_chain::elements;
+use nsm_sdk::lifetime::Liveness;
+use nsm_sdk::stacks::Client;
+
+use crate::kit::{Census, Count, Match, SOON, ask, mesh_of, names, nothing_left, pass, service, until};
+
+/// Packets flow as a test says, whatever else there is.
+#[derive(Clone)]
+struct Packets(Arc<AtomicBool>);
+
+impl Packets {
+    fn flowing() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+
+    fn stop(&self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+
+    fn flow(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Liveness for Packets {
+    fn alive<'a>(&'a self, _connection: &'a Connection, _within: Duration) -> BoxFuture<'a, bool> {
+        let flowing = self.0.load(Ordering::SeqCst);
+        async move { flowing }.boxed()
+    }
+}
+
+const EVERY: Duration = Duration::from_millis(200);
+
+/// The connection as the client has it now.
+fn now(client: &Client) -> Arc<Connection> {
+    let handles = client.connections().handles();
+    assert_eq!(handles.len(), 1);
+    handles[0].peek().unwrap_or_default()
+}
+
+/// Waits until the client's connection has this endpoint.
+async fn at(client: &Client, endpoint: &str) {
+    until(endpoint, || now(client).network_service_endpoint_name == endpoint).await;
+}
 
 #[tokio::test(start_paused = true)]
 async fn when_an_endpoint_dies_its_clients_move_to_another() {
-    for remote in [false, true] {
-        let mesh = Mesh::new().unwrap();
-        mesh.network_service("vpn").await.unwrap();
-        let near = mesh.node("1").await.unwrap();
-        let far = if remote { mesh.node("2").await.unwrap() } else { near.clone() };
+    for remote in [0, 1] {
+        let (mesh, nodes) = mesh_of(2).await;
         let (one, two) = (Count::default(), Count::default());
-        let first = far.endpoint("nse-1", "vpn", elements![one.clone()]).await.unwrap();
-        let client = near.client("nsc").build().unwrap();
+        let first = nodes[remote].endpoint("nse-1", "vpn", elements![one.clone()]).await.unwrap();
+        let client = nodes[0].client("nsc").build().unwrap();
         let connection = ask(&client, "vpn", "c").await.unwrap();
         assert_eq!(connection.network_service_endpoint_name, "nse-1");
 
-        first.unregister().await.unwrap();
-        first.stop();
-        let second = far.endpoint("nse-2", "vpn", elements![two.clone()]).await.unwrap();
-        until("the client at nse-2", || second.connections().handles().len() == 1).await;
+        first.kill();
+        nodes[remote].endpoint("nse-2", "vpn", elements![two.clone()]).await.unwrap();
+        at(&client, "nse-2").await;
+        assert_eq!(two.both(), (1, 0), "a new endpoint sees no Close");
 
         // The connection as it was before the heal still is the name of what there is now.
         let again = ask(&client, "vpn", "c").await.unwrap();
-        assert_eq!(again.network_service_endpoint_name, "nse-2", "remote: {remote}");
+        assert_eq!(again.network_service_endpoint_name, "nse-2");
         client.close(connection, SOON).await.unwrap();
-        assert_eq!((two.closes(), second.connections().handles().len()), (1, 0));
+        assert_eq!((one.both(), two.both()), ((1, 0), (2, 1)));
+        nothing_left(&mesh, &[&client]).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_restarts_gets_its_clients_back() {
+    for remote in [0, 1] {
+        let (mesh, nodes) = mesh_of(2).await;
+        let count = Count::default();
+        let endpoint = nodes[remote].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
+        let client = nodes[0].client("nsc").build().unwrap();
+        let connection = ask(&client, "vpn", "c").await.unwrap();
+        for life in 2..5 {
+            endpoint.restart().await.unwrap();
+            until("the client to be back", || count.requests() == life).await;
+        }
+        pass(Duration::from_secs(60)).await;
+        assert_eq!((count.both(), endpoint.connections().handles().len()), ((4, 0), 1));
+        client.close(connection, SOON).await.unwrap();
+        nothing_left(&mesh, &[&client]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn packets_that_stop_move_a_client_though_every_hop_is_healthy() {
+    for remote in [0, 1] {
+        let (mesh, nodes) = mesh_of(2).await;
+        let (one, two) = (Count::default(), Count::default());
+        nodes[remote].endpoint("nse-1", "vpn", elements![one.clone()]).await.unwrap();
+        let packets = Packets::flowing();
+        let client = nodes[0].client("nsc").liveness(Arc::new(packets.clone()), EVERY, EVERY).build().unwrap();
+        let connection = ask(&client, "vpn", "c").await.unwrap();
+        pass(Duration::from_secs(60)).await;
+        assert_eq!(one.both(), (1, 0));
+
+        nodes[remote].endpoint("nse-2", "vpn", elements![two.clone()]).await.unwrap();
+        one.fail(usize::MAX);
+        packets.stop();
+        at(&client, "nse-2").await;
+        packets.flow();
+        assert_eq!(one.closes(), 1, "the old endpoint is told once");
+        client.close(connection, SOON).await.unwrap();
+        assert_eq!(two.closes(), 1);
+        nothing_left(&mesh, &[&client]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_corpse_that_still_answers_pings_does_not_keep_its_clients() {
+    for remote in [0, 1] {
+        let (mesh, nodes) = mesh_of(2).await;
+        let first = nodes[remote].endpoint("nse-1", "vpn", elements![]).await.unwrap();
+        let client = nodes[0].client("nsc").liveness(Arc::new(Packets::flowing()), EVERY, EVERY).build().unwrap();
+        let connection = ask(&client, "vpn", "c").await.unwrap();
+        first.kill();
+        nodes[remote].endpoint("nse-2", "vpn", elements![]).await.unwrap();
+        at(&client, "nse-2").await;
+        client.close(connection, SOON).await.unwrap();
+        nothing_left(&mesh, &[&client]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_packets_flow_keeps_its_endpoint_when_the_managers_restart() {
+    let (mesh, nodes) = mesh_of(2).await;
+    let (one, two) = (Count::default(), Count::default());
+    nodes[1].endpoint("nse-1", "vpn", elements![one.clone()]).await.unwrap();
+    let client = nodes[0].client("nsc").liveness(Arc::new(Packets::flowing()), EVERY, EVERY).build().unwrap();
+    let connection = ask(&client, "vpn", "c").await.unwrap();
+    nodes[1].endpoint("nse-2", "vpn", elements![two.clone()]).await.unwrap();
+    for node in [0, 1] {
+        nodes[node].restart_manager().unwrap();
+        pass(Duration::from_secs(120)).await;
+        assert_eq!(now(&client).network_service_endpoint_name, "nse-1");
+    }
+    assert_eq!((one.closes(), two.both()), (0, (0, 0)));
+    client.close(connection, SOON).await.unwrap();
+    assert_eq!(one.closes(), 1);
+    nothing_left(&mesh, &[&client]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_a_forwarder_dies_another_one_carries_on() {
+    for remote in [0, 1] {
+        for dies in 0..=remote {
+            let (mesh, nodes) = mesh_of(2).await;
+            let count = Count::default();
+            let endpoint = nodes[remote].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
+            let client = nodes[0].client("nsc").build().unwrap();
+            let connection = ask(&client, "vpn", "c").await.unwrap();
+
+            let forwarder = mesh.running(&format!("forwarder-{}", dies + 1)).unwrap();
+            forwarder.kill();
+            nodes[dies].forwarder("forwarder-new").await.unwrap();
+            until("the connection through the new forwarder", || names(&now(&client)).contains(&"forwarder-new")).await;
+            assert_eq!((count.requests(), endpoint.connections().handles().len()), (2, 1));
+            ask(&client, "vpn", "c").await.unwrap();
+            assert_eq!(count.requests(), 3);
+
+            client.close(connection, SOON).await.unwrap();
+            nothing_left(&mesh, &[&client]).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forwarder_that_restarts_gets_no_close_and_the_other_one_gets_one() {
+    let (mesh, nodes) = mesh_of(2).await;
+    let count = Count::default();
+    let endpoint = nodes[1].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
+    let client = nodes[0].client("nsc").build().unwrap();
+    let connection = ask(&client, "vpn", "c").await.unwrap();
+    let far = mesh.running("forwarder-2").unwrap();
+    mesh.running("forwarder-1").unwrap().restart().await.unwrap();
+    until("the connection to be made again", || count.requests() == 2).await;
+    pass(Duration::from_secs(1)).await;
+    assert_eq!((far.connections().handles().len(), endpoint.connections().handles().len()), (1, 1));
+    client.close(connection, SOON).await.unwrap();
+    nothing_left(&mesh, &[&client]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manager_that_restarts_finds_the_same_forwarder_and_endpoint() {
+    for remote in [0, 1] {
+        for restarts in 0..=remote {
+            let (mesh, nodes) = mesh_of(2).await;
+            let count = Count::default();
+            let endpoint = nodes[remote].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
+            let client = nodes[0].client("nsc").build().unwrap();
+            let connection = ask(&client, "vpn", "c").await.unwrap();
+            nodes[restarts].restart_manager().unwrap();
+            until("the connection to be made again", || count.requests() == 2).await;
+            pass(Duration::from_secs(60)).await;
+            assert_eq!((count.requests(), endpoint.connections().handles().len()), (2, 1));
+            assert_eq!(names(&now(&client)), names(&connection));
+            client.close(connection, SOON).await.unwrap();
+            nothing_left(&mesh, &[&client]).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_manager_of_an_endpoints_node_is_lost_its_clients_move_to_another_node() {
+    let (mesh, nodes) = mesh_of(3).await;
+    nodes[1].endpoint("nse-1", "vpn", elements![]).await.unwrap();
+    let client = nodes[0].client("nsc").build().unwrap();
+    let connection = ask(&client, "vpn", "c").await.unwrap();
+    nodes[2].endpoint("nse-2", "vpn", elements![]).await.unwrap();
+    nodes[1].stop_manager();
+    at(&client, "nse-2").await;
+    client.close(connection, SOON).await.unwrap();
+    // Nobody can reach the lost node: what it keeps ends with the tokens.
+    pass(Duration::from_secs(3700)).await;
+    nothing_left(&mesh, &[&client]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_keeps_its_forwarder_over_ten_restarts_of_the_manager() {
+    for remote in [0, 1] {
+        let (mesh, nodes) = mesh_of(2).await;
+        let count = Count::default();
+        nodes[remote].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
+        let client = nodes[0].client("nsc").liveness(Arc::new(Packets::flowing()), EVERY, EVERY).build().unwrap();
+        let connection = ask(&client, "vpn", "c").await.unwrap();
+        for restart in 0..10 {
+            nodes[0].forwarder(&format!("another-{restart}")).await.unwrap();
+            nodes[0].restart_manager().unwrap();
+            until("the connection to be made again", || count.requests() == restart + 2).await;
+            pass(Duration::from_secs(1)).await;
+            assert_eq!(names(&now(&client)), names(&connection));
+        }
+        assert_eq!(count.closes(), 0);
+        client.close(connection, SOON).await.unwrap();
+        nothing_left(&mesh, &[&client]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_restarts_is_filled_again() {
+    for remote in [0, 1] {
+        let (mesh, nodes) = mesh_of(2).await;
+        let count = Count::default();
+        nodes[remote].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
+        let client = nodes[0].client("nsc").build().unwrap();
+        let connection = ask(&client, "vpn", "c").await.unwrap();
+        mesh.stop_registry();
+        pass(Duration::from_secs(30)).await;
+        mesh.restart_registry().unwrap();
+        ask(&client, "vpn", "c").await.unwrap();
+        let other = nodes[0].client("other").build().unwrap();
+        let second = ask(&other, "vpn", "c").await.unwrap();
+        pass(Duration::from_secs(300)).await;
+        assert_eq!(count.requests(), 3);
+        client.close(connection, SOON).await.unwrap();
+        other.close(second, SOON).await.unwrap();
+        nothing_left(&mesh, &[&client, &other]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_while_it_heals_ends_everything() {
+    for remote in [0, 1] {
+        for hangs in [false, true] {
+            let (mesh, nodes) = mesh_of(2).await;
+            let endpoint = nodes[remote].endpoint("nse", "vpn", elements![]).await.unwrap();
+            let stuck = Count::default();
+            pass(Duration::from_secs(300)).await;
+            let census = Census::begin();
+            let client = nodes[0].client("nsc").build().unwrap();
+            let connection = ask(&client, "vpn", "c").await.unwrap();
+            endpoint.kill();
+            if hangs {
+                stuck.hang(usize::MAX);
+                nodes[remote].endpoint("stuck", "vpn", elements![stuck.clone()]).await.unwrap();
+                until("a try to hang", || stuck.requests() > 0).await;
+            } else {
+                pass(Duration::from_secs(3)).await;
+            }
+            let before = tokio::time::Instant::now();
+            client.close(connection, SOON).await.unwrap();
+            assert!(before.elapsed() < Duration::from_secs(1), "it took {:?}", before.elapsed());
+            pass(Duration::from_secs(1)).await;
+            nothing_left(&mesh, &[&client]).await;
+            let tries = stuck.requests();
+            pass(Duration::from_secs(120)).await;
+            assert_eq!(stuck.requests(), tries);
+            if !hangs {
+                census.is_the_same(&mesh, &[&client]).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_failed_leaves_it_listening() {
+    for remote in [0, 1] {
+        let (mesh, nodes) = mesh_of(2).await;
+        let (one, two) = (Count::default(), Count::default());
+        nodes[remote].endpoint("nse-1", "vpn", elements![one.clone()]).await.unwrap();
+        let packets = Packets::flowing();
+        let client = nodes[0].client("nsc").liveness(Arc::new(packets.clone()), EVERY, EVERY).build().unwrap();
+        let connection = ask(&client, "vpn", "c").await.unwrap();
+        one.fail(1);
+        // It fails once; meanwhile the wire stands.
+        ask(&client, "vpn", "c").await.unwrap();
+        pass(Duration::from_secs(5)).await;
+        assert_eq!(now(&client).network_service_endpoint_name, "nse-1");
+        assert_eq!(one.closes(), 0);
+
+        nodes[remote].endpoint("nse-2", "vpn", elements![two.clone()]).await.unwrap();
+        one.fail(usize::MAX);
+        packets.stop();
+        at(&client, "nse-2").await;
+        client.close(connection, SOON).await.unwrap();
+        nothing_left(&mesh, &[&client]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forwarder_that_dies_in_the_middle_of_a_refresh_is_replaced() {
+    let (mesh, nodes) = mesh_of(2).await;
+    let count = Count::default();
+    nodes[1].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
+    let client = Arc::new(nodes[0].client("nsc").build().unwrap());
+    let connection = ask(&client, "vpn", "c").await.unwrap();
+    for time in 0..15 {
+        let forwarder = mesh.running("forwarder-1").unwrap();
+        count.hang(1);
+        let asked = count.requests();
+        let refresh = tokio::spawn({
+            let client = Arc::clone(&client);
+            async move { ask(&client, "vpn", "c").await }
+        });
+        until("the refresh to be at the endpoint", || count.requests() > asked).await;
+        forwarder.restart().await.unwrap();
+        refresh.await.unwrap().unwrap_or_else(|error| panic!("refresh {time}: {error}"));
+        until("the connection to be whole", || mesh.wires().wires().len() == 2).await;
+    }
+    client.close(connection, SOON).await.unwrap();
+    pass(Duration::from_secs(1)).await;
+    nothing_left(&mesh, &[&client]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reselect_says_one_close_to_each_old_hop_whatever_restarted_and_none_to_new_ones() {
+    for restarted in [&[][..], &[0], &[1], &[0, 1]] {
+        let (mesh, nodes) = mesh_of(2).await;
+        let (one, two) = (Count::default(), Count::default());
+        let first = nodes[1].endpoint("nse-1", "vpn", elements![one.clone()]).await.unwrap();
+        let client = nodes[0].client("nsc").build().unwrap();
+        let connection = ask(&client, "vpn", "c").await.unwrap();
+        let before = mesh.wires().writes();
+        first.kill();
+        for node in restarted {
+            nodes[*node].restart_manager().unwrap();
+        }
+        nodes[1].endpoint("nse-2", "vpn", elements![two.clone()]).await.unwrap();
+        at(&client, "nse-2").await;
+        pass(Duration::from_secs(1)).await;
+        assert_eq!(mesh.wires().wires().len(), 2, "restarted: {restarted:?}");
+        assert_eq!(two.closes(), 0);
+        // Each forwarder took its old wire down and made the new one, and nothing else.
+        assert_eq!(mesh.wires().writes() - before, 4, "restarted: {restarted:?}");
+
+        ask(&client, "vpn", "c").await.unwrap();
+        assert_eq!((two.closes(), mesh.wires().writes() - before), (0, 4), "a refresh changes nothing");
+        client.close(connection, SOON).await.unwrap();
+        assert_eq!(two.closes(), 1);
+        nothing_left(&mesh, &[&client]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_reselect_changes_is_for_the_user_to_say() {
+    let (mesh, nodes) = mesh_of(2).await;
+    let rules = vec![Match::from(&[("tier", "spare")]).to(&[("tier", "spare")]), Match::from(&[]).to(&[("tier", "main")])];
+    mesh.apply(service("tiers", rules)).await.unwrap();
+    let main = nodes[1].endpoint_with("main", "tiers", [("tier", "main")], elements![]).await.unwrap();
+    nodes[1].endpoint_with("spare", "tiers", [("tier", "spare")], elements![]).await.unwrap();
+    let to_spare = |connection: &mut Connection| drop(connection.labels.insert("tier".into(), "spare".into()));
+    let client = nodes[0].client("nsc").reselecting_by(to_spare).build().unwrap();
+    let connection = ask(&client, "tiers", "c").await.unwrap();
+    assert_eq!(connection.network_service_endpoint_name, "main");
+    main.kill();
+    at(&client, "spare").await;
+    assert_eq!(now(&client).labels["tier"], "spare");
+    client.close(connection, SOON).await.unwrap();
+    nothing_left(&mesh, &[&client]).await;
 }
