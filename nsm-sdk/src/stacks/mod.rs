@@ -6,6 +6,7 @@
 //! | [`Manager`] | clients of its node, forwarders of others | a forwarder of its node |
 //! | [`Forwarder`] | its manager | the endpoint, or the manager of the endpoint's node |
 //! | [`Endpoint`] | forwarders of its node | nowhere: it answers |
+//! | [`Passthrough`] | forwarders of its node | the manager of its node, as a client again |
 //!
 //! Registries are in [`registry::stacks`](crate::registry::stacks).
 
@@ -14,9 +15,11 @@ mod endpoint;
 mod forwarder;
 mod hop;
 mod manager;
+mod passthrough;
 
 pub use client::{Client, ClientBuilder};
 pub use endpoint::Endpoint;
 pub use forwarder::Forwarder;
 pub use hop::Hop;
 pub use manager::Manager;
+pub use passthrough::{Onward, Passthrough};

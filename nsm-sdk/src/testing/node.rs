@@ -4,7 +4,7 @@ use std::sync::Arc;
 use nsm_api::NetworkServiceEndpoint;
 use nsm_api::registry::NetworkServiceLabels;
 use nsm_chain::{Node as Element, Result, elements};
-use nsm_mechanisms::{CrossConnect, Underlay};
+use nsm_mechanisms::{CrossConnect, KernelOffer, Underlay};
 
 use super::census::Counted;
 use super::mesh::{REGISTRY, broken, mechanisms};
@@ -14,7 +14,7 @@ use crate::connect::Connect;
 use crate::discovery::FORWARDER;
 use crate::identity::PolicySet;
 use crate::registry::stacks::{Admission, ManagerRegistry};
-use crate::stacks::{Client, ClientBuilder, Endpoint, Forwarder, Manager};
+use crate::stacks::{Client, ClientBuilder, Endpoint, Forwarder, Manager, Onward, Passthrough};
 
 /// A node of a test mesh.
 #[derive(Clone)]
@@ -149,6 +149,41 @@ impl Node {
             Ok(Process { chain: endpoint.chain, counted, registry, plug })
         };
         RunningEndpoint::run(&self.mesh, record(name, service, labels), make).await
+    }
+
+    /// An endpoint of this node that passes everything through: to the endpoint that the service's rules choose for
+    /// clients with its own labels. The elements work on the way.
+    ///
+    /// # Errors
+    /// What the registry reports.
+    pub async fn passthrough<'a>(
+        &self,
+        name: &str,
+        service: &str,
+        labels: impl IntoIterator<Item = (&'a str, &'a str)>,
+        elements: Vec<Element>,
+    ) -> Result<RunningEndpoint> {
+        let record = record(name, service, labels);
+        let labels = record.network_service_labels.get(service).map(|own| own.labels.clone()).unwrap_or_default();
+        let (mesh, url, hop_name) = (self.mesh.clone(), Arc::clone(&self.url), name.to_owned());
+        let make = move || {
+            let plug = Plug::default();
+            let registry = plug.registry_client(&mesh, &hop_name, &url).map_err(broken)?;
+            let hop = mesh.hop(&hop_name)?;
+            let mut accepts = mechanisms()?;
+            accepts.extend(elements.clone());
+            let onward = Onward {
+                labels: labels.clone(),
+                offers: elements![KernelOffer::new(), plug.clone()],
+                manager: Arc::clone(&url),
+                links: mesh.seen_by(&hop_name)?.links(),
+            };
+            let endpoint = Passthrough::new(&hop, accepts, onward).map_err(broken)?;
+            let timers = hop.timers().clone();
+            let counted = Counted { connections: endpoint.connections, monitor: endpoint.monitor, timers };
+            Ok(Process { chain: endpoint.chain, counted, registry, plug })
+        };
+        RunningEndpoint::run(&self.mesh, record, make).await
     }
 
     /// A client of this node, to add to and build.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nsm_api::Connection;
-use nsm_api::registry::{NetworkService, NetworkServiceLabels};
+use nsm_api::registry::NetworkService;
 use nsm_chain::{Call, Element, Error, Next, Result};
 use nsm_sdk::stacks::Client;
 use nsm_sdk::testing::{Mesh, Node};
@@ -193,9 +193,4 @@ impl Match {
         self.0.metadata = Some(nsm_api::registry::Metadata { labels: map(labels) });
         self
     }
-}
-
-/// The labels of one service of an endpoint.
-pub(crate) fn labels(pairs: Pairs<'_>) -> NetworkServiceLabels {
-    NetworkServiceLabels { labels: map(pairs) }
 }

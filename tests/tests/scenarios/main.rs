@@ -3,5 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod basics;
+mod expiry;
 mod healing;
 mod kit;
+mod passthrough;
+mod selection;
