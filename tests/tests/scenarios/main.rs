@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod addresses;
 mod basics;
+mod edges;
 mod expiry;
 mod healing;
 mod kit;
+mod monitor;
 mod passthrough;
 mod selection;
