@@ -244,6 +244,22 @@ impl<P: Protocol> Entry<P> {
     }
 }
 
+/// Takes an entry out of the table that is left empty, however that came: a caller who is gone while he waits for his
+/// turn, a future that is dropped, an element that panics.
+struct Swept<'a, P: Protocol>(&'a Entry<P>);
+
+impl<P: Protocol> Drop for Swept<'_, P> {
+    fn drop(&mut self) {
+        // Locked: whoever has it will leave something, or sweep.
+        if let Ok(mut life) = self.0.life.try_lock()
+            && life.established.is_none()
+            && !life.gone
+        {
+            self.0.forget(&mut life);
+        }
+    }
+}
+
 impl<P: Protocol> Established<P> {
     /// The same again, as an event of our own.
     fn call(&self) -> Call<P> {
@@ -269,6 +285,8 @@ impl<P: Protocol> Element<P> for Begin<P> {
         }
         loop {
             let entry = self.entry(&key);
+            // Before the lock: dropped after it is released.
+            let _swept = Swept(&entry);
             let mut life = call.patiently(entry.life.lock()).await?;
             if life.gone {
                 continue;
@@ -593,6 +611,16 @@ mod tests {
         assert_eq!(far.closes.load(Ordering::SeqCst), 1);
         chain.close(asked()).await.unwrap();
         assert!(handle.request(Why::Refresh).await.unwrap().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_request_that_breaks_off_leaves_nothing() {
+        let (chain, begin, far) = stack(Begin::default());
+        let broken_off = tokio::time::timeout(Duration::from_millis(5), chain.request(asked())).await;
+        assert!(broken_off.is_err());
+        assert_eq!((begin.handles().len(), far.inside.swap(0, Ordering::SeqCst)), (0, 1));
+        chain.request(asked()).await.unwrap();
+        assert_eq!(begin.handles().len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
