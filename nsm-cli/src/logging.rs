@@ -1,15 +1,52 @@
 //! Logs go to standard error; `RUST_LOG` says how much.
 
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::prelude::*;
-use tracing_subscriber::{EnvFilter, fmt};
+use std::io::IsTerminal;
 
-use crate::lab::Trail;
+use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
+use tracing_subscriber::fmt;
+use tracing_subscriber::prelude::*;
+
+use crate::lab::{TRAIL_TARGET, Trail};
+
+/// What is kept quiet unless `RUST_LOG` names it: every frame of every connection would bury what the mesh does.
+const QUIET: [&str; 4] = ["h2", "hyper", "hyper_util", "tower"];
 
 /// Warnings and worse unless `RUST_LOG` says otherwise; and the times of Requests for `trail`.
 pub(crate) fn start(trail: Trail) {
-    let wanted = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    let text = fmt::layer().with_writer(std::io::stderr).with_filter(wanted);
-    let times = trail.with_filter(Targets::new().with_target(crate::lab::TRAIL_TARGET, LevelFilter::TRACE));
+    let wanted = std::env::var("RUST_LOG").unwrap_or_default();
+    let text = fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(coloured(&std::io::stderr()))
+        .with_filter(filter(&wanted));
+    let times = trail.with_filter(Targets::new().with_target(TRAIL_TARGET, LevelFilter::TRACE));
     tracing_subscriber::registry().with(text).with(times).init();
+}
+
+/// Whether colours are wanted there (<https://no-color.org>).
+pub(crate) fn coloured(out: &impl IsTerminal) -> bool {
+    out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn filter(wanted: &str) -> EnvFilter {
+    let filter = if wanted.is_empty() {
+        EnvFilter::new("warn")
+    } else {
+        EnvFilter::new(wanted)
+    };
+    let quiet = QUIET.into_iter().filter(|target| !wanted.contains(target));
+    let quiet = quiet.filter_map(|target| format!("{target}=warn").parse().ok());
+    quiet.fold(filter, EnvFilter::add_directive)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn frames_are_logged_only_when_asked_for_by_name() {
+        assert!(super::filter("debug").to_string().contains("h2=warn"));
+        assert!(
+            !super::filter("debug,h2=trace")
+                .to_string()
+                .contains("h2=warn")
+        );
+    }
 }

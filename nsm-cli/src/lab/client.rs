@@ -15,7 +15,6 @@ use crate::failure::Failure;
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) name: String,
-    pub(crate) netns: nsm_kernel::Netns,
     stack: stacks::Client,
 }
 
@@ -29,6 +28,11 @@ impl Client {
         self.stack.request(asked, within).await
     }
 
+    /// How many connections it has.
+    pub(super) fn connections(&self) -> usize {
+        self.stack.connections().handles().len()
+    }
+
     pub(super) async fn close(&self) -> Result<(), Error> {
         self.stack.shutdown(CLOSING).await
     }
@@ -37,11 +41,16 @@ impl Client {
 impl Lab {
     /// A client of the manager of the node at this position, in the namespace of the workload of its name.
     pub(crate) fn add_client(&mut self, name: &str, node: usize) -> Result<(), Failure> {
-        let netns = self.workload(name)?.netns.clone();
-        let interfaces = KernelOffer::new().in_netns(Interfaces::of(&netns));
+        let interfaces = KernelOffer::new().in_netns(Interfaces::of(&self.workload(name)?.netns));
         let builder = roles::client(name, &self.site(name)?, &self.node(node)?.url());
-        let stack = builder.with(elements![interfaces]).build().map_err(|error| Failure::of(name, &error))?;
-        self.clients.push(Client { name: name.to_owned(), netns, stack });
+        let stack = builder
+            .with(elements![interfaces])
+            .build()
+            .map_err(|error| Failure::of(name, &error))?;
+        self.clients.push(Client {
+            name: name.to_owned(),
+            stack,
+        });
         Ok(())
     }
 }

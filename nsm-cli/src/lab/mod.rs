@@ -7,11 +7,14 @@ mod endpoint;
 mod inventory;
 mod node;
 mod privileges;
+mod procfs;
 mod sockets;
 mod teardown;
 mod trail;
 mod wires;
 mod workload;
+
+use std::path::Path;
 
 use nsm_kernel::Underlay;
 use nsm_sdk::identity::DevAuthority;
@@ -22,14 +25,14 @@ use crate::failure::Failure;
 
 pub(crate) use client::Client;
 pub(crate) use endpoint::{Endpoint, Serves};
-pub(crate) use inventory::Inventory;
-pub(crate) use node::Node;
-pub(crate) use privileges::{more_descriptors, obtain};
+use node::Node;
+pub(crate) use privileges::{descriptors, obtain};
 pub(crate) use teardown::Left;
 pub(crate) use trail::{Mark, TARGET as TRAIL_TARGET, Times, Trail};
 pub(crate) use wires::{WireNote, Wires};
 pub(crate) use workload::Workload;
 
+use inventory::Inventory;
 use sockets::Sockets;
 
 /// The network between the nodes of a lab: for documentation by RFC 5737, so nobody's real one.
@@ -58,12 +61,13 @@ pub(crate) struct Lab {
 
 impl Lab {
     /// An empty lab: a directory for sockets, an authority, and a look at what is there already.
-    pub(crate) fn new(trail: Trail) -> Result<Self, Failure> {
-        let authority = DevAuthority::new("quickstart.nsm").map_err(|error| Failure::of("authority", &error))?;
+    pub(crate) async fn new(trail: Trail) -> Result<Self, Failure> {
+        let authority = DevAuthority::new("quickstart.nsm")
+            .map_err(|error| Failure::of("authority", &error))?;
         Ok(Self {
             sockets: Sockets::create()?,
             authority,
-            inventory: Inventory::of_now()?,
+            inventory: Inventory::of_now().await?,
             network: None,
             registry: None,
             applied: None,
@@ -82,33 +86,55 @@ impl Lab {
             return Ok(());
         }
         let failed = |error: &(dyn std::error::Error + 'static)| Failure::of("underlay", error);
-        let prefix: ipnet::IpNet = UNDERLAY.parse().map_err(|error: ipnet::AddrParseError| failed(&error))?;
-        let network = Underlay::create(nodes, prefix).await.map_err(|error| failed(&error))?;
+        let prefix: ipnet::IpNet = UNDERLAY
+            .parse()
+            .map_err(|error: ipnet::AddrParseError| failed(&error))?;
+        let network = Underlay::create(nodes, prefix)
+            .await
+            .map_err(|error| failed(&error))?;
         self.inventory.watch("underlay", network.hub()).await?;
         for (at, node) in network.nodes().iter().enumerate() {
-            self.inventory.watch(&format!("node-{}", at + 1), &node.netns).await?;
+            self.inventory
+                .watch(&format!("node-{}", at + 1), &node.netns)
+                .await?;
         }
         self.network = Some(network);
         Ok(())
     }
 
-    /// Starts the registry, and says where it listens.
-    pub(crate) async fn start_registry(&mut self) -> Result<String, Failure> {
-        let role = RegistryRole::new("registry", self.site("registry")?).listen_on(self.sockets.url("registry"));
-        let registry = role.serve().await.map_err(|error| Failure::of("registry", &error))?;
-        let url = registry.url();
-        self.registry = Some(registry);
-        Ok(url)
+    /// The directory of the unix sockets.
+    pub(crate) fn directory(&self) -> &Path {
+        self.sockets.path()
+    }
+
+    /// Starts the registry.
+    pub(crate) async fn start_registry(&mut self) -> Result<&Running, Failure> {
+        let role = RegistryRole::new("registry", self.site("registry")?)
+            .listen_on(self.sockets.url("registry"));
+        let registry = role
+            .serve()
+            .await
+            .map_err(|error| Failure::of("registry", &error))?;
+        Ok(self.registry.insert(registry))
     }
 
     /// The identity of a role.
     fn site(&self, name: &str) -> Result<Site, Failure> {
-        let source = self.authority.issue(&format!("/{name}")).map_err(|error| Failure::of(name, &error))?;
+        let source = self
+            .authority
+            .issue(&format!("/{name}"))
+            .map_err(|error| Failure::of(name, &error))?;
         Ok(Site::mtls(source))
     }
 
     /// The node with this position, where there is one.
     fn node(&self, at: usize) -> Result<&Node, Failure> {
-        self.nodes.get(at).ok_or_else(|| Failure::at(format!("node-{}", at + 1), "it was not started", "start it first"))
+        self.nodes.get(at).ok_or_else(|| {
+            Failure::at(
+                format!("node-{}", at + 1),
+                "it was not started",
+                "start it first",
+            )
+        })
     }
 }

@@ -1,7 +1,6 @@
 //! A node: its manager and its forwarder.
 
 use nsm_chain::elements;
-use nsm_kernel::Netns;
 use nsm_mechanisms::{CrossConnect, Linux, Underlay};
 use nsm_sdk::roles::{ForwarderRole, ManagerRole, Running, Site};
 
@@ -16,8 +15,6 @@ const MANAGER_PORT: u16 = 5001;
 pub(crate) struct Node {
     /// Its number, from 1 on.
     pub(crate) number: usize,
-    /// Its namespace; none: the node is this machine.
-    pub(crate) netns: Option<Netns>,
     pub(crate) manager: Running,
     pub(super) forwarder: Option<Running>,
 }
@@ -34,28 +31,44 @@ impl Lab {
     pub(crate) async fn start_manager(&mut self) -> Result<&Node, Failure> {
         let number = self.nodes.len() + 1;
         let name = format!("nsmgr-{number}");
-        let place = self.network.as_ref().and_then(|network| network.nodes().get(number - 1)).cloned();
-        let mut role = ManagerRole::new(&name, self.site_at(&name, place.as_ref())?).listen_on(self.sockets.url(&name));
+        let place = self
+            .network
+            .as_ref()
+            .and_then(|network| network.nodes().get(number - 1))
+            .cloned();
+        let mut role = ManagerRole::new(&name, self.site_at(&name, place.as_ref())?)
+            .listen_on(self.sockets.url(&name));
         if let Some(registry) = &self.registry {
             role = role.registry(registry.url());
         }
         if let Some(place) = &place {
             role = role.listen_on(format!("tcp://{}:{MANAGER_PORT}", place.ip()));
         }
-        let manager = role.serve().await.map_err(|error| Failure::of(&name, &error))?;
-        let netns = place.map(|place| place.netns);
-        self.nodes.push(Node { number, netns, manager, forwarder: None });
+        let manager = role
+            .serve()
+            .await
+            .map_err(|error| Failure::of(&name, &error))?;
+        self.nodes.push(Node {
+            number,
+            manager,
+            forwarder: None,
+        });
         self.node(number - 1)
     }
 
-    /// Starts the Linux forwarder of the node at this position, and says what it is called and where it listens.
-    pub(crate) async fn start_forwarder(&mut self, at: usize) -> Result<String, Failure> {
+    /// Starts the Linux forwarder of the node at this position.
+    pub(crate) async fn start_forwarder(&mut self, at: usize) -> Result<&Running, Failure> {
         let node = self.node(at)?;
         let name = format!("forwarder-{}", node.number);
-        let place = self.network.as_ref().and_then(|network| network.nodes().get(at));
+        let place = self
+            .network
+            .as_ref()
+            .and_then(|network| network.nodes().get(at));
         let failed = |error: &(dyn std::error::Error + 'static)| Failure::of(&name, error);
         let linux = match place {
-            Some(place) => Linux::with_underlay(&name, Underlay::new(place.ip()), place.netns.clone()),
+            Some(place) => {
+                Linux::with_underlay(&name, Underlay::new(place.ip()), place.netns.clone())
+            }
             None => Linux::new(&name),
         };
         let wire = elements![
@@ -63,13 +76,14 @@ impl Lab {
             CrossConnect::new(linux.map_err(|error| failed(&error))?),
         ];
         let site = self.site_at(&name, place)?;
-        let role = ForwarderRole::new(&name, site, node.url(), wire).listen_on(self.sockets.url(&name));
+        let role =
+            ForwarderRole::new(&name, site, node.url(), wire).listen_on(self.sockets.url(&name));
         let forwarder = role.serve().await.map_err(|error| failed(&error))?;
-        let shown = forwarder.to_string();
-        if let Some(node) = self.nodes.get_mut(at) {
-            node.forwarder = Some(forwarder);
-        }
-        Ok(shown)
+        let node = self
+            .nodes
+            .get_mut(at)
+            .ok_or_else(|| Failure::at(&name, "its node has gone", "start it again"))?;
+        Ok(node.forwarder.insert(forwarder))
     }
 
     /// The identity of a role, with its TCP sockets in its node's namespace.

@@ -12,16 +12,30 @@ pub(super) struct Sockets(PathBuf);
 impl Sockets {
     /// Under `$XDG_RUNTIME_DIR`, or `/tmp` where that is not there or not ours.
     pub(super) fn create() -> Result<Self, Failure> {
-        let preferred = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| short_enough(dir)).map(PathBuf::from);
+        let preferred = std::env::var_os("XDG_RUNTIME_DIR")
+            .filter(short_enough)
+            .map(PathBuf::from);
         let mut failed = None;
-        for parent in preferred.iter().map(PathBuf::as_path).chain([Path::new("/tmp")]) {
+        for parent in preferred
+            .iter()
+            .map(PathBuf::as_path)
+            .chain([Path::new("/tmp")])
+        {
             match nix::unistd::mkdtemp(&parent.join("nsm-XXXXXX")) {
                 Ok(path) => return Ok(Self(path)),
-                Err(error) => failed = Some(format!("cannot make a directory in {}: {error}", parent.display())),
+                Err(error) => {
+                    let parent = parent.display();
+                    failed = Some(format!("cannot make a directory in {parent}: {error}"));
+                }
             }
         }
         let remedy = "set XDG_RUNTIME_DIR to a directory that can be written to";
         Err(Failure::at("sockets", failed.unwrap_or_default(), remedy))
+    }
+
+    /// Where they are.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
     }
 
     /// The URL of a role's socket.
@@ -31,15 +45,21 @@ impl Sockets {
 
     /// What is in it.
     pub(super) fn left(&self) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(&self.0) else { return Vec::new() };
-        entries.flatten().map(|entry| format!("socket {}", entry.path().display())).collect()
+        let Ok(entries) = std::fs::read_dir(&self.0) else {
+            return Vec::new();
+        };
+        entries
+            .flatten()
+            .map(|entry| format!("socket {}", entry.path().display()))
+            .collect()
     }
 
     /// Removes it; says what is left.
     pub(super) fn remove(self) -> Option<String> {
         let path = self.0.clone();
         drop(self);
-        path.exists().then(|| format!("directory {}", path.display()))
+        path.exists()
+            .then(|| format!("directory {}", path.display()))
     }
 }
 

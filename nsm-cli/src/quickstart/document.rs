@@ -26,10 +26,14 @@ pub(super) struct Documents {
 impl Documents {
     /// Those of a file, or the default.
     pub(super) fn read(file: Option<&Path>) -> Result<Self, Failure> {
-        let Some(file) = file else { return Self::parse("the built-in ns-first.yaml", DEFAULT) };
+        let Some(file) = file else {
+            return Self::parse("the built-in ns-first.yaml", DEFAULT);
+        };
         let source = file.display().to_string();
         let text = std::fs::read_to_string(file);
-        let text = text.map_err(|error| Failure::at(&source, error.to_string(), "give the path of a YAML file"))?;
+        let text = text.map_err(|error| {
+            Failure::at(&source, error.to_string(), "give the path of a YAML file")
+        })?;
         Self::parse(&source, &text)
     }
 
@@ -44,12 +48,20 @@ impl Documents {
             }
         }
         let Some(first) = services.first() else {
-            return Err(Failure::at(source, "it has no NetworkService", "add a document of that kind"));
+            return Err(Failure::at(
+                source,
+                "it has no NetworkService",
+                "add a document of that kind",
+            ));
         };
         if serves.is_empty() {
             serves.push(Serves::from([(first.name.clone(), Default::default())]));
         }
-        Ok(Self { source: source.to_owned(), services, serves })
+        Ok(Self {
+            source: source.to_owned(),
+            services,
+            serves,
+        })
     }
 
     /// What clients ask for where they are not told.
@@ -62,7 +74,10 @@ impl Documents {
 fn served(endpoint: NetworkServiceEndpoint) -> Serves {
     let mut labels = endpoint.network_service_labels;
     let names = endpoint.network_service_names.into_iter();
-    names.map(|name| (labels.remove(&name).unwrap_or_default().labels, name)).map(|(labels, name)| (name, labels)).collect()
+    names
+        .map(|name| (labels.remove(&name).unwrap_or_default().labels, name))
+        .map(|(labels, name)| (name, labels))
+        .collect()
 }
 
 #[cfg(test)]
@@ -77,10 +92,21 @@ mod tests {
         let endpoint = NetworkServiceEndpoint {
             name: "nse-1".into(),
             network_service_names: vec!["ns-first".into()],
-            network_service_labels: [("ns-first".to_owned(), nsm_api::registry::NetworkServiceLabels { labels: serves.clone() })].into(),
+            network_service_labels: [(
+                "ns-first".to_owned(),
+                nsm_api::registry::NetworkServiceLabels {
+                    labels: serves.clone(),
+                },
+            )]
+            .into(),
             ..Default::default()
         };
-        assert_eq!(documents.services[0].candidates(&Default::default(), [&endpoint]).len(), 1);
+        assert_eq!(
+            documents.services[0]
+                .candidates(&Default::default(), [&endpoint])
+                .len(),
+            1
+        );
     }
 
     #[test]

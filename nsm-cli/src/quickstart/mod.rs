@@ -1,11 +1,13 @@
 //! `nsm quickstart`: a mesh on this machine, from nothing to packets and back to nothing.
 
+mod clients;
 mod connected;
 mod document;
 mod phases;
 mod picture;
 mod play;
 mod report;
+mod roles;
 mod story;
 mod table;
 
@@ -68,7 +70,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PATH")]
     file: Option<PathBuf>,
 
-    /// What each client asks for [default: kernel://<first service>/nsm-1].
+    /// What each client asks for (default: interface `nsm-1` of the first service).
     #[arg(long, value_name = "URL")]
     request: Option<String>,
 
@@ -96,26 +98,38 @@ pub(crate) fn main(options: Options) -> ExitCode {
     let story = Story::new(options.json);
     // Before any thread is started: an ordinary user continues in another process image.
     if let Err(failure) = lab::obtain() {
-        return Report::of_failure(failure).finish(&story, false);
+        return refused(failure, &story);
     }
     let trail = Trail::default();
     logging::start(trail.clone());
-    lab::more_descriptors();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
     match runtime {
         Ok(runtime) => runtime.block_on(run(options, trail, &story)),
-        Err(error) => Report::of_failure(Failure::of("runtime", &error)).finish(&story, false),
+        Err(error) => refused(Failure::of("runtime", &error), &story),
     }
 }
 
+/// Ends before anything was started.
+fn refused(failure: Failure, story: &Story) -> ExitCode {
+    story.failed(&failure);
+    Report::new(Vec::new(), Some(failure), Vec::new()).finish(story, false)
+}
+
 async fn run(options: Options, trail: Trail, story: &Story) -> ExitCode {
-    let prepared = interrupt::listen().and_then(|interrupt| {
+    let prepare = async || {
+        lab::descriptors(
+            options.nodes.into(),
+            options.endpoints.into(),
+            options.clients.into(),
+        )?;
         let documents = Documents::read(options.file.as_deref())?;
-        Ok((interrupt, documents, Lab::new(trail)?))
-    });
-    let (interrupt, documents, mut lab) = match prepared {
+        Ok((interrupt::listen()?, documents, Lab::new(trail).await?))
+    };
+    let (interrupt, documents, mut lab) = match prepare().await {
         Ok(prepared) => prepared,
-        Err(failure) => return Report::of_failure(failure).finish(story, false),
+        Err(failure) => return refused(failure, story),
     };
     let mut connected = Vec::new();
     let played = tokio::select! {
@@ -124,7 +138,11 @@ async fn run(options: Options, trail: Trail, story: &Story) -> ExitCode {
         played = play::play(&options, &documents, story, &mut lab, &mut connected) => Some(played),
     };
     let failure = match played {
-        None => Some(Failure::at("quickstart", "it was interrupted", "run it again")),
+        None => Some(Failure::at(
+            "quickstart",
+            "it was interrupted",
+            "run it again",
+        )),
         Some(Err(failure)) => Some(failure),
         Some(Ok(())) => None,
     };
@@ -143,14 +161,47 @@ async fn keep(story: &Story, lab: &Lab, connected: &[Connected], interrupt: &Can
     story.say("");
 }
 
-async fn finish(lab: Lab, connected: Vec<Connected>, failure: Option<Failure>, story: &Story) -> Report {
-    let begun = story.begin();
-    let Left { behind, failures, namespaces } = lab.take_down().await;
-    if failure.is_none() && behind.is_empty() && failures.is_empty() {
-        let counted = format!("nothing is left: no interface, address, route or rule in {namespaces} namespaces,");
-        story.done(begun, "closed", &format!("{counted} no socket, no namespace"));
+async fn finish(
+    lab: Lab,
+    connected: Vec<Connected>,
+    failure: Option<Failure>,
+    story: &Story,
+) -> Report {
+    if let Some(failure) = &failure {
+        story.failed(failure);
+        story.say("");
     }
-    Report::new(connected, failure.or(failures.into_iter().next()), behind)
+    let begun = story.begin();
+    let Left {
+        behind,
+        failures,
+        connections,
+        roles,
+        namespaces,
+    } = lab.take_down().await;
+    let count =
+        |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let (connections, roles) = (count(connections, "connection"), count(roles, "role"));
+    story.done(
+        begun,
+        "closed",
+        &format!(
+            "{connections}, {roles}, {}",
+            count(namespaces, "network namespace")
+        ),
+    );
+    let clean = if behind.is_empty() {
+        "nothing left of interfaces, addresses, routes, rules, sockets, namespaces"
+    } else {
+        "this is left:"
+    };
+    story.told("census", clean);
+    story.left_behind(&behind);
+    let unclosed = failures.into_iter().next().filter(|_| failure.is_none());
+    if let Some(failure) = &unclosed {
+        story.failed(failure);
+    }
+    Report::new(connected, failure.or(unclosed), behind)
 }
 
 /// The exit code.

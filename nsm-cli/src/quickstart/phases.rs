@@ -13,8 +13,9 @@ use crate::lab::{Mark, Times, WireNote};
 pub(super) enum Phase {
     /// At the client, before anything is sent.
     Client,
-    /// From the hop before to this one: connecting and TLS where that is needed, gRPC, and looking at who calls.
-    Hop(String),
+    /// To the hop at this place of the path, with its name, from the one before: connecting and TLS where that is
+    /// needed, gRPC, and looking at who calls.
+    Hop(usize, String),
     /// Managers looked for forwarders, forwarders for endpoints.
     Discovery,
     /// Forwarders programmed the kernel.
@@ -27,7 +28,7 @@ impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Client => f.write_str("client"),
-            Self::Hop(name) => write!(f, "hop {name}"),
+            Self::Hop(_, name) => write!(f, "hop:{name}"),
             Self::Discovery => f.write_str("discovery"),
             Self::Programming => f.write_str("programming"),
             Self::Answer => f.write_str("answer"),
@@ -43,21 +44,24 @@ pub(super) fn measured(
     times: &Times,
     wires: &[WireNote],
 ) -> Vec<(Phase, Duration)> {
-    let between = |from: Option<Instant>, to: Option<Instant>| Some(to?.saturating_duration_since(from?));
+    let between =
+        |from: Option<Instant>, to: Option<Instant>| Some(to?.saturating_duration_since(from?));
     let at = |hop: &Hop, mark: Mark| times.at(&hop.id, mark);
     let mut phases = Vec::new();
     if let Some(client) = path.first() {
         let took = between(Some(asked), at(client, Mark::Leaves));
         phases.extend(took.map(|took| (Phase::Client, took)));
     }
-    for pair in path.windows(2) {
-        let [before, hop] = pair else { continue };
+    for (place, (before, hop)) in (1..).zip(path.iter().zip(path.iter().skip(1))) {
         let took = between(at(before, Mark::Leaves), at(hop, Mark::Arrived));
-        phases.extend(took.map(|took| (Phase::Hop(hop.name.clone()), took)));
+        phases.extend(took.map(|took| (Phase::Hop(place, hop.name.clone()), took)));
     }
     // A forwarder has found what it looked for when it chooses; a manager when it asks.
     let looked = path.iter().filter_map(|hop| {
-        between(at(hop, Mark::Looks), at(hop, Mark::Found).or(at(hop, Mark::Leaves)))
+        between(
+            at(hop, Mark::Looks),
+            at(hop, Mark::Found).or(at(hop, Mark::Leaves)),
+        )
     });
     phases.push((Phase::Discovery, looked.sum()));
     phases.push((Phase::Programming, wires.iter().map(|wire| wire.took).sum()));
@@ -71,10 +75,18 @@ impl Phase {
     pub(super) fn explained(&self) -> String {
         match self {
             Self::Client => "client, before it asks".to_owned(),
-            Self::Hop(name) => format!("to {name}"),
+            Self::Hop(_, name) => format!("to {name}"),
             Self::Discovery => "discovery of forwarders and endpoints".to_owned(),
             Self::Programming => "kernel programming".to_owned(),
             Self::Answer => "endpoint's work and the way back".to_owned(),
+        }
+    }
+
+    /// Whether both are the same part of the time of different Requests, whatever their hops are called.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Hop(place, _), Self::Hop(other, _)) => place == other,
+            _ => self == other,
         }
     }
 }

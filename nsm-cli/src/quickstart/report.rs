@@ -31,7 +31,9 @@ struct Client {
     addresses: Vec<String>,
     peer_interface: String,
     peer_addresses: Vec<String>,
-    mtu: u32,
+    /// Largest packet in octets; absent where nothing limits it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mtu: Option<u32>,
     ping_ok: bool,
     first_ping_us: Option<u64>,
     setup_us: u64,
@@ -47,33 +49,33 @@ struct Step {
 }
 
 impl Report {
-    /// A run that ended before anything was started.
-    pub(super) fn of_failure(failure: Failure) -> Self {
-        Self::new(Vec::new(), Some(failure), Vec::new())
-    }
-
-    pub(super) fn new(connected: Vec<Connected>, error: Option<Failure>, left_behind: Vec<String>) -> Self {
+    pub(super) fn new(
+        connected: Vec<Connected>,
+        error: Option<Failure>,
+        left_behind: Vec<String>,
+    ) -> Self {
         let clients: Vec<Client> = connected.into_iter().map(Client::from).collect();
-        let ok = error.is_none() && left_behind.is_empty() && clients.iter().all(|client| client.ping_ok);
-        Self { ok, left_behind, error, clients }
+        let ok = error.is_none()
+            && left_behind.is_empty()
+            && clients.iter().all(|client| client.ping_ok);
+        Self {
+            ok,
+            left_behind,
+            error,
+            clients,
+        }
     }
 
-    /// Prints it, and gives the exit code.
+    /// Prints what is not told yet, and gives the exit code.
     pub(super) fn finish(self, story: &Story, interrupted: bool) -> ExitCode {
         if story.is_json() {
             match serde_json::to_string_pretty(&self) {
                 Ok(text) => story.document(&text),
                 Err(error) => tracing::error!(%error, "the report cannot be written"),
             }
-        } else {
-            if let Some(failure) = &self.error {
-                story.failed(failure);
-            }
-            story.left_behind(&self.left_behind);
-            if self.ok {
-                story.say("");
-                story.say("Try next: nsm quickstart --nodes 2 --clients 4 --keep");
-            }
+        } else if self.ok {
+            story.say("");
+            story.say("Try next: nsm quickstart --nodes 2 --clients 4 --keep");
         }
         super::code(self.ok, interrupted)
     }
@@ -90,7 +92,11 @@ impl From<Connected> for Client {
             ping_ok: !connected.pings.is_empty(),
             first_ping_us: connected.pings.first().map(|ping| micros(ping.took)),
             setup_us: micros(connected.setup),
-            phases_us: connected.phases.iter().map(|(phase, took)| (phase.to_string(), micros(*took))).collect(),
+            phases_us: connected
+                .phases
+                .iter()
+                .map(|(phase, took)| (phase.to_string(), micros(*took)))
+                .collect(),
             path: connected.path.into_iter().map(Step::from).collect(),
             name: connected.name,
             endpoint: connected.endpoint,
@@ -100,8 +106,18 @@ impl From<Connected> for Client {
 }
 
 impl From<Hop> for Step {
-    fn from(Hop { name, id, interfaces }: Hop) -> Self {
-        Self { name, id, interfaces }
+    fn from(
+        Hop {
+            name,
+            id,
+            interfaces,
+        }: Hop,
+    ) -> Self {
+        Self {
+            name,
+            id,
+            interfaces,
+        }
     }
 }
 
