@@ -1,16 +1,17 @@
-//! Network Service Mesh: elements, identity, transport and stacks.
+#![doc = include_str!("../README.md")]
+#![deny(missing_docs)]
 
-pub mod identity;
-pub mod transport;
 pub mod connect;
+pub mod context;
+pub mod discovery;
+pub mod identity;
+pub mod ipam;
 pub mod lifetime;
 pub mod monitor;
 pub mod path;
 pub mod registry;
+pub mod roles;
 pub mod security;
-pub mod ipam;
-pub mod discovery;
 pub mod stacks;
 pub mod testing;
-pub mod context;
-pub mod roles;
+pub mod transport;
