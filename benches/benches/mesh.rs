@@ -1,6 +1,7 @@
 //! A whole mesh in one process: `cargo bench -p nsm-benches --bench mesh -- --json`.
 //!
-//! `--quick` runs smaller counts. What each figure means is written in `go-sdk/README.md`.
+//! `--quick` runs smaller counts, `--only latency|throughput|heal|parts` a part of it; `NSM_BENCH_WORKERS` sets the number
+//! of worker threads (2). What each figure means is written in `go-sdk/README.md`.
 
 #![allow(clippy::expect_used, reason = "a benchmark that cannot go on says where it stopped")]
 #![allow(clippy::disallowed_types, reason = "a benchmark measures real time")]
@@ -13,6 +14,11 @@ use nsm_benches::parts::{Asker, Store, empty_chain};
 use nsm_benches::{Figures, Mesh, Security, quantile, resident_bytes, tasks};
 use nsm_chain::{Call, OwnedNext, elements, from_fn};
 use tokio::sync::Notify;
+
+/// The allocator of the `nsm` program.
+#[cfg(not(feature = "heap"))]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Clone, Copy)]
 struct Counts {
@@ -32,16 +38,28 @@ const QUICK: Counts =
 fn main() {
     let has = |flag| std::env::args().any(|arg| arg == flag);
     let counts = if has("--quick") { QUICK } else { FULL };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let workers = std::env::var("NSM_BENCH_WORKERS").ok().and_then(|workers| workers.parse().ok()).unwrap_or(2);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(workers).enable_all().build().expect("a runtime");
     let mut figures = Figures::default();
+    let only = std::env::args().skip_while(|arg| arg != "--only").nth(1);
+    let wanted = |what: &str| only.as_deref().is_none_or(|only| only == what);
     runtime.block_on(async {
         for (security, suffix) in [(Security::Insecure, ""), (Security::Mtls, "_mtls")] {
-            latency(security, suffix, counts, &mut figures).await;
-            throughput(security, suffix, counts, &mut figures).await;
+            if wanted("latency") {
+                latency(security, suffix, counts, &mut figures).await;
+            }
+            if wanted("throughput") {
+                throughput(security, suffix, counts, &mut figures).await;
+            }
         }
-        heal("heal_1_ms", 1, counts, &mut figures).await;
-        heal("heal_100_ms", 100, counts, &mut figures).await;
-        parts(counts, &mut figures).await;
+        if wanted("heal") {
+            heal("heal_1_ms", 1, counts, &mut figures).await;
+            heal("heal_100_ms", 100, counts, &mut figures).await;
+        }
+        if wanted("parts") {
+            parts(counts, &mut figures).await;
+        }
     });
     figures.put("connections", counts.connections);
     figures.put("quick", has("--quick"));

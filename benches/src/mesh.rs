@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use nsm_api::mechanism::KERNEL;
 use nsm_api::{Connection, Mechanism, NetworkService};
 use nsm_chain::{Call, Node, elements};
-use nsm_mechanisms::memory::Fabric;
-use nsm_mechanisms::{CrossConnect, KernelAccept, Mechanisms};
+use nsm_mechanisms::{Class, CrossConnect, Dataplane, KernelAccept, Mechanisms, Programmed, Wire};
 use nsm_sdk::identity::{DevAuthority, HmacTokens};
 use nsm_sdk::registry::stacks::RegistryClient;
 use nsm_sdk::roles::{EndpointRole, ForwarderRole, ManagerRole, RegistryRole, Running, Site, client};
@@ -39,7 +39,7 @@ enum Sites {
 const SERVICE: &str = "bench";
 
 impl Mesh {
-    /// A mesh without endpoints. Wires are remembered, not programmed.
+    /// A mesh without endpoints. Mechanisms are negotiated, nothing is programmed.
     pub async fn new(security: Security) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -57,7 +57,7 @@ impl Mesh {
             .listen_on(mesh.url("nsmgr"))
             .registry(mesh.url("registry"));
         mesh.roles.push(manager.serve().await.expect("a manager"));
-        let wire = elements![CrossConnect::new(Fabric::new().forwarder("forwarder", None))];
+        let wire = elements![CrossConnect::new(Nothing)];
         let forwarder = ForwarderRole::new("forwarder", mesh.site("forwarder"), mesh.url("nsmgr"), wire)
             .listen_on(mesh.url("forwarder"));
         mesh.roles.push(forwarder.serve().await.expect("a forwarder"));
@@ -87,7 +87,7 @@ impl Mesh {
 
     /// An endpoint that accepts everything. Dropping it stops it at once and leaves it registered, as a crash would.
     pub async fn endpoint(&self, name: &str) -> Running {
-        let kernel = Mechanisms::new().with("KERNEL", KernelAccept::new()).expect("an order that works");
+        let kernel = Mechanisms::new().with(KERNEL, KernelAccept::new()).expect("an order that works");
         let endpoint = EndpointRole::new(name, self.site(name))
             .listen_on(self.url(name))
             .serves(SERVICE)
@@ -127,6 +127,33 @@ impl Mesh {
             let _stopped = role.shutdown().await;
         }
         std::fs::remove_dir_all(&self.directory).expect("the directory is removed");
+    }
+}
+
+/// A data plane that programs nothing, as the reference's stand-in.
+struct Nothing;
+
+impl Dataplane for Nothing {
+    type Lease = ();
+
+    fn accepts(&self, _payload: &str) -> Vec<&'static str> {
+        vec![KERNEL]
+    }
+
+    fn offers(&self, _class: Class, _payload: &str) -> Vec<Mechanism> {
+        vec![Mechanism::kernel()]
+    }
+
+    fn accept(&self, _mechanism: &mut Mechanism, _held: Option<&()>) -> nsm_chain::Result<()> {
+        Ok(())
+    }
+
+    async fn connect(&self, _wire: &Wire) -> nsm_chain::Result<Programmed> {
+        Ok(Programmed::Unchanged)
+    }
+
+    async fn disconnect(&self, _id: &str) -> nsm_chain::Result<()> {
+        Ok(())
     }
 }
 

@@ -181,11 +181,14 @@ impl<P: Protocol> Entry<P> {
                 Err(error)
             }
             Ok(mut call) => {
-                P::settle(call.body_mut());
+                // Others keep shares of the body: it is copied only if something must change.
+                if !P::is_settled(call.body()) {
+                    P::settle(call.body_mut());
+                }
                 life.torn = false;
                 life.established = Some(Established {
                     body: call.share(),
-                    extra: call.extra().clone(),
+                    extra: if self.reselect.is_some() { call.extra().clone() } else { P::keep(call.extra()) },
                     peer: call.peer().cloned(),
                     token: call.token().cloned(),
                     timeout,

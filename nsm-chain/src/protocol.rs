@@ -33,6 +33,11 @@ pub trait Protocol: Sized + Send + Sync + 'static {
     /// The name under which a hop keeps state for this body.
     fn key(body: &Self::Body) -> &str;
 
+    /// Whether a body that came back from the whole chain is marked as established.
+    fn is_settled(_body: &Self::Body) -> bool {
+        true
+    }
+
     /// Marks a body that came back from the whole chain as established.
     fn settle(_body: &mut Self::Body) {}
 
@@ -43,6 +48,11 @@ pub trait Protocol: Sized + Send + Sync + 'static {
 
     /// Makes this body ask every hop to choose afresh.
     fn reselect(_body: &mut Self::Body) {}
+
+    /// What of the extra is kept for events of our own at a hop that is not the initiator.
+    fn keep(extra: &Self::Extra) -> Self::Extra {
+        extra.clone()
+    }
 
     /// What an initiator sends when it asks again: `stored` is what was established last, `asked` what the
     /// application hands in now.
@@ -68,6 +78,10 @@ impl Protocol for Service {
         &body.id
     }
 
+    fn is_settled(body: &Connection) -> bool {
+        body.state() == State::Up
+    }
+
     fn settle(body: &mut Connection) {
         body.set_state(State::Up);
     }
@@ -81,6 +95,11 @@ impl Protocol for Service {
         body.mechanism = None;
         body.network_service_endpoint_name.clear();
         body.set_state(State::ReselectRequested);
+    }
+
+    /// Nothing: a mechanism is chosen.
+    fn keep(_extra: &Vec<Mechanism>) -> Vec<Mechanism> {
+        Vec::new()
     }
 
     /// The stored connection, with the endpoint name and the context as the application changed them. One without an

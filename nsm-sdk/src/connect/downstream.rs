@@ -12,8 +12,11 @@ use nsm_api::connection::{Connection, ConnectionEvent, ConnectionEventType, Moni
 use nsm_chain::{Code, Error, Node, Service, Watch};
 use tokio::sync::Notify;
 
-/// The path segment metric by which events of an earlier life of a connection are told from those of this one. Not a
-/// number: the reference counts numeric metrics.
+/// Which life of a connection is meant. An id that was closed a moment ago and is asked for again has news of its former
+/// life under way: the new life is marked. The first has no mark.
+pub(super) type Epoch = Option<Arc<str>>;
+
+/// The metric of our path segment that holds the mark. Not a number: the reference counts numeric metrics.
 const EPOCH: &str = "epoch";
 
 /// How long a stream stays open with nobody listening, so that a client that closes one connection and asks for
@@ -59,7 +62,7 @@ struct Board {
 #[derive(Clone)]
 struct Listener {
     key: u64,
-    epoch: Arc<str>,
+    epoch: Epoch,
     sink: Arc<dyn Sink>,
     over: Arc<AtomicBool>,
 }
@@ -74,13 +77,13 @@ impl Downstream {
     }
 
     /// Tells `sink` of the connection whose segment of ours has this id, until the subscription is dropped.
-    pub(super) fn listen(self: &Arc<Self>, id: Arc<str>, epoch: Arc<str>, sink: Arc<dyn Sink>) -> Subscription {
+    pub(super) fn listen(self: &Arc<Self>, id: Arc<str>, epoch: Epoch, sink: Arc<dyn Sink>) -> Subscription {
         let over = Arc::new(AtomicBool::new(false));
         let (key, open) = {
             let mut board = self.board();
             let key = board.next;
             board.next += 1;
-            let listener = Listener { key, epoch: Arc::clone(&epoch), sink, over: Arc::clone(&over) };
+            let listener = Listener { key, epoch: epoch.clone(), sink, over: Arc::clone(&over) };
             board.listeners.entry(Arc::clone(&id)).or_default().push(listener);
             (key, std::mem::replace(&mut board.open, true))
         };
@@ -102,7 +105,7 @@ impl Downstream {
             for segment in callers(connection).filter(|segment| segment.name == *self.name) {
                 let epoch = segment.metrics.get(EPOCH);
                 for listener in self.listeners(&segment.id) {
-                    if epoch.is_some_and(|epoch| **epoch != *listener.epoch) {
+                    if epoch.map(String::as_str) != listener.epoch.as_deref() {
                         continue;
                     }
                     listener.sink.told(match event.r#type() {
@@ -275,17 +278,17 @@ async fn one_by_one(downstream: &Arc<Downstream>) {
 pub struct Subscription {
     downstream: Weak<Downstream>,
     id: Arc<str>,
-    epoch: Arc<str>,
+    epoch: Epoch,
     key: u64,
     over: Arc<AtomicBool>,
 }
 
 impl Subscription {
     /// Whether it still tells of this life of this connection at this hop.
-    pub(super) fn tells(&self, downstream: &Arc<Downstream>, id: &str, epoch: &str) -> bool {
+    pub(super) fn tells(&self, downstream: &Arc<Downstream>, id: &str, epoch: &Epoch) -> bool {
         !self.over.load(Ordering::SeqCst)
             && std::ptr::eq(self.downstream.as_ptr(), Arc::as_ptr(downstream))
-            && (&*self.id, &*self.epoch) == (id, epoch)
+            && (&*self.id, &self.epoch) == (id, epoch)
     }
 }
 
@@ -306,13 +309,21 @@ impl Drop for Subscription {
 }
 
 /// Marks our segment with the life of the connection it belongs to.
-pub(super) fn mark(connection: &mut Connection, epoch: &str) {
+pub(super) fn mark(connection: &mut Connection, epoch: &Epoch) {
     if let Some(path) = &mut connection.path
         && let Some(segment) = path.path_segments.get_mut(path.index as usize)
-        && segment.metrics.get(EPOCH).is_none_or(|old| old != epoch)
     {
-        segment.metrics.insert(EPOCH.to_owned(), epoch.to_owned());
+        match epoch {
+            Some(epoch) => segment.metrics.insert(EPOCH.to_owned(), (**epoch).to_owned()),
+            None => segment.metrics.remove(EPOCH),
+        };
     }
+}
+
+/// Whether our segment bears this mark.
+pub(super) fn is_marked(connection: &Connection, epoch: &Epoch) -> bool {
+    let mark = connection.current_segment().and_then(|segment| segment.metrics.get(EPOCH));
+    mark.map(String::as_str) == epoch.as_deref()
 }
 
 impl fmt::Debug for Downstream {
@@ -324,5 +335,27 @@ impl fmt::Debug for Downstream {
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Subscription({})", self.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nsm_api::connection::Path;
+
+    #[test]
+    fn news_is_for_the_caller_of_that_connection_and_not_for_others_on_its_path() {
+        let names = ["nsc", "nsmgr", "forwarder", "nse-1", "nsmgr", "forwarder", "nse-2"];
+        let segment = |(at, name): (usize, &&str)| PathSegment { name: (*name).into(), id: at.to_string(), ..Default::default() };
+        let path_segments: Vec<_> = names.iter().enumerate().map(segment).collect();
+        let told = |index: u32| {
+            let path = Path { index, path_segments: path_segments.clone() };
+            let connection = Connection { path: Some(path), ..Default::default() };
+            callers(&connection).map(|segment| segment.id.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(told(2), ["1", "2"]);
+        assert_eq!(told(5), ["4", "5"]);
+        assert_eq!(told(0), ["0"]);
+        assert!(told(8).is_empty() && told(u32::MAX).is_empty());
     }
 }

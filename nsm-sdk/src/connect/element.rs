@@ -7,7 +7,8 @@ use std::time::Duration;
 use nsm_api::registry::{NetworkService, NetworkServiceEndpoint};
 use nsm_chain::{Call, Element, Error, Next, NextHop, Node, Order, Protocol, Registry, Result, Service, Slot, Watch};
 
-use super::downstream::mark;
+use super::downstream::{Epoch, is_marked, mark};
+use super::recent::Recent;
 use super::{Downstream, Links, Sink, Subscription};
 use crate::path::Continued;
 
@@ -25,27 +26,18 @@ pub struct Connect<P: Protocol = Service> {
     links: Arc<dyn Links<P>>,
     fixed: Option<Arc<str>>,
     epochs: AtomicU64,
-    there: Slot<There<P>>,
+    closed: Recent,
+    there: Slot<There>,
     hops: Mutex<HashMap<(Arc<str>, String), Weak<Downstream>>>,
 }
 
 /// Where a connection lives.
-struct There<P: Protocol> {
+#[derive(Clone)]
+struct There {
     url: Arc<str>,
-    epoch: Arc<str>,
-    body: Arc<P::Body>,
-    downstream: Option<Arc<Downstream>>,
-}
-
-impl<P: Protocol> Clone for There<P> {
-    fn clone(&self) -> Self {
-        Self {
-            url: Arc::clone(&self.url),
-            epoch: Arc::clone(&self.epoch),
-            body: Arc::clone(&self.body),
-            downstream: self.downstream.clone(),
-        }
-    }
+    epoch: Epoch,
+    /// Kept by those who listen, and while the connection lives: whoever asks again finds the stream open.
+    _downstream: Option<Arc<Downstream>>,
 }
 
 /// Left in a call that came back from the next hop: by it one listens to what that hop reports of this connection.
@@ -53,14 +45,14 @@ impl<P: Protocol> Clone for There<P> {
 pub struct NextHopWatch {
     downstream: Arc<Downstream>,
     id: Arc<str>,
-    epoch: Arc<str>,
+    epoch: Epoch,
 }
 
 impl NextHopWatch {
     /// Tells `sink` what the next hop reports of this connection, until the subscription is dropped.
     #[must_use = "dropping the subscription ends it"]
     pub fn listen(&self, sink: Arc<dyn Sink>) -> Subscription {
-        self.downstream.listen(Arc::clone(&self.id), Arc::clone(&self.epoch), sink)
+        self.downstream.listen(Arc::clone(&self.id), self.epoch.clone(), sink)
     }
 
     /// Whether this subscription still tells of the same life of the same connection at the same hop: nothing need be
@@ -75,7 +67,7 @@ impl<P: Protocol> Connect<P> {
     /// Goes wherever [`NextHop`] says.
     #[must_use]
     pub fn new(links: Arc<dyn Links<P>>) -> Self {
-        Self { links, fixed: None, epochs: AtomicU64::new(0), there: Slot::new(), hops: Mutex::default() }
+        Self { links, fixed: None, epochs: AtomicU64::new(0), closed: Recent::default(), there: Slot::new(), hops: Mutex::default() }
     }
 
     /// Goes to this URL where no [`NextHop`] says otherwise.
@@ -90,13 +82,14 @@ impl<P: Protocol> Connect<P> {
     }
 
     /// Closes a connection at a hop that is no longer its next one. Nobody waits: that hop may well be dead.
-    fn farewell(&self, there: There<P>, call: &Call<P>) {
+    fn farewell(&self, url: Arc<str>, call: &Call<P>) {
         let links = Arc::clone(&self.links);
-        let call = Call::<P>::new(there.body).from_peer(call.peer().cloned(), call.token().cloned()).within(FAREWELL);
+        // What is asked now still names, right of us, the segment under which that hop knows it.
+        let call = Call::<P>::new(call.share()).from_peer(call.peer().cloned(), call.token().cloned()).within(FAREWELL);
         tokio::spawn(async move {
-            let closed = tokio::time::timeout(FAREWELL, async { links.link(&there.url).await?.close(call).await });
+            let closed = tokio::time::timeout(FAREWELL, async { links.link(&url).await?.close(call).await });
             if let Ok(Err(error)) = closed.await {
-                tracing::debug!(url = &*there.url, %error, "the former next hop could not be told to close");
+                tracing::debug!(url = &*url, %error, "the former next hop could not be told to close");
             }
         });
     }
@@ -110,11 +103,14 @@ impl<P: Protocol + Listens> Element<P> for Connect<P> {
         let state = call.state().ok().cloned();
         let there = state.as_ref().and_then(|state| self.there.cloned(state));
         let epoch = match &there {
-            Some(there) => Arc::clone(&there.epoch),
-            None => format!("e{}", self.epochs.fetch_add(1, Ordering::Relaxed)).into(),
+            Some(there) => there.epoch.clone(),
+            None if self.closed.has(P::key(call.body())) => {
+                Some(format!("e{}", self.epochs.fetch_add(1, Ordering::Relaxed)).into())
+            }
+            None => None,
         };
         if let Some(there) = there.filter(|there| there.url != url) {
-            self.farewell(there, &call);
+            self.farewell(there.url, &call);
             if let Some(state) = &state {
                 self.there.take(state);
             }
@@ -124,17 +120,18 @@ impl<P: Protocol + Listens> Element<P> for Connect<P> {
         let mut call = link.request(call).await?;
         let downstream = own.and_then(|(name, id)| {
             let downstream = P::downstream(&self.hops, &url, name, &link)?;
-            call.set_fact(NextHopWatch { downstream: Arc::clone(&downstream), id, epoch: Arc::clone(&epoch) });
+            call.set_fact(NextHopWatch { downstream: Arc::clone(&downstream), id, epoch: epoch.clone() });
             Some(downstream)
         });
         call.set_fact(Continued);
         if let Some(state) = &state {
-            self.there.set(state, There { url, epoch, body: call.share(), downstream });
+            self.there.set(state, There { url, epoch, _downstream: downstream });
         }
         Ok(call)
     }
 
     async fn close(&self, call: Call<P>, _next: Next<'_, P>) -> Result<Call<P>> {
+        self.closed.add(P::key(call.body()));
         let lives = call.state().ok().and_then(|state| self.there.cloned(state)).map(|there| there.url);
         let Some(url) = lives.or_else(|| self.chosen(&call)) else {
             // It was never anywhere else.
@@ -163,7 +160,7 @@ type Hops = Mutex<HashMap<(Arc<str>, String), Weak<Downstream>>>;
 pub trait Listens: Protocol + Sized {
     /// Marks the body with this life of it, and says under which segment name and id the next hop will know it.
     #[doc(hidden)]
-    fn prepare(_call: &mut Call<Self>, _epoch: &str) -> Option<(String, Arc<str>)> {
+    fn prepare(_call: &mut Call<Self>, _epoch: &Epoch) -> Option<(String, Arc<str>)> {
         None
     }
 
@@ -178,8 +175,10 @@ impl Listens for Registry<NetworkService> {}
 impl Listens for Registry<NetworkServiceEndpoint> {}
 
 impl Listens for Service {
-    fn prepare(call: &mut Call, epoch: &str) -> Option<(String, Arc<str>)> {
-        mark(call.body_mut(), epoch);
+    fn prepare(call: &mut Call, epoch: &Epoch) -> Option<(String, Arc<str>)> {
+        if !is_marked(call.body(), epoch) {
+            mark(call.body_mut(), epoch);
+        }
         let path = call.body().path.as_ref()?;
         let segment = path.path_segments.get(path.index as usize)?;
         Some((segment.name.clone(), segment.id.as_str().into()))

@@ -5,6 +5,7 @@ mod element;
 mod grpc;
 mod in_process;
 mod links;
+mod recent;
 
 pub use downstream::{Downstream, News, Sink, Subscription};
 pub use element::{Connect, Listens, NextHopWatch};

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use nsm_api::connection::{Connection, State};
+use nsm_api::connection::{Connection, Path, PathSegment, State};
 use nsm_chain::{Call, Element, EventStream, Next, Order, Result, Service, Slot, Watch};
 
 use super::board::Board;
@@ -111,23 +111,35 @@ struct Relay {
 impl Sink for Relay {
     fn told(&self, news: News<'_>) {
         let Some(own) = self.board.get(&self.id) else { return };
-        let changed = match news {
-            News::Changed(theirs) => translate(&own, theirs),
-            News::Gone | News::Lost(_) => down(&own),
-        };
-        if *changed != *own {
-            self.board.change(changed);
+        match news {
+            News::Changed(theirs) if !agrees(&own, theirs) => self.board.change(translate(&own, theirs)),
+            News::Gone | News::Lost(_) if own.state() != State::Down => self.board.change(down(&own)),
+            _ => {}
         }
     }
 }
 
-/// Our connection with the path, context and state of the next hop's, as seen from our segment.
+/// What stands right of our segment, in a path that passes it.
+fn right<'a>(own: &Connection, path: &'a Path) -> &'a [PathSegment] {
+    let from = own.path.as_ref().map_or(0, |path| path.index as usize + 1);
+    path.path_segments.get(from..).unwrap_or_default()
+}
+
+/// Whether the next hop has nothing to tell that we do not have.
+fn agrees(own: &Connection, theirs: &Connection) -> bool {
+    let (Some(path), Some(their_path)) = (&own.path, &theirs.path) else { return false };
+    own.state() == theirs.state() && own.context == theirs.context && right(own, path) == right(own, their_path)
+}
+
+/// Our connection with the next hop's state and context, and its part of the path. What stands left of it is ours to
+/// say: the next hop knows it as it was when we last asked.
 fn translate(own: &Connection, theirs: &Connection) -> Arc<Connection> {
     let mut changed = own.clone();
     changed.set_state(theirs.state());
     changed.context.clone_from(&theirs.context);
     if let (Some(path), Some(new)) = (&mut changed.path, &theirs.path) {
-        path.path_segments.clone_from(&new.path_segments);
+        path.path_segments.truncate(path.index as usize + 1);
+        path.path_segments.extend_from_slice(right(own, new));
     }
     Arc::new(changed)
 }

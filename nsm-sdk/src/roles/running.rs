@@ -2,6 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt, stream};
 use nsm_chain::{Begin, Error, Result};
 
 use crate::registry::stacks::RegistryClient;
@@ -18,6 +19,8 @@ pub struct Running {
 
 /// How long each step of a shutdown may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How many connections are closed at the same time.
+const AT_ONCE: usize = 64;
 
 impl Running {
     pub(super) fn new(name: &str, server: ServerHandle) -> Self {
@@ -75,7 +78,7 @@ impl Running {
                 let closed = tokio::time::timeout(PATIENCE, handle.close()).await;
                 closed.unwrap_or_else(|_| Err(Error::deadline(format!("closing {} took too long", handle.key())))).err()
             });
-            failed.extend(futures::future::join_all(closing).await.into_iter().flatten());
+            failed.extend(stream::iter(closing).buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect::<Vec<_>>().await);
         }
         self.server.shutdown().await;
         match <[Error; 1]>::try_from(failed) {

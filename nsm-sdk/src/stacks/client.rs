@@ -2,6 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use nsm_api::networkservice::NetworkServiceRequest;
 use nsm_api::{Connection, ServiceUrl};
 use nsm_chain::tower::Verb;
@@ -38,6 +39,9 @@ pub struct ClientBuilder {
 }
 
 type Reselect = dyn Fn(&mut Connection) + Send + Sync;
+
+/// How many connections are closed at the same time.
+const AT_ONCE: usize = 64;
 
 impl Client {
     /// A client of that name, asking the manager at `url`.
@@ -116,7 +120,11 @@ impl Client {
                 Err(_) => Err(Error::deadline(format!("{} could not be closed in time", handle.key()))),
             }
         });
-        let failed: Vec<_> = futures::future::join_all(closing).await.into_iter().filter_map(Result::err).collect();
+        let failed: Vec<_> = futures::stream::iter(closing)
+            .buffer_unordered(AT_ONCE)
+            .filter_map(|closed| std::future::ready(closed.err()))
+            .collect()
+            .await;
         if failed.is_empty() { Ok(()) } else { Err(Error::all_failed("some connections could not be closed", failed)) }
     }
 }
