@@ -12,7 +12,7 @@ use nsm_sdk::identity::{HmacTokens, PolicySet};
 use nsm_sdk::stacks::{Client, Endpoint, Hop};
 use nsm_sdk::testing::Node;
 
-use crate::kit::{Count, SOON, ask, mesh_of, nothing_left, pass};
+use crate::kit::{Count, Match, SOON, ask, mesh_of, nothing_left, pass, service};
 
 fn any() -> MonitorScopeSelector {
     MonitorScopeSelector::default()
@@ -255,4 +255,78 @@ async fn a_watcher_sees_only_what_its_own_identity_asked_for() {
             assert_eq!(come(&mut events), [is(InitialStateTransfer, expected)], "{name}");
         }
     }
+}
+
+/// Lets only watchers in who name the connection they want.
+struct OnlyById;
+
+impl nsm_chain::Element for OnlyById {
+    async fn monitor(&self, watch: Watch, next: nsm_chain::Next<'_>) -> nsm_chain::Result<EventStream<Service>> {
+        if watch.query.path_segments.iter().any(|segment| !segment.id.is_empty()) {
+            next.monitor(watch).await
+        } else {
+            Err(nsm_chain::Error::denied("which connection?"))
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_next_hop_that_wants_one_stream_a_connection_is_heard_for_each() {
+    let hops = InProcess::<Service>::default();
+    let tokens = |name: &str| Arc::new(HmacTokens::new(&peer(name).id));
+    let serve = |count: &Count| {
+        let hop = Hop::new("nse", tokens("nse")).with_policies(PolicySet::allow_all());
+        let endpoint = Endpoint::new(&hop, elements![count.clone()]).unwrap();
+        let chain = nsm_chain::Chain::new("nse", elements![OnlyById, endpoint.chain.clone()]).unwrap();
+        hops.serve("mem://nse", chain);
+        endpoint
+    };
+    let count = Count::default();
+    let endpoint = serve(&count);
+    let links = hops.seen_by(None, tokens("nsc")).links();
+    let client = Client::builder("nsc", "mem://nse", links).policies(PolicySet::allow_all()).build().unwrap();
+    for id in ["a", "b", "c"] {
+        ask(&client, "vpn", id).await.unwrap();
+        pass(Duration::from_secs(1)).await;
+    }
+    assert_eq!((count.requests(), endpoint.monitor.counts()), (3, (3, 3)));
+    // Each of them is heard when it is closed there, and made again.
+    for (closed, handle) in endpoint.connections.handles().into_iter().enumerate() {
+        handle.close().await.unwrap();
+        pass(Duration::from_secs(1)).await;
+        assert_eq!((count.requests(), endpoint.monitor.counts()), (4 + closed, (3, 3)));
+    }
+    // All of them when the hop is lost, and from then on again.
+    drop(endpoint);
+    let endpoint = serve(&count);
+    pass(Duration::from_secs(10)).await;
+    assert_eq!((count.requests(), endpoint.monitor.counts()), (9, (3, 3)));
+    endpoint.connections.handles()[0].close().await.unwrap();
+    pass(Duration::from_secs(1)).await;
+    assert_eq!((count.requests(), endpoint.monitor.counts()), (10, (3, 3)));
+    client.shutdown(SOON).await.unwrap();
+    pass(Duration::from_secs(10)).await;
+    assert_eq!(endpoint.monitor.counts(), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_comes_through_a_hop_twice_is_told_apart() {
+    let (mesh, nodes) = mesh_of(1).await;
+    let rules = vec![Match::from(&[("app", "1")]).to(&[("app", "2")]), Match::from(&[]).to(&[("app", "1")])];
+    mesh.apply(service("chain", rules)).await.unwrap();
+    nodes[0].passthrough("nse-1", "chain", [("app", "1")], elements![]).await.unwrap();
+    nodes[0].endpoint_with("nse-2", "chain", [("app", "2")], elements![]).await.unwrap();
+    let client = nodes[0].client("nsc").without_heal().build().unwrap();
+    let connection = ask(&client, "chain", "c").await.unwrap();
+    // What the forwarder reports of the second pass is no news of the first: else it would go round for ever.
+    let handles = mesh.running("forwarder-1").unwrap().connections().handles();
+    let second = handles.iter().find(|handle| handle.peek().unwrap().path.as_ref().unwrap().index == 5).unwrap();
+    second.request(nsm_chain::Why::Refresh).await.unwrap();
+    pass(Duration::from_secs(1)).await;
+    let event = next(&mut watch(&nodes[0], nodes[0].manager_url(), any()).await).await;
+    let mut passes: Vec<_> = event.connections.values().map(|seen| (seen.path.as_ref().unwrap().index, seen.state())).collect();
+    passes.sort_by_key(|(index, _)| *index);
+    assert_eq!(passes, [(1, State::Up), (4, State::Up)]);
+    client.close(connection, SOON).await.unwrap();
+    nothing_left(&mesh, &[&client]).await;
 }
