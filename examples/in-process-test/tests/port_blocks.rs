@@ -39,13 +39,8 @@ fn now(client: &Client) -> Arc<Connection> {
 async fn a_client_keeps_its_ports_for_a_day_and_gives_them_back() {
     let (mesh, node) = mesh().await;
     let blocks = Blocks::of_size(1024);
-    node.endpoint(
-        "nat-1",
-        "internet",
-        elements![PortBlocks::of(Arc::clone(&blocks))],
-    )
-    .await
-    .unwrap();
+    let nat = elements![PortBlocks::of(Arc::clone(&blocks))];
+    node.endpoint("nat-1", "internet", nat).await.unwrap();
     let client = node.client("nsc").build().unwrap();
 
     let connection = ask(&client, "c").await.unwrap();
