@@ -141,6 +141,37 @@ fn marked(census: Census) -> BTreeSet<Item> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nsm_kernel::{InterfaceSpec, PeerNeighbours, VethWire};
+
+    #[tokio::test]
+    async fn an_interface_that_stays_is_found_with_all_that_is_on_it() {
+        let (mut inventory, netns) = match (Inventory::of_now().await, Netns::create().await) {
+            (Ok(inventory), Ok(netns)) => (inventory, netns),
+            (inventory, netns) => return println!("SKIPPED: {inventory:?} {netns:?}"),
+        };
+        inventory.watch("nsc-1", &netns).await.unwrap();
+        assert_eq!(inventory.left().await, [""; 0]);
+        let end = |name| InterfaceSpec::new(name, "nsm:forwarder-1:42").unwrap();
+        let near = end("nsm-1").with_address("10.1.0.1/32".parse().unwrap());
+        VethWire::create(
+            (&netns, &near),
+            (&netns, &end("nse")),
+            PeerNeighbours::Learned,
+        )
+        .await
+        .unwrap();
+        let left = inventory.left().await;
+        for what in [
+            "nsc-1: interface nsm-1",
+            "nsc-1: address 10.1.0.1/32 on nsm-1",
+            "nsc-1: route 10.1.0.1/32",
+        ] {
+            assert!(
+                left.iter().any(|item| item.starts_with(what)),
+                "{what} in {left:?}"
+            );
+        }
+    }
 
     #[tokio::test]
     async fn a_socket_and_a_namespace_that_stay_are_found() {

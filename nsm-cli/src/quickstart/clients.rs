@@ -12,8 +12,9 @@ use super::story::Story;
 use crate::failure::Failure;
 use crate::lab::{Client, Lab};
 
-/// How many clients ask at the same time: as many as keep two processors busy without queueing behind each other.
-const ASKING: usize = 8;
+/// How many clients ask at the same time: enough to keep the machine busy, and few enough that what is measured is not
+/// mostly how they wait for each other.
+const ASKING: usize = 4;
 
 /// How long nothing may be said while clients wait.
 const SILENCE: Duration = Duration::from_secs(2);

@@ -21,7 +21,7 @@ pub(super) fn print(story: &Story, connected: &[Connected]) {
             "longest"
         )
     } else {
-        "Times".to_owned()
+        "Times, with a TLS handshake at each hop that is asked for the first time".to_owned()
     };
     story.title(&heading);
     for (name, mut times) in rows {

@@ -48,7 +48,7 @@ fn an_interface_name_that_is_taken_is_reported_by_the_forwarder() {
 }
 
 #[test]
-fn a_failure_at_the_far_node_is_reported_by_that_node() {
+fn over_two_nodes_the_forwarder_of_the_client_reports_what_it_could_not_make() {
     let room = Room::new();
     let arguments = [
         "--nodes",
