@@ -28,7 +28,7 @@ pub struct Connect<P: Protocol = Service> {
     epochs: AtomicU64,
     closed: Recent,
     there: Slot<There>,
-    hops: Mutex<HashMap<(Arc<str>, String), Weak<Downstream>>>,
+    hops: Hops,
 }
 
 /// Where a connection lives.

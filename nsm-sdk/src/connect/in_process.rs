@@ -28,8 +28,11 @@ use super::Links;
 /// ```
 pub struct InProcess<P: Protocol> {
     hops: Arc<Mutex<HashMap<String, Hop<P>>>>,
-    who: Option<(Option<Arc<Peer>>, Arc<dyn Tokens>)>,
+    who: Option<Caller>,
 }
+
+/// Who calls, and by which tokens.
+type Caller = (Option<Arc<Peer>>, Arc<dyn Tokens>);
 
 struct Hop<P: Protocol> {
     chain: Chain<P>,

@@ -97,7 +97,7 @@ async fn follow_on(watched: Weak<Watched>) {
                 }
             }
         }
-        tokio::time::sleep(pauses.pause()).await;
+        pauses.wait().await;
     }
 }
 

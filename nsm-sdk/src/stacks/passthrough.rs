@@ -69,12 +69,16 @@ impl Passthrough {
         let mut list = hop.head(&connections, &monitor);
         list.extend(accepts); // the caller's mechanism, and what the function does
         list.extend(elements![
-            MechanismTranslation::default(),           // the caller's wire is not the one that leads on
+            MechanismTranslation::default(), // the caller's wire is not the one that leads on
             context::Passthrough::new(onward.labels), // to the next endpoint, not to this one again
         ]);
         list.extend(onward.offers); // its own end of the wire that leads on
         list.extend(elements![Connect::new(onward.links).to(onward.manager)]); // as any client of the node
-        Ok(Self { chain: Chain::new(Arc::clone(&hop.name), list)?, connections, monitor })
+        Ok(Self {
+            chain: Chain::new(Arc::clone(&hop.name), list)?,
+            connections,
+            monitor,
+        })
     }
 }
 
