@@ -191,7 +191,7 @@ async fn mean(calls: u32, mut call: impl AsyncFnMut()) -> f64 {
 }
 
 async fn parts(counts: Counts, figures: &mut Figures) {
-    let asker = Asker::new(Vec::new());
+    let asker = Asker::new(Vec::new()).await;
     figures.put("endpoint_chain_ns", mean(counts.calls, async || drop(asker.ask().await)).await);
     for (key, size) in [("find_10_of_10k_ns", 10_000), ("find_10_of_1m_ns", counts.largest_store)] {
         let mut store = Store::of(size).await;

@@ -19,11 +19,10 @@ fn chains(c: &mut Criterion) {
             );
         });
     }
-    let _inside = runtime.enter();
-    let plain = Asker::new(Vec::new());
+    let plain = runtime.block_on(Asker::new(Vec::new()));
     c.bench_function("endpoint chain, refresh", |b| b.iter(|| runtime.block_on(plain.ask())));
     let pool = Pool::new(["172.16.0.0/16".parse().expect("a prefix")]).expect("a pool");
-    let addressed = Asker::new(nsm_chain::elements![PointToPoint::new(pool)]);
+    let addressed = runtime.block_on(Asker::new(nsm_chain::elements![PointToPoint::new(pool)]));
     c.bench_function("endpoint chain with point-to-point IPAM, refresh", |b| {
         b.iter(|| runtime.block_on(addressed.ask()));
     });

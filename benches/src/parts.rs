@@ -32,8 +32,7 @@ pub struct Asker {
 
 impl Asker {
     /// An endpoint without elements of its own, and a connection that passed client, manager and forwarder.
-    #[must_use]
-    pub fn new(elements: Vec<Node>) -> Self {
+    pub async fn new(elements: Vec<Node>) -> Self {
         let id: SpiffeId = "spiffe://test.com/subject".parse().expect("an id");
         let tokens: Arc<dyn Tokens> = Arc::new(HmacTokens::new(&id));
         let token = tokens.token(None).expect("a token");
@@ -52,10 +51,12 @@ impl Asker {
             path: Some(Path { index: 2, path_segments }),
             ..Default::default()
         };
-        Self { chain: Endpoint::new(&hop, elements).expect("an endpoint").chain, asked, token }
+        let mut asker = Self { chain: Endpoint::new(&hop, elements).expect("an endpoint").chain, asked, token };
+        asker.asked = asker.ask().await;
+        asker
     }
 
-    /// One Request of the same connection: a refresh, from the second on.
+    /// One Request of the same connection: a refresh.
     pub async fn ask(&self) -> Connection {
         let call = Call::new(self.asked.clone()).from_peer(None, Some(self.token.clone()));
         self.chain.request(call).await.expect("an answer").into_body()

@@ -188,7 +188,11 @@ impl<P: Protocol> Entry<P> {
                 life.torn = false;
                 life.established = Some(Established {
                     body: call.share(),
-                    extra: if self.reselect.is_some() { call.extra().clone() } else { P::keep(call.extra()) },
+                    extra: if self.reselect.is_some() {
+                        call.extra().clone()
+                    } else {
+                        P::keep(call.extra())
+                    },
                     peer: call.peer().cloned(),
                     token: call.token().cloned(),
                     timeout,
@@ -619,9 +623,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_first_request_that_breaks_off_leaves_nothing() {
         let (chain, begin, far) = stack(Begin::default());
-        let broken_off = tokio::time::timeout(Duration::from_millis(5), chain.request(asked())).await;
+        let broken_off =
+            tokio::time::timeout(Duration::from_millis(5), chain.request(asked())).await;
         assert!(broken_off.is_err());
-        assert_eq!((begin.handles().len(), far.inside.swap(0, Ordering::SeqCst)), (0, 1));
+        assert_eq!(
+            (begin.handles().len(), far.inside.swap(0, Ordering::SeqCst)),
+            (0, 1)
+        );
         chain.request(asked()).await.unwrap();
         assert_eq!(begin.handles().len(), 1);
     }

@@ -1,9 +1,14 @@
 //! The chain: a named list of elements.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
-use crate::element::{DynElement, Element, EventStream, Order};
+use futures::FutureExt;
+
+use crate::element::{Boxed, DynElement, Element, EventStream, Order};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -134,34 +139,85 @@ impl<P: Protocol> Chain<P> {
 }
 
 impl<P: Protocol> Chain<P> {
-    /// Runs a call in a task of its own, which outlives a caller who gives up.
+    /// Runs a call to its end, also when the caller gives up.
     ///
-    /// Dropping the returned future, as tonic does with a handler whose client is gone, does not cut the chain off in
-    /// the middle of an await: the call learns of it by its [`cancellation`](Call::cancellation), and finishes or
-    /// rolls back. Every border of a chain runs its calls this way.
-    ///
-    /// # Errors
-    /// What the chain reports; [`Error::internal`] if an element panicked.
-    pub async fn detached(&self, verb: Verb<P>, tasks: &TaskTracker) -> Result<Call<P>> {
-        let patience = CancellationToken::new();
-        let chain = self.clone();
+    /// Dropping what this returns in the middle, as tonic does with a handler whose client is gone, does not cut the
+    /// chain off in the middle of an await: the call learns of it by its [`cancellation`](Call::cancellation), and
+    /// finishes or rolls back in a task among `tasks`. Every border of a chain runs its calls this way. As long as the
+    /// caller waits, no task is needed.
+    pub fn detached(&self, verb: Verb<P>, tasks: &TaskTracker) -> Detached<P> {
+        let (patience, chain) = (CancellationToken::new(), self.clone());
         let child = patience.clone();
-        let task = tasks.spawn(async move {
-            match verb {
-                Verb::Request(call) => chain.request(call.cancelled_by(child)).await,
-                Verb::Close(call) => chain.close(call.cancelled_by(child)).await,
-            }
-        });
-        let gone = patience.drop_guard();
-        let result = task.await.unwrap_or_else(|error| {
-            Err(
-                Error::internal("the chain broke off in the middle of a call")
-                    .because(error)
-                    .at_hop(&self.hop),
-            )
-        });
-        drop(gone.disarm());
-        result
+        let work = async move {
+            let run = async {
+                match verb {
+                    Verb::Request(call) => chain.request(call.cancelled_by(child)).await,
+                    Verb::Close(call) => chain.close(call.cancelled_by(child)).await,
+                }
+            };
+            AssertUnwindSafe(run)
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|panic| {
+                    let said = panic.downcast_ref::<&str>().map(|said| (*said).to_owned());
+                    let said = said
+                        .or_else(|| panic.downcast_ref::<String>().cloned())
+                        .unwrap_or_default();
+                    Err(
+                        Error::internal("the chain broke off in the middle of a call")
+                            .with_detail(said)
+                            .at_hop(&chain.hop),
+                    )
+                })
+        };
+        Detached {
+            work: Some(Box::pin(work)),
+            started: false,
+            patience,
+            tasks: tasks.clone(),
+        }
+    }
+}
+
+/// A call that runs to its end; see [`Chain::detached`].
+pub struct Detached<P: Protocol = Service> {
+    work: Option<Boxed<'static, Call<P>>>,
+    started: bool,
+    patience: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl<P: Protocol> Future for Detached<P> {
+    type Output = Result<Call<P>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.started = true;
+        let Some(work) = &mut self.work else {
+            return Poll::Ready(Err(Error::internal("the call is over already")));
+        };
+        let done = ready!(work.as_mut().poll(context));
+        self.work = None;
+        Poll::Ready(done)
+    }
+}
+
+impl<P: Protocol> Drop for Detached<P> {
+    fn drop(&mut self) {
+        let Some(work) = self.work.take().filter(|_| self.started) else {
+            return;
+        };
+        self.patience.cancel();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(self.tasks.track_future(work));
+        }
+    }
+}
+
+impl<P: Protocol> fmt::Debug for Detached<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Detached")
+            .field("over", &self.work.is_none())
+            .finish_non_exhaustive()
     }
 }
 
@@ -307,5 +363,42 @@ mod tests {
             error.to_string(),
             "in the chain of nsc, Needs must stand after Begin; reorder the list"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_whose_caller_is_gone_runs_to_its_end_and_a_panic_is_an_error() {
+        let ends = Arc::new(Mutex::new(Vec::new()));
+        let note = Arc::clone(&ends);
+        let slow = from_fn(move |call: Call, _: crate::OwnedNext| {
+            let note = Arc::clone(&note);
+            async move {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                note.lock()
+                    .unwrap()
+                    .push(call.cancellation().is_cancelled());
+                assert!(call.cancellation().is_cancelled(), "on purpose");
+                Ok(call)
+            }
+        });
+        let chain = Chain::new("hop", elements![slow]).unwrap();
+        let tasks = TaskTracker::new();
+        drop(chain.detached(Verb::Request(Call::default()), &tasks));
+        let given_up = chain.detached(Verb::Request(Call::default()), &tasks);
+        tokio::time::timeout(std::time::Duration::from_millis(5), given_up)
+            .await
+            .unwrap_err();
+        tasks.close();
+        tasks.wait().await;
+        assert_eq!(
+            *ends.lock().unwrap(),
+            [true],
+            "the one that had begun, and only that"
+        );
+        let error = chain
+            .detached(Verb::Request(Call::default()), &tasks)
+            .await
+            .unwrap_err();
+        assert_eq!(error.code(), crate::Code::Internal);
+        assert!(error.detail().unwrap().contains("on purpose"));
     }
 }

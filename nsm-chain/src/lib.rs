@@ -19,7 +19,7 @@ pub mod tower;
 
 pub use begin::{Begin, Handle};
 pub use call::{Call, Closed, Why};
-pub use chain::{Chain, Node, OrderError};
+pub use chain::{Chain, Detached, Node, OrderError};
 pub use element::{Element, EventStream, FromFn, Order, Watch, from_fn};
 pub use error::{Code, Error, Result};
 pub use fact::{Candidates, NextHop};
