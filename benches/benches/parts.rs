@@ -20,7 +20,9 @@ fn chains(c: &mut Criterion) {
         });
     }
     let plain = runtime.block_on(Asker::new(Vec::new()));
-    c.bench_function("endpoint chain, refresh", |b| b.iter(|| runtime.block_on(plain.ask())));
+    c.bench_function("endpoint chain, refresh", |b| {
+        b.iter(|| runtime.block_on(plain.ask()));
+    });
     let pool = Pool::new(["172.16.0.0/16".parse().expect("a prefix")]).expect("a pool");
     let addressed = runtime.block_on(Asker::new(nsm_chain::elements![PointToPoint::new(pool)]));
     c.bench_function("endpoint chain with point-to-point IPAM, refresh", |b| {
@@ -31,8 +33,10 @@ fn chains(c: &mut Criterion) {
 fn registry(c: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     for size in [1_000, 10_000, 100_000] {
-        let mut store = runtime.block_on(Store::of(size));
-        c.bench_function(&format!("find 10 of {size}"), |b| b.iter(|| runtime.block_on(store.find())));
+        let store = runtime.block_on(Store::of(size));
+        c.bench_function(&format!("find 10 of {size}"), |b| {
+            b.iter(|| runtime.block_on(store.find()));
+        });
     }
 }
 

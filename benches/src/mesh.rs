@@ -53,9 +53,8 @@ impl Mesh {
 
         let registry = RegistryRole::new("registry", mesh.site("registry")).listen_on(mesh.url("registry"));
         mesh.roles.push(registry.serve().await.expect("a registry"));
-        let manager = ManagerRole::new("nsmgr", mesh.site("nsmgr"))
-            .listen_on(mesh.url("nsmgr"))
-            .registry(mesh.url("registry"));
+        let manager =
+            ManagerRole::new("nsmgr", mesh.site("nsmgr")).listen_on(mesh.url("nsmgr")).registry(mesh.url("registry"));
         mesh.roles.push(manager.serve().await.expect("a manager"));
         let wire = elements![CrossConnect::new(Nothing)];
         let forwarder = ForwarderRole::new("forwarder", mesh.site("forwarder"), mesh.url("nsmgr"), wire)
@@ -67,7 +66,11 @@ impl Mesh {
             .connect(mesh.site("registrar").channels(), mesh.url("registry"))
             .build()
             .expect("a registry client");
-        registrar.services.request(Call::new(service).within(Duration::from_secs(10))).await.expect("a network service");
+        registrar
+            .services
+            .request(Call::new(service).within(Duration::from_secs(10)))
+            .await
+            .expect("a network service");
         mesh
     }
 

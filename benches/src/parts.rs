@@ -1,6 +1,7 @@
 //! Parts of the mesh, measured alone and in process.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::StreamExt;
 use nsm_api::registry::NetworkServiceEndpointQuery;
@@ -68,7 +69,7 @@ impl Asker {
 pub struct Store {
     chain: Chain<Endpoints>,
     services: usize,
-    next: usize,
+    next: AtomicUsize,
 }
 
 impl Store {
@@ -87,16 +88,14 @@ impl Store {
             };
             chain.request(Call::new(record)).await.expect("a registration");
         }
-        Self { chain, services, next: 0 }
+        Self { chain, services, next: AtomicUsize::new(0) }
     }
 
     /// Finds the ten endpoints of a service, each time another.
-    pub async fn find(&mut self) -> usize {
-        self.next = (self.next + 7919) % self.services;
-        let pattern = NetworkServiceEndpoint {
-            network_service_names: vec![format!("service-{}", self.next)],
-            ..Default::default()
-        };
+    pub async fn find(&self) -> usize {
+        let service = self.next.fetch_add(7919, Ordering::Relaxed) % self.services;
+        let pattern =
+            NetworkServiceEndpoint { network_service_names: vec![format!("service-{service}")], ..Default::default() };
         let query = NetworkServiceEndpointQuery { network_service_endpoint: Some(pattern), watch: false };
         self.chain.monitor(Watch::new(query)).await.expect("an answer").count().await
     }

@@ -24,18 +24,9 @@ mod tests {
 
     #[test]
     fn debug_of_a_connection_never_prints_a_token() {
-        let segment = PathSegment {
-            name: "nsc".into(),
-            token: "eyJhbGciOi.secret".into(),
-            ..Default::default()
-        };
-        let connection = Connection {
-            path: Some(Path {
-                index: 0,
-                path_segments: vec![segment],
-            }),
-            ..Default::default()
-        };
+        let segment = PathSegment { name: "nsc".into(), token: "eyJhbGciOi.secret".into(), ..Default::default() };
+        let connection =
+            Connection { path: Some(Path { index: 0, path_segments: vec![segment] }), ..Default::default() };
         let text = format!("{connection:?}");
         assert!(text.contains("<token>") && text.contains("nsc"));
         assert!(!text.contains("secret"));

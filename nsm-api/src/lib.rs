@@ -82,16 +82,15 @@ pub mod template;
 pub mod yaml;
 
 pub use connection::{
-    Connection, ConnectionEvent, ConnectionEventType, Mechanism, MonitorScopeSelector, Path,
-    PathSegment, State,
+    Connection, ConnectionEvent, ConnectionEventType, Mechanism, MonitorScopeSelector, Path, PathSegment, State,
 };
 pub use connectioncontext::{ConnectionContext, IpContext};
 pub use matching::Candidate;
 pub use networkservice::NetworkServiceRequest;
 pub use path::PathError;
 pub use registry::{
-    NetworkService, NetworkServiceEndpoint, NetworkServiceEndpointQuery,
-    NetworkServiceEndpointResponse, NetworkServiceQuery, NetworkServiceResponse,
+    NetworkService, NetworkServiceEndpoint, NetworkServiceEndpointQuery, NetworkServiceEndpointResponse,
+    NetworkServiceQuery, NetworkServiceResponse,
 };
 pub use service_url::ServiceUrl;
 pub use spiffe::SpiffeId;

@@ -41,11 +41,7 @@ impl NetworkService {
     ///
     /// Takes any handle of an endpoint (`&NetworkServiceEndpoint`, `Arc<NetworkServiceEndpoint>`) and gives the
     /// same handles back. Whether an endpoint has [expired](NetworkServiceEndpoint::is_expired) is the caller's to ask.
-    pub fn candidates<E>(
-        &self,
-        client: &Labels,
-        endpoints: impl IntoIterator<Item = E>,
-    ) -> Vec<Candidate<E>>
+    pub fn candidates<E>(&self, client: &Labels, endpoints: impl IntoIterator<Item = E>) -> Vec<Candidate<E>>
     where
         E: Borrow<NetworkServiceEndpoint>,
     {
@@ -90,14 +86,9 @@ impl NetworkService {
         let mut pool: Vec<E> = forwarders.into_iter().collect();
         for rule in self.rules_for(client) {
             let wanted = rule.metadata.as_ref().map(|metadata| &metadata.labels);
-            let wanted = wanted
-                .filter(|labels| !labels.is_empty())
-                .unwrap_or(&default);
+            let wanted = wanted.filter(|labels| !labels.is_empty()).unwrap_or(&default);
             let fits = |forwarder: &E| {
-                let labels = forwarder
-                    .borrow()
-                    .network_service_labels
-                    .get(forwarder_service);
+                let labels = forwarder.borrow().network_service_labels.get(forwarder_service);
                 labels.is_some_and(|labels| satisfies(&labels.labels, wanted, client))
             };
             if rule.fallthrough && !pool.iter().any(fits) {
@@ -110,18 +101,11 @@ impl NetworkService {
     }
 
     fn rules_for<'a>(&'a self, client: &'a Labels) -> impl Iterator<Item = &'a Match> {
-        self.matches
-            .iter()
-            .filter(move |rule| satisfies(client, &rule.source_selector, client))
+        self.matches.iter().filter(move |rule| satisfies(client, &rule.source_selector, client))
     }
 
     /// Takes out of the pool what fits a route of the rule.
-    fn by_routes<E>(
-        &self,
-        rule: &Match,
-        client: &Labels,
-        pool: &mut [Option<E>],
-    ) -> Vec<Candidate<E>>
+    fn by_routes<E>(&self, rule: &Match, client: &Labels, pool: &mut [Option<E>]) -> Vec<Candidate<E>>
     where
         E: Borrow<NetworkServiceEndpoint>,
     {
@@ -143,13 +127,7 @@ impl NetworkService {
 }
 
 fn all<E>(endpoints: impl IntoIterator<Item = E>) -> Vec<Candidate<E>> {
-    endpoints
-        .into_iter()
-        .map(|endpoint| Candidate {
-            endpoint,
-            weight: 1,
-        })
-        .collect()
+    endpoints.into_iter().map(|endpoint| Candidate { endpoint, weight: 1 }).collect()
 }
 
 #[cfg(test)]

@@ -14,8 +14,7 @@ pub fn is_interdomain(name: &str) -> bool {
 /// assert_eq!(nsm_api::names::target("vpn@floating.domain"), "vpn");
 /// ```
 pub fn target(name: &str) -> &str {
-    name.split_once(SEPARATOR)
-        .map_or(name, |(target, _)| target)
+    name.split_once(SEPARATOR).map_or(name, |(target, _)| target)
 }
 
 /// The part after the first `@`; empty when there is none.
@@ -25,11 +24,7 @@ pub fn domain(name: &str) -> &str {
 
 /// `target@domain`, or `target` alone when the domain is empty.
 pub fn join(target: &str, domain: &str) -> String {
-    if domain.is_empty() {
-        target.to_owned()
-    } else {
-        format!("{target}{SEPARATOR}{domain}")
-    }
+    if domain.is_empty() { target.to_owned() } else { format!("{target}{SEPARATOR}{domain}") }
 }
 
 #[cfg(test)]

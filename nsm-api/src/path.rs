@@ -9,9 +9,7 @@ use crate::{Connection, Path, PathSegment};
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PathError {
     /// The index names no segment.
-    #[error(
-        "path index {index} is past the last of {segments} segments: send the path as it was received"
-    )]
+    #[error("path index {index} is past the last of {segments} segments: send the path as it was received")]
     IndexPastEnd {
         /// The index.
         index: u32,
@@ -70,8 +68,7 @@ impl Path {
     /// The segments from the client up to and with the current one; all when the index is past the end.
     pub fn left(&self) -> &[PathSegment] {
         let end = self.position().and_then(|at| at.checked_add(1));
-        end.and_then(|end| self.path_segments.get(..end))
-            .unwrap_or(&self.path_segments)
+        end.and_then(|end| self.path_segments.get(..end)).unwrap_or(&self.path_segments)
     }
 
     /// Checks that the index names a segment and that every segment up to it has an id.
@@ -87,19 +84,13 @@ impl Path {
         }
         if self.current().is_none() {
             let segments = self.path_segments.len();
-            return Err(PathError::IndexPastEnd {
-                index: self.index,
-                segments,
-            });
+            return Err(PathError::IndexPastEnd { index: self.index, segments });
         }
         match self.left().iter().position(|segment| segment.id.is_empty()) {
             None => Ok(()),
             Some(index) => {
                 let name = self.segment(index).map_or("", |segment| &segment.name);
-                Err(PathError::NoId {
-                    index,
-                    name: excerpt(name),
-                })
+                Err(PathError::NoId { index, name: excerpt(name) })
             }
         }
     }
@@ -154,17 +145,8 @@ mod tests {
     use super::*;
 
     fn path(index: u32, ids: &[&str]) -> Path {
-        let path_segments = ids
-            .iter()
-            .map(|id| PathSegment {
-                id: (*id).into(),
-                ..Default::default()
-            })
-            .collect();
-        Path {
-            index,
-            path_segments,
-        }
+        let path_segments = ids.iter().map(|id| PathSegment { id: (*id).into(), ..Default::default() }).collect();
+        Path { index, path_segments }
     }
 
     fn id(segment: Option<&PathSegment>) -> Option<&str> {
@@ -190,38 +172,22 @@ mod tests {
     #[test]
     fn an_index_past_the_end_is_an_error() {
         let error = path(2, &["a", "b"]).validate();
-        assert_eq!(
-            error,
-            Err(PathError::IndexPastEnd {
-                index: 2,
-                segments: 2
-            })
-        );
+        assert_eq!(error, Err(PathError::IndexPastEnd { index: 2, segments: 2 }));
         assert!(path(1, &[]).validate().is_err());
         assert_eq!(path(0, &[]).validate(), Ok(()));
     }
 
     #[test]
     fn only_segments_up_to_the_index_need_an_id() {
-        assert!(matches!(
-            path(1, &["", "b"]).validate(),
-            Err(PathError::NoId { index: 0, .. })
-        ));
+        assert!(matches!(path(1, &["", "b"]).validate(), Err(PathError::NoId { index: 0, .. })));
         assert_eq!(path(0, &["a", ""]).validate(), Ok(()));
     }
 
     #[test]
     fn a_connection_stands_at_its_segment() {
-        let at = |id: &str| Connection {
-            id: id.into(),
-            path: Some(path(1, &["a", "b"])),
-            ..Default::default()
-        };
+        let at = |id: &str| Connection { id: id.into(), path: Some(path(1, &["a", "b"])), ..Default::default() };
         assert_eq!(at("b").validate_path(), Ok(()));
-        assert!(matches!(
-            at("a").validate_path(),
-            Err(PathError::IdMismatch { .. })
-        ));
+        assert!(matches!(at("a").validate_path(), Err(PathError::IdMismatch { .. })));
     }
 
     proptest! {

@@ -5,9 +5,7 @@
 
 use prost_types::Timestamp;
 
-use crate::registry::{
-    NetworkService, NetworkServiceEndpoint, NetworkServiceEndpointQuery, NetworkServiceQuery,
-};
+use crate::registry::{NetworkService, NetworkServiceEndpoint, NetworkServiceEndpointQuery, NetworkServiceQuery};
 
 impl NetworkServiceQuery {
     /// Whether the query finds this network service: equal name, payload and matches.
@@ -30,16 +28,10 @@ impl NetworkServiceEndpointQuery {
             return true;
         };
         empty_or_equal(&example.name, &record.name)
-            && example
-                .network_service_names
-                .iter()
-                .all(|name| record.network_service_names.contains(name))
+            && example.network_service_names.iter().all(|name| record.network_service_names.contains(name))
             && has_labels(example, record)
             && record.url.contains(&example.url)
-            && same_second(
-                example.expiration_time.as_ref(),
-                record.expiration_time.as_ref(),
-            )
+            && same_second(example.expiration_time.as_ref(), record.expiration_time.as_ref())
     }
 }
 
@@ -48,18 +40,10 @@ fn empty_or_equal(example: &str, value: &str) -> bool {
 }
 
 fn has_labels(example: &NetworkServiceEndpoint, record: &NetworkServiceEndpoint) -> bool {
-    example
-        .network_service_labels
-        .iter()
-        .all(|(service, wanted)| {
-            let labels = record.network_service_labels.get(service);
-            labels.is_some_and(|labels| {
-                wanted
-                    .labels
-                    .iter()
-                    .all(|(key, value)| labels.labels.get(key) == Some(value))
-            })
-        })
+    example.network_service_labels.iter().all(|(service, wanted)| {
+        let labels = record.network_service_labels.get(service);
+        labels.is_some_and(|labels| wanted.labels.iter().all(|(key, value)| labels.labels.get(key) == Some(value)))
+    })
 }
 
 fn same_second(example: Option<&Timestamp>, time: Option<&Timestamp>) -> bool {
@@ -69,9 +53,7 @@ fn same_second(example: Option<&Timestamp>, time: Option<&Timestamp>) -> bool {
 impl NetworkServiceEndpoint {
     /// Whether the registration has ended at `now`. One without an expiration does not end.
     pub fn is_expired(&self, now: &Timestamp) -> bool {
-        self.expiration_time
-            .as_ref()
-            .is_some_and(|end| (end.seconds, end.nanos) <= (now.seconds, now.nanos))
+        self.expiration_time.as_ref().is_some_and(|end| (end.seconds, end.nanos) <= (now.seconds, now.nanos))
     }
 }
 
@@ -85,18 +67,11 @@ mod tests {
     }
 
     fn endpoint() -> NetworkServiceEndpoint {
-        let labels =
-            [("app", "vpn"), ("v", "1")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let labels = [("app", "vpn"), ("v", "1")].map(|(key, value)| (key.to_owned(), value.to_owned()));
         NetworkServiceEndpoint {
             name: "nse-1".into(),
             network_service_names: vec!["a".into(), "b".into()],
-            network_service_labels: [(
-                "a".to_owned(),
-                NetworkServiceLabels {
-                    labels: labels.into(),
-                },
-            )]
-            .into(),
+            network_service_labels: [("a".to_owned(), NetworkServiceLabels { labels: labels.into() })].into(),
             url: "tcp://10.0.0.1:5001".into(),
             expiration_time: at(100),
             ..Default::default()
@@ -106,17 +81,12 @@ mod tests {
     fn finds(change: impl FnOnce(&mut NetworkServiceEndpoint)) -> bool {
         let mut example = NetworkServiceEndpoint::default();
         change(&mut example);
-        NetworkServiceEndpointQuery {
-            network_service_endpoint: Some(example),
-            watch: false,
-        }
-        .finds(&endpoint())
+        NetworkServiceEndpointQuery { network_service_endpoint: Some(example), watch: false }.finds(&endpoint())
     }
 
     fn one_label(service: &str, key: &str, value: &str, example: &mut NetworkServiceEndpoint) {
         let labels = [(key.to_owned(), value.to_owned())].into();
-        example.network_service_labels =
-            [(service.to_owned(), NetworkServiceLabels { labels })].into();
+        example.network_service_labels = [(service.to_owned(), NetworkServiceLabels { labels })].into();
     }
 
     #[test]
@@ -130,16 +100,10 @@ mod tests {
     fn an_endpoint_is_found_by_each_field() {
         assert!(finds(|e| e.name = "nse-1".into()) && !finds(|e| e.name = "nse".into()));
         assert!(finds(|e| e.network_service_names = vec!["b".into()]));
-        assert!(!finds(
-            |e| e.network_service_names = vec!["b".into(), "c".into()]
-        ));
+        assert!(!finds(|e| e.network_service_names = vec!["b".into(), "c".into()]));
         assert!(finds(|e| e.url = "10.0.0.1".into()) && !finds(|e| e.url = "10.0.0.2".into()));
-        assert!(
-            finds(|e| one_label("a", "app", "vpn", e)) && !finds(|e| one_label("a", "app", "x", e))
-        );
-        assert!(
-            !finds(|e| one_label("b", "app", "vpn", e)) && !finds(|e| one_label("a", "new", "", e))
-        );
+        assert!(finds(|e| one_label("a", "app", "vpn", e)) && !finds(|e| one_label("a", "app", "x", e)));
+        assert!(!finds(|e| one_label("b", "app", "vpn", e)) && !finds(|e| one_label("a", "new", "", e)));
     }
 
     #[test]
@@ -150,14 +114,8 @@ mod tests {
             }
         };
         assert!(finds(second(100)) && !finds(second(101)));
-        let example = NetworkServiceEndpoint {
-            expiration_time: at(100),
-            ..Default::default()
-        };
-        let query = NetworkServiceEndpointQuery {
-            network_service_endpoint: Some(example),
-            watch: true,
-        };
+        let example = NetworkServiceEndpoint { expiration_time: at(100), ..Default::default() };
+        let query = NetworkServiceEndpointQuery { network_service_endpoint: Some(example), watch: true };
         assert!(!query.finds(&NetworkServiceEndpoint::default()));
     }
 
@@ -170,34 +128,14 @@ mod tests {
             ..Default::default()
         };
         let finds = |example: NetworkService| {
-            NetworkServiceQuery {
-                network_service: Some(example),
-                watch: false,
-            }
-            .finds(&record)
+            NetworkServiceQuery { network_service: Some(example), watch: false }.finds(&record)
         };
-        assert!(finds(NetworkService {
-            name: "ns".into(),
-            payload: "IP".into(),
-            ..Default::default()
-        }));
+        assert!(finds(NetworkService { name: "ns".into(), payload: "IP".into(), ..Default::default() }));
+        assert!(!finds(NetworkService { name: "n".into(), ..Default::default() }));
+        assert!(!finds(NetworkService { payload: "ETHERNET".into(), ..Default::default() }));
+        assert!(finds(NetworkService { matches: vec![Match::default()], ..Default::default() }));
         assert!(!finds(NetworkService {
-            name: "n".into(),
-            ..Default::default()
-        }));
-        assert!(!finds(NetworkService {
-            payload: "ETHERNET".into(),
-            ..Default::default()
-        }));
-        assert!(finds(NetworkService {
-            matches: vec![Match::default()],
-            ..Default::default()
-        }));
-        assert!(!finds(NetworkService {
-            matches: vec![Match {
-                fallthrough: true,
-                ..Default::default()
-            }],
+            matches: vec![Match { fallthrough: true, ..Default::default() }],
             ..Default::default()
         }));
     }

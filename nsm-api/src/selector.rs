@@ -20,24 +20,16 @@ impl MonitorScopeSelector {
         if self.path_segments.is_empty() {
             return true;
         }
-        let segments = connection
-            .path
-            .as_ref()
-            .map_or(&[][..], |path| &path.path_segments);
-        segments.windows(self.path_segments.len()).any(|run| {
-            self.path_segments
-                .iter()
-                .zip(run)
-                .all(|(wanted, segment)| fits(wanted, segment))
-        })
+        let segments = connection.path.as_ref().map_or(&[][..], |path| &path.path_segments);
+        segments
+            .windows(self.path_segments.len())
+            .any(|run| self.path_segments.iter().zip(run).all(|(wanted, segment)| fits(wanted, segment)))
     }
 }
 
 fn fits(wanted: &PathSegment, segment: &PathSegment) -> bool {
     let same = |wanted: &str, value: &str| wanted.is_empty() || wanted == value;
-    same(&wanted.name, &segment.name)
-        && same(&wanted.id, &segment.id)
-        && same(&wanted.token, &segment.token)
+    same(&wanted.name, &segment.name) && same(&wanted.id, &segment.id) && same(&wanted.token, &segment.token)
 }
 
 #[cfg(test)]
@@ -50,11 +42,7 @@ mod tests {
             .iter()
             .map(|name| PathSegment {
                 name: (*name).into(),
-                id: if name.is_empty() {
-                    String::new()
-                } else {
-                    format!("{name}-id")
-                },
+                id: if name.is_empty() { String::new() } else { format!("{name}-id") },
                 ..Default::default()
             })
             .collect()
@@ -64,19 +52,13 @@ mod tests {
         let path_segments = segments(&["nsc", "nsmgr", "fwd", "nse"]);
         Connection {
             network_service: "ns-1".into(),
-            path: Some(Path {
-                index: 0,
-                path_segments,
-            }),
+            path: Some(Path { index: 0, path_segments }),
             ..Default::default()
         }
     }
 
     fn by_path(names: &[&str]) -> MonitorScopeSelector {
-        MonitorScopeSelector {
-            path_segments: segments(names),
-            ..Default::default()
-        }
+        MonitorScopeSelector { path_segments: segments(names), ..Default::default() }
     }
 
     #[test]

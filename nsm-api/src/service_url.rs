@@ -37,9 +37,7 @@ pub struct ServiceUrl {
 
 /// Why text is not a service URL, or a list of them.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error(
-    "{text} is not a service URL: {reason}; write kernel://service@domain/interface?label=value"
-)]
+#[error("{text} is not a service URL: {reason}; write kernel://service@domain/interface?label=value")]
 pub struct ServiceUrlError {
     /// The text, quoted, cut when long.
     pub text: String,
@@ -65,10 +63,7 @@ impl ServiceUrl {
     /// The mechanism that the URL prefers: local, with the interface name as its parameter.
     pub fn to_mechanism(&self) -> Mechanism {
         let mut mechanism = Mechanism::new(mechanism::LOCAL, &self.mechanism);
-        mechanism.set_parameter(
-            keys::INTERFACE_NAME,
-            self.interface.as_deref().unwrap_or_default(),
-        );
+        mechanism.set_parameter(keys::INTERFACE_NAME, self.interface.as_deref().unwrap_or_default());
         mechanism
     }
 
@@ -80,10 +75,7 @@ impl ServiceUrl {
             labels: self.labels.clone(),
             ..Default::default()
         };
-        NetworkServiceRequest {
-            connection: Some(connection),
-            mechanism_preferences: vec![self.to_mechanism()],
-        }
+        NetworkServiceRequest { connection: Some(connection), mechanism_preferences: vec![self.to_mechanism()] }
     }
 }
 
@@ -91,10 +83,7 @@ impl FromStr for ServiceUrl {
     type Err = ServiceUrlError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        parse(text).map_err(|reason| ServiceUrlError {
-            text: excerpt(text),
-            reason,
-        })
+        parse(text).map_err(|reason| ServiceUrlError { text: excerpt(text), reason })
     }
 }
 
@@ -102,9 +91,7 @@ fn parse(text: &str) -> Result<ServiceUrl, &'static str> {
     let (scheme, rest) = text.split_once("://").ok_or("it has no ://")?;
     let in_scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
     if !scheme.starts_with(|c: char| c.is_ascii_alphabetic()) || !scheme.chars().all(in_scheme) {
-        return Err(
-            "its mechanism (before ://) has characters other than letters, digits, plus, dot, dash",
-        );
+        return Err("its mechanism (before ://) has characters other than letters, digits, plus, dot, dash");
     }
     let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (service, path) = place.split_once('/').unwrap_or((place, ""));
@@ -116,9 +103,7 @@ fn parse(text: &str) -> Result<ServiceUrl, &'static str> {
         check_interface(&mechanism, name)?;
     }
     if query.contains(|c: char| c == '#' || c == ',' || c.is_whitespace() || c.is_control()) {
-        return Err(
-            "its labels have a #, comma, space or control character: write it as %23, %2C, %20",
-        );
+        return Err("its labels have a #, comma, space or control character: write it as %23, %2C, %20");
     }
     Ok(ServiceUrl {
         mechanism,
@@ -136,9 +121,7 @@ fn check_service(service: &str) -> Result<(), &'static str> {
     } else if service.ends_with('@') {
         Err("its domain is empty")
     } else if service.contains(outside) {
-        Err(
-            "its network service has a space, comma, colon, percent sign or other character that needs an escape",
-        )
+        Err("its network service has a space, comma, colon, percent sign or other character that needs an escape")
     } else {
         Ok(())
     }
@@ -149,11 +132,7 @@ fn check_interface(mechanism: &str, name: &str) -> Result<(), &'static str> {
         return check_interface_name(name).map_err(|error| error.reason);
     }
     let outside = |c: char| "%#,".contains(c) || c.is_whitespace() || c.is_control();
-    if name.contains(outside) {
-        Err("its interface has a character that needs an escape")
-    } else {
-        Ok(())
-    }
+    if name.contains(outside) { Err("its interface has a character that needs an escape") } else { Ok(()) }
 }
 
 fn labels(query: &str) -> Result<BTreeMap<String, String>, &'static str> {
@@ -175,21 +154,14 @@ fn labels(query: &str) -> Result<BTreeMap<String, String>, &'static str> {
 
 impl fmt::Display for ServiceUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}://{}",
-            self.mechanism.to_ascii_lowercase(),
-            self.service
-        )?;
+        write!(f, "{}://{}", self.mechanism.to_ascii_lowercase(), self.service)?;
         if let Some(interface) = &self.interface {
             write!(f, "/{interface}")?;
         }
         if self.labels.is_empty() {
             return Ok(());
         }
-        let query = form_urlencoded::Serializer::new(String::new())
-            .extend_pairs(&self.labels)
-            .finish();
+        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(&self.labels).finish();
         write!(f, "?{query}")
     }
 }
@@ -207,16 +179,10 @@ mod tests {
     #[test]
     fn every_part_but_mechanism_and_service_is_optional() {
         let url: ServiceUrl = "memif://ns-first".parse().unwrap();
-        assert_eq!(
-            (url.mechanism.as_str(), url.service.as_str()),
-            ("MEMIF", "ns-first")
-        );
+        assert_eq!((url.mechanism.as_str(), url.service.as_str()), ("MEMIF", "ns-first"));
         assert_eq!((url.interface, url.labels.len()), (None, 0));
         let url: ServiceUrl = "kernel://ns-first/?a=1&a=2&b".parse().unwrap();
-        assert_eq!(
-            (url.labels["a"].as_str(), url.labels["b"].as_str()),
-            ("1,2", "")
-        );
+        assert_eq!((url.labels["a"].as_str(), url.labels["b"].as_str()), ("1,2", ""));
     }
 
     #[test]
@@ -230,18 +196,9 @@ mod tests {
         assert_eq!(reason("ns-first"), "it has no ://");
         assert_eq!(reason("kernel:///nsm-1"), "it names no network service");
         assert_eq!(reason("kernel://ns@/nsm-1"), "its domain is empty");
-        assert_eq!(
-            reason("kernel://ns/an-interface-name"),
-            "it is longer than 15 octets"
-        );
+        assert_eq!(reason("kernel://ns/an-interface-name"), "it is longer than 15 octets");
         assert_eq!(reason("kernel://ns/if?=v"), "it has a label without a name");
-        for text in [
-            "kernel://ns:80/a",
-            "kernel://n%20s",
-            "1://ns",
-            "kernel://ns?a=b#c",
-            "kernel://ns#c",
-        ] {
+        for text in ["kernel://ns:80/a", "kernel://n%20s", "1://ns", "kernel://ns?a=b#c", "kernel://ns#c"] {
             reason(text);
         }
     }
@@ -253,10 +210,7 @@ mod tests {
         assert_eq!(urls[0].labels["k"], "x,y");
         assert_eq!(ServiceUrl::parse_list("  "), Ok(Vec::new()));
         assert!(ServiceUrl::parse_list("kernel://a,").is_err());
-        assert_eq!(
-            ServiceUrl::parse_list("kernel://a?k=x,y").unwrap_err().text,
-            "\"y\""
-        );
+        assert_eq!(ServiceUrl::parse_list("kernel://a?k=x,y").unwrap_err().text, "\"y\"");
     }
 
     #[test]
@@ -264,16 +218,10 @@ mod tests {
         let url: ServiceUrl = "kernel://ns@dom/nsm-1?app=web".parse().unwrap();
         let request = url.to_request("id-1");
         let connection = request.connection.unwrap();
-        assert_eq!(
-            (connection.id.as_str(), connection.network_service.as_str()),
-            ("id-1", "ns@dom")
-        );
+        assert_eq!((connection.id.as_str(), connection.network_service.as_str()), ("id-1", "ns@dom"));
         assert_eq!(connection.labels["app"], "web");
         let mechanism = &request.mechanism_preferences[0];
-        assert_eq!(
-            (mechanism.cls.as_str(), mechanism.r#type.as_str()),
-            ("LOCAL", "KERNEL")
-        );
+        assert_eq!((mechanism.cls.as_str(), mechanism.r#type.as_str()), ("LOCAL", "KERNEL"));
         assert_eq!(mechanism.parameters["name"], "nsm-1");
     }
 

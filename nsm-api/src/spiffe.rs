@@ -46,10 +46,7 @@ impl SpiffeId {
     pub fn new(text: &str) -> Result<Self, SpiffeIdError> {
         match flaw(text) {
             None => Ok(Self(text.into())),
-            Some(reason) => Err(SpiffeIdError {
-                text: excerpt(text),
-                reason,
-            }),
+            Some(reason) => Err(SpiffeIdError { text: excerpt(text), reason }),
         }
     }
 
@@ -99,9 +96,7 @@ fn flaw(text: &str) -> Option<&'static str> {
             return Some("its path has an empty, `.` or `..` segment");
         }
         if !segment.chars().all(in_path) {
-            return Some(
-                "its path has characters other than letters, digits, dot, dash, underscore",
-            );
+            return Some("its path has characters other than letters, digits, dot, dash, underscore");
         }
     }
     None

@@ -42,9 +42,7 @@ fn expand(text: &str, labels: &BTreeMap<String, String>) -> Option<String> {
 /// The value of the action that `text` begins with, and what follows it.
 fn evaluate<'a>(text: &'a str, labels: &'a BTreeMap<String, String>) -> Option<(&'a str, &'a str)> {
     if let Some(field) = text.strip_prefix('.') {
-        let end = field
-            .find(|c: char| !c.is_alphanumeric() && c != '_')
-            .unwrap_or(field.len());
+        let end = field.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(field.len());
         let (key, after) = field.split_at(end);
         let identifier = key.starts_with(|c: char| c.is_alphabetic() || c == '_');
         return identifier.then(|| (labels.get(key).map_or("<no value>", String::as_str), after));
@@ -52,8 +50,7 @@ fn evaluate<'a>(text: &'a str, labels: &'a BTreeMap<String, String>) -> Option<(
     let operands = text.strip_prefix("index")?;
     let dot = operands.trim_start().strip_prefix('.')?;
     let (key, after) = quoted(dot.trim_start())?;
-    let separate =
-        operands.len() > operands.trim_start().len() && dot.len() > dot.trim_start().len();
+    let separate = operands.len() > operands.trim_start().len() && dot.len() > dot.trim_start().len();
     separate.then(|| (labels.get(key).map_or("", String::as_str), after))
 }
 
@@ -73,20 +70,14 @@ mod tests {
 
     fn rendered(text: &str) -> String {
         let pairs = [("nodeName", "node-1"), ("a.b/c", "dotted"), ("_x1", "x")];
-        let labels = pairs
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect();
+        let labels = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         render(text, &labels).into_owned()
     }
 
     #[test]
     fn fields_and_index_are_replaced() {
         assert_eq!(rendered("{{.nodeName}}-{{ ._x1 }}!"), "node-1-x!");
-        assert_eq!(
-            rendered(r#"{{index . "a.b/c"}}{{ index  .  `nodeName` }}"#),
-            "dottednode-1"
-        );
+        assert_eq!(rendered(r#"{{index . "a.b/c"}}{{ index  .  `nodeName` }}"#), "dottednode-1");
     }
 
     #[test]
@@ -120,10 +111,7 @@ mod tests {
 
     #[test]
     fn plain_text_is_not_copied() {
-        assert!(matches!(
-            render("plain", &BTreeMap::new()),
-            Cow::Borrowed("plain")
-        ));
+        assert!(matches!(render("plain", &BTreeMap::new()), Cow::Borrowed("plain")));
     }
 
     proptest! {

@@ -2,8 +2,7 @@
 
 use nsm_api::connection::monitor_connection_server;
 use nsm_api::connectioncontext::{
-    DnsContext, EthernetContext, ExtraPrefixRequest, IpContext, IpFamily, IpNeighbor, PolicyRoute,
-    Route,
+    DnsContext, EthernetContext, ExtraPrefixRequest, IpContext, IpFamily, IpNeighbor, PolicyRoute, Route,
 };
 use nsm_api::ipam::{PrefixRequest, PrefixResponse, ipam_server};
 use nsm_api::networkservice::network_service_server;
@@ -43,22 +42,10 @@ fn map<V>(value: V) -> std::collections::BTreeMap<String, V> {
 
 #[test]
 fn services_are_called_by_the_names_of_the_reference() {
-    assert_eq!(
-        network_service_server::SERVICE_NAME,
-        "networkservice.NetworkService"
-    );
-    assert_eq!(
-        monitor_connection_server::SERVICE_NAME,
-        "connection.MonitorConnection"
-    );
-    assert_eq!(
-        network_service_registry_server::SERVICE_NAME,
-        "registry.NetworkServiceRegistry"
-    );
-    assert_eq!(
-        network_service_endpoint_registry_server::SERVICE_NAME,
-        "registry.NetworkServiceEndpointRegistry"
-    );
+    assert_eq!(network_service_server::SERVICE_NAME, "networkservice.NetworkService");
+    assert_eq!(monitor_connection_server::SERVICE_NAME, "connection.MonitorConnection");
+    assert_eq!(network_service_registry_server::SERVICE_NAME, "registry.NetworkServiceRegistry");
+    assert_eq!(network_service_endpoint_registry_server::SERVICE_NAME, "registry.NetworkServiceEndpointRegistry");
     assert_eq!(ipam_server::SERVICE_NAME, "ipam.IPAM");
 }
 
@@ -72,16 +59,9 @@ fn a_connection_has_the_numbers_of_the_reference() {
         metrics: map(text()),
     };
     assert_eq!(fields(&segment), [1, 2, 3, 4, 5]);
-    let path = Path {
-        index: 1,
-        path_segments: vec![segment.clone()],
-    };
+    let path = Path { index: 1, path_segments: vec![segment.clone()] };
     assert_eq!(fields(&path), [1, 2]);
-    let mechanism = Mechanism {
-        cls: text(),
-        r#type: text(),
-        parameters: map(text()),
-    };
+    let mechanism = Mechanism { cls: text(), r#type: text(), parameters: map(text()) };
     assert_eq!(fields(&mechanism), [1, 2, 3]);
     let connection = Connection {
         id: text(),
@@ -95,67 +75,33 @@ fn a_connection_has_the_numbers_of_the_reference() {
         state: State::ReselectRequested.into(),
     };
     assert_eq!(fields(&connection), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
-    let request = NetworkServiceRequest {
-        connection: Some(connection.clone()),
-        mechanism_preferences: vec![mechanism],
-    };
+    let request =
+        NetworkServiceRequest { connection: Some(connection.clone()), mechanism_preferences: vec![mechanism] };
     assert_eq!(fields(&request), [1, 2]);
-    let event = ConnectionEvent {
-        r#type: ConnectionEventType::Delete.into(),
-        connections: map(connection),
-    };
+    let event = ConnectionEvent { r#type: ConnectionEventType::Delete.into(), connections: map(connection) };
     assert_eq!(fields(&event), [1, 2]);
-    let selector = MonitorScopeSelector {
-        path_segments: vec![segment],
-        network_services: texts(),
-    };
+    let selector = MonitorScopeSelector { path_segments: vec![segment], network_services: texts() };
     assert_eq!(fields(&selector), [1, 2]);
     assert_eq!((State::Down as i32, State::RefreshRequested as i32), (1, 2));
-    assert_eq!(
-        (
-            ConnectionEventType::Update as i32,
-            ConnectionEventType::Delete as i32
-        ),
-        (1, 2)
-    );
+    assert_eq!((ConnectionEventType::Update as i32, ConnectionEventType::Delete as i32), (1, 2));
 }
 
 #[test]
 fn a_context_has_the_numbers_of_the_reference() {
-    let route = Route {
-        prefix: text(),
-        next_hop: text(),
-    };
-    let neighbor = IpNeighbor {
-        ip: text(),
-        hardware_address: text(),
-    };
-    let policy = PolicyRoute {
-        from: text(),
-        proto: text(),
-        dst_port: text(),
-        src_port: text(),
-        routes: vec![route.clone()],
-    };
+    let route = Route { prefix: text(), next_hop: text() };
+    let neighbor = IpNeighbor { ip: text(), hardware_address: text() };
+    let policy =
+        PolicyRoute { from: text(), proto: text(), dst_port: text(), src_port: text(), routes: vec![route.clone()] };
     let extra = ExtraPrefixRequest {
         addr_family: Some(IpFamily::default()),
         prefix_len: 1,
         required_number: 1,
         requested_number: 1,
     };
-    assert_eq!(
-        (fields(&route), fields(&neighbor)),
-        (vec![1, 2], vec![1, 2])
-    );
-    assert_eq!(
-        (fields(&policy), fields(&extra)),
-        (vec![1, 2, 3, 4, 5], vec![1, 2, 3, 4])
-    );
+    assert_eq!((fields(&route), fields(&neighbor)), (vec![1, 2], vec![1, 2]));
+    assert_eq!((fields(&policy), fields(&extra)), (vec![1, 2, 3, 4, 5], vec![1, 2, 3, 4]));
     // Swapped source and destination ports would still be five fields.
-    let port = PolicyRoute {
-        dst_port: text(),
-        ..Default::default()
-    };
+    let port = PolicyRoute { dst_port: text(), ..Default::default() };
     assert_eq!(fields(&port), [3]);
     let ip = IpContext {
         src_ip_addrs: texts(),
@@ -185,67 +131,33 @@ fn a_context_has_the_numbers_of_the_reference() {
 fn registry_and_ipam_have_the_numbers_of_the_reference() {
     let rule = Match {
         source_selector: map(text()),
-        routes: vec![Destination {
-            destination_selector: map(text()),
-            weight: 1,
-        }],
+        routes: vec![Destination { destination_selector: map(text()), weight: 1 }],
         fallthrough: true,
         metadata: Some(Metadata::default()),
     };
-    assert_eq!(
-        (fields(&rule), fields(&rule.routes[0])),
-        (vec![1, 2, 3, 4], vec![1, 2])
-    );
-    let service = NetworkService {
-        name: text(),
-        payload: text(),
-        matches: vec![rule],
-        path_ids: texts(),
-    };
+    assert_eq!((fields(&rule), fields(&rule.routes[0])), (vec![1, 2, 3, 4], vec![1, 2]));
+    let service = NetworkService { name: text(), payload: text(), matches: vec![rule], path_ids: texts() };
     assert_eq!(fields(&service), [1, 2, 3, 4]);
     let endpoint = NetworkServiceEndpoint {
         name: text(),
         network_service_names: texts(),
-        network_service_labels: map(NetworkServiceLabels {
-            labels: map(text()),
-        }),
+        network_service_labels: map(NetworkServiceLabels { labels: map(text()) }),
         url: text(),
         expiration_time: Some(Timestamp::default()),
         initial_registration_time: Some(Timestamp::default()),
         path_ids: texts(),
     };
     assert_eq!(fields(&endpoint), [1, 2, 3, 4, 5, 6, 7]);
-    let initial = NetworkServiceEndpoint {
-        initial_registration_time: Some(Timestamp::default()),
-        ..Default::default()
-    };
+    let initial =
+        NetworkServiceEndpoint { initial_registration_time: Some(Timestamp::default()), ..Default::default() };
     assert_eq!(fields(&initial), [6]);
-    assert_eq!(
-        fields(&PrefixRequest {
-            r#type: 1,
-            prefix: text(),
-            exclude_prefixes: texts()
-        }),
-        [1, 2, 3]
-    );
-    assert_eq!(
-        fields(&PrefixResponse {
-            prefix: text(),
-            exclude_prefixes: texts()
-        }),
-        [2, 3]
-    );
+    assert_eq!(fields(&PrefixRequest { r#type: 1, prefix: text(), exclude_prefixes: texts() }), [1, 2, 3]);
+    assert_eq!(fields(&PrefixResponse { prefix: text(), exclude_prefixes: texts() }), [2, 3]);
 }
 
 #[test]
 fn equal_messages_have_equal_bytes_whatever_the_order_of_their_maps() {
     let labels = |keys: [&str; 3]| keys.map(|key| (key.to_owned(), text())).into();
-    let connection = |keys| {
-        Connection {
-            labels: labels(keys),
-            ..Default::default()
-        }
-        .encode_to_vec()
-    };
+    let connection = |keys| Connection { labels: labels(keys), ..Default::default() }.encode_to_vec();
     assert_eq!(connection(["a", "b", "c"]), connection(["c", "a", "b"]));
 }

@@ -68,11 +68,7 @@ struct Established<P: Protocol> {
 
 impl<P: Protocol> Default for Begin<P> {
     fn default() -> Self {
-        Self {
-            table: Arc::default(),
-            merges: false,
-            reselect: None,
-        }
+        Self { table: Arc::default(), merges: false, reselect: None }
     }
 }
 
@@ -81,11 +77,7 @@ impl<P: Protocol> Begin<P> {
     /// from the caller only what [`Protocol::merge`] lets him change; and [`Why::Reselect`] works.
     #[must_use]
     pub fn initiator() -> Self {
-        Self {
-            table: Arc::default(),
-            merges: true,
-            reselect: Some(Arc::new(P::reselect)),
-        }
+        Self { table: Arc::default(), merges: true, reselect: Some(Arc::new(P::reselect)) }
     }
 
     /// What a reselect changes in the body before asking afresh, instead of [`Protocol::reselect`].
@@ -100,10 +92,7 @@ impl<P: Protocol> Begin<P> {
     pub fn handles(&self) -> Vec<Handle<P>> {
         lock(&self.table)
             .values()
-            .map(|entry| Handle {
-                entry: Arc::downgrade(entry),
-                key: Arc::clone(&entry.key),
-            })
+            .map(|entry| Handle { entry: Arc::downgrade(entry), key: Arc::clone(&entry.key) })
             .collect()
     }
 
@@ -117,12 +106,7 @@ impl<P: Protocol> Begin<P> {
             key: Arc::clone(&key),
             table: Arc::downgrade(&self.table),
             reselect: self.reselect.clone(),
-            life: Arc::new(Mutex::new(Life {
-                state: Arc::default(),
-                established: None,
-                torn: false,
-                gone: false,
-            })),
+            life: Arc::new(Mutex::new(Life { state: Arc::default(), established: None, torn: false, gone: false })),
             own: StdMutex::default(),
         });
         table.insert(key, Arc::clone(&entry));
@@ -130,18 +114,13 @@ impl<P: Protocol> Begin<P> {
     }
 }
 
-fn lock<P: Protocol>(
-    table: &Table<P>,
-) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Arc<Entry<P>>>> {
+fn lock<P: Protocol>(table: &Table<P>) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Arc<Entry<P>>>> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<P: Protocol> Entry<P> {
     fn handle(self: &Arc<Self>) -> Handle<P> {
-        Handle {
-            entry: Arc::downgrade(self),
-            key: Arc::clone(&self.key),
-        }
+        Handle { entry: Arc::downgrade(self), key: Arc::clone(&self.key) }
     }
 
     /// Forgets this connection. Called with its life locked, by the one who ends it.
@@ -151,22 +130,14 @@ impl<P: Protocol> Entry<P> {
         life.state.clear();
         if let Some(table) = self.table.upgrade() {
             let mut table = lock(&table);
-            if table
-                .get(&self.key)
-                .is_some_and(|entry| std::ptr::eq(&raw const **entry, self))
-            {
+            if table.get(&self.key).is_some_and(|entry| std::ptr::eq(&raw const **entry, self)) {
                 table.remove(&self.key);
             }
         }
     }
 
     /// One Request through the rest of the chain, with everything that must hold afterwards.
-    async fn run(
-        self: &Arc<Self>,
-        life: &mut Life<P>,
-        mut call: Call<P>,
-        next: Next<'_, P>,
-    ) -> Result<Call<P>> {
+    async fn run(self: &Arc<Self>, life: &mut Life<P>, mut call: Call<P>, next: Next<'_, P>) -> Result<Call<P>> {
         let first = life.established.is_none();
         call.attach(Arc::clone(&life.state), self.handle(), first);
         let timeout = match &life.established {
@@ -188,11 +159,7 @@ impl<P: Protocol> Entry<P> {
                 life.torn = false;
                 life.established = Some(Established {
                     body: call.share(),
-                    extra: if self.reselect.is_some() {
-                        call.extra().clone()
-                    } else {
-                        P::keep(call.extra())
-                    },
+                    extra: if self.reselect.is_some() { call.extra().clone() } else { P::keep(call.extra()) },
                     peer: call.peer().cloned(),
                     token: call.token().cloned(),
                     timeout,
@@ -211,12 +178,7 @@ impl<P: Protocol> Entry<P> {
     }
 
     /// Closes what is established through the rest of the chain. The state stays until the caller drops it.
-    async fn undo(
-        self: &Arc<Self>,
-        life: &Life<P>,
-        asked: Option<Call<P>>,
-        next: Next<'_, P>,
-    ) -> Result<Call<P>> {
+    async fn undo(self: &Arc<Self>, life: &Life<P>, asked: Option<Call<P>>, next: Next<'_, P>) -> Result<Call<P>> {
         let Some(established) = &life.established else {
             return Ok(asked.unwrap_or_else(|| Call::new(P::Body::default())));
         };
@@ -287,8 +249,9 @@ impl<P: Protocol> Element<P> for Begin<P> {
         }
         let key = P::key(call.body()).to_owned();
         if key.is_empty() {
-            return Err(Error::invalid(format!("the {} has no id", P::WHAT))
-                .hint("set one; it names the state kept for it"));
+            return Err(
+                Error::invalid(format!("the {} has no id", P::WHAT)).hint("set one; it names the state kept for it")
+            );
         }
         loop {
             let entry = self.entry(&key);
@@ -412,11 +375,7 @@ impl<P: Protocol> Handle<P> {
         let Some(established) = &life.established else {
             return Ok(Closed::Unknown);
         };
-        let Some(next) = established
-            .next
-            .upgrade()
-            .filter(|_| still(&established.body))
-        else {
+        let Some(next) = established.next.upgrade().filter(|_| still(&established.body)) else {
             return Ok(Closed::Unknown);
         };
         let result = entry.undo(&life, None, next.next()).await;
@@ -429,9 +388,7 @@ impl<P: Protocol> Handle<P> {
     pub fn peek(&self) -> Option<Arc<P::Body>> {
         let entry = self.entry.upgrade()?;
         let life = entry.life.try_lock().ok()?;
-        life.established
-            .as_ref()
-            .map(|established| Arc::clone(&established.body))
+        life.established.as_ref().map(|established| Arc::clone(&established.body))
     }
 
     /// The entry, locked: nothing else happens to it meanwhile.
@@ -439,14 +396,9 @@ impl<P: Protocol> Handle<P> {
         let Some(entry) = self.entry.upgrade() else {
             return Ok(None);
         };
-        if HELD
-            .try_with(|held| *held == entry.address())
-            .unwrap_or(false)
-        {
-            return Err(Error::internal(
-                "an event cannot wait for another event of the same connection",
-            )
-            .hint("spawn a task that starts it"));
+        if HELD.try_with(|held| *held == entry.address()).unwrap_or(false) {
+            return Err(Error::internal("an event cannot wait for another event of the same connection")
+                .hint("spawn a task that starts it"));
         }
         let life = Arc::clone(&entry.life).lock_owned().await;
         Ok(Some((entry, life)))
@@ -455,10 +407,7 @@ impl<P: Protocol> Handle<P> {
 
 impl<P: Protocol> Clone for Handle<P> {
     fn clone(&self) -> Self {
-        Self {
-            entry: Weak::clone(&self.entry),
-            key: Arc::clone(&self.key),
-        }
+        Self { entry: Weak::clone(&self.entry), key: Arc::clone(&self.key) }
     }
 }
 
@@ -489,11 +438,7 @@ mod tests {
 
     impl Element for Far {
         async fn request(&self, mut call: Call, next: Next<'_>) -> Result<Call> {
-            assert_eq!(
-                self.inside.fetch_add(1, Ordering::SeqCst),
-                0,
-                "two events at once"
-            );
+            assert_eq!(self.inside.fetch_add(1, Ordering::SeqCst), 0, "two events at once");
             *self.handle.lock().unwrap() = call.handle().cloned();
             self.slot.set(call.state()?, Arc::clone(&self.guard));
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -507,11 +452,7 @@ mod tests {
         }
 
         async fn close(&self, call: Call, next: Next<'_>) -> Result<Call> {
-            assert_eq!(
-                call.body().network_service_endpoint_name,
-                "nse",
-                "closes what was established"
-            );
+            assert_eq!(call.body().network_service_endpoint_name, "nse", "closes what was established");
             self.closes.fetch_add(1, Ordering::SeqCst);
             next.close(call).await
         }
@@ -519,18 +460,11 @@ mod tests {
 
     fn stack(begin: Begin) -> (Chain, Arc<Begin>, Far) {
         let (begin, far) = (Arc::new(begin), Far::default());
-        (
-            Chain::new("hop", elements![Arc::clone(&begin), far.clone()]).unwrap(),
-            begin,
-            far,
-        )
+        (Chain::new("hop", elements![Arc::clone(&begin), far.clone()]).unwrap(), begin, far)
     }
 
     fn asked() -> Call {
-        Call::new(Connection {
-            id: "c".into(),
-            ..Default::default()
-        })
+        Call::new(Connection { id: "c".into(), ..Default::default() })
     }
 
     fn kept(far: &Far) -> usize {
@@ -559,10 +493,7 @@ mod tests {
         let (chain, _, far) = stack(Begin::default());
         chain.request(asked()).await.unwrap();
         assert_eq!(chain.close(asked()).await.unwrap().closed(), Closed::Done);
-        assert_eq!(
-            chain.close(asked()).await.unwrap().closed(),
-            Closed::Unknown
-        );
+        assert_eq!(chain.close(asked()).await.unwrap().closed(), Closed::Unknown);
         assert_eq!(far.closes.load(Ordering::SeqCst), 1);
     }
 
@@ -571,13 +502,9 @@ mod tests {
         let (chain, begin, _) = stack(Begin::default());
         let events = (0..100).map(|at| {
             let chain = chain.clone();
-            tokio::spawn(async move {
-                if at % 3 == 2 {
-                    chain.close(asked()).await
-                } else {
-                    chain.request(asked()).await
-                }
-            })
+            tokio::spawn(
+                async move { if at % 3 == 2 { chain.close(asked()).await } else { chain.request(asked()).await } },
+            )
         });
         for event in events.collect::<Vec<_>>() {
             event.await.unwrap().unwrap();
@@ -597,10 +524,7 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(5)).await;
         patience.cancel();
         assert_eq!(task.await.unwrap().unwrap_err().code(), Code::Cancelled);
-        assert_eq!(
-            (far.closes.load(Ordering::SeqCst), begin.handles().len()),
-            (1, 0)
-        );
+        assert_eq!((far.closes.load(Ordering::SeqCst), begin.handles().len()), (1, 0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -623,13 +547,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_first_request_that_breaks_off_leaves_nothing() {
         let (chain, begin, far) = stack(Begin::default());
-        let broken_off =
-            tokio::time::timeout(Duration::from_millis(5), chain.request(asked())).await;
+        let broken_off = tokio::time::timeout(Duration::from_millis(5), chain.request(asked())).await;
         assert!(broken_off.is_err());
-        assert_eq!(
-            (begin.handles().len(), far.inside.swap(0, Ordering::SeqCst)),
-            (0, 1)
-        );
+        assert_eq!((begin.handles().len(), far.inside.swap(0, Ordering::SeqCst)), (0, 1));
         chain.request(asked()).await.unwrap();
         assert_eq!(begin.handles().len(), 1);
     }
@@ -640,14 +560,9 @@ mod tests {
         chain.request(asked()).await.unwrap();
         far.fail.store(1, Ordering::SeqCst);
         let mut again = asked();
-        again
-            .body_mut()
-            .set_state(nsm_api::State::ReselectRequested);
+        again.body_mut().set_state(nsm_api::State::ReselectRequested);
         chain.request(again).await.unwrap_err();
-        assert_eq!(
-            (far.closes.load(Ordering::SeqCst), begin.handles().len()),
-            (1, 0)
-        );
+        assert_eq!((far.closes.load(Ordering::SeqCst), begin.handles().len()), (1, 0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -682,15 +597,10 @@ mod tests {
         let label = |connection: &Connection| connection.labels.contains_key("new");
         let mut again = asked();
         again.body_mut().labels.insert("new".into(), String::new());
-        let (asked_again, overtaken) = tokio::join!(
-            chain.request(again),
-            handle.close_if(|connection| !label(connection))
-        );
+        let (asked_again, overtaken) =
+            tokio::join!(chain.request(again), handle.close_if(|connection| !label(connection)));
         asked_again.unwrap();
-        assert_eq!(
-            (overtaken.unwrap(), far.closes.load(Ordering::SeqCst)),
-            (Closed::Unknown, 0)
-        );
+        assert_eq!((overtaken.unwrap(), far.closes.load(Ordering::SeqCst)), (Closed::Unknown, 0));
         assert_eq!(handle.close_if(label).await.unwrap(), Closed::Done);
     }
 
@@ -704,11 +614,7 @@ mod tests {
         assert!(handle.request(Why::Refresh).await.unwrap().is_none());
         *far.handle.lock().unwrap() = None;
         drop((begin, handle));
-        assert_eq!(
-            self::kept(&far),
-            kept - 2,
-            "the element and the connection's guard"
-        );
+        assert_eq!(self::kept(&far), kept - 2, "the element and the connection's guard");
     }
 
     #[tokio::test(start_paused = true)]

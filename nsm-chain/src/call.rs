@@ -172,9 +172,7 @@ impl<P: Protocol> Call<P> {
     /// How long the caller still waits; none: for ever.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
-        self.0
-            .deadline
-            .map(|deadline| deadline.saturating_duration_since(Instant::now()))
+        self.0.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
     /// Tells whether and when the caller gave up.
@@ -212,11 +210,7 @@ impl<P: Protocol> Call<P> {
     /// A typed fact that an element further out found.
     #[must_use]
     pub fn fact<T: Send + Sync + 'static>(&self) -> Option<&T> {
-        let (_, fact) = self
-            .0
-            .facts
-            .iter()
-            .find(|(id, _)| *id == TypeId::of::<T>())?;
+        let (_, fact) = self.0.facts.iter().find(|(id, _)| *id == TypeId::of::<T>())?;
         fact.downcast_ref()
     }
 
@@ -237,8 +231,7 @@ impl<P: Protocol> Call<P> {
     /// When the chain has no `Begin` before this element (an order that a stack refuses when it is built).
     pub fn state(&self) -> Result<&Arc<State>> {
         self.0.state.as_ref().ok_or_else(|| {
-            Error::internal("no per-connection state")
-                .hint("put Begin before this element in the chain")
+            Error::internal("no per-connection state").hint("put Begin before this element in the chain")
         })
     }
 

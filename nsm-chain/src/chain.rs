@@ -87,10 +87,7 @@ impl<P: Protocol> Chain<P> {
     pub fn new(hop: impl Into<Arc<str>>, elements: Vec<Node<P>>) -> Result<Self, OrderError> {
         let hop = hop.into();
         check(&hop, &elements)?;
-        Ok(Self {
-            hop,
-            list: elements.into(),
-        })
+        Ok(Self { hop, list: elements.into() })
     }
 
     /// The hop's name: what errors from here are marked with.
@@ -109,10 +106,7 @@ impl<P: Protocol> Chain<P> {
     /// # Errors
     /// Whatever an element reports, marked with this hop unless another hop was the one to fail.
     pub async fn request(&self, call: Call<P>) -> Result<Call<P>> {
-        Next::start(&self.list, None)
-            .request(call)
-            .await
-            .map_err(|error| error.at_hop(&self.hop))
+        Next::start(&self.list, None).request(call).await.map_err(|error| error.at_hop(&self.hop))
     }
 
     /// Runs a Close (Unregister) through the chain.
@@ -120,10 +114,7 @@ impl<P: Protocol> Chain<P> {
     /// # Errors
     /// What could not be undone.
     pub async fn close(&self, call: Call<P>) -> Result<Call<P>> {
-        Next::start(&self.list, None)
-            .close(call)
-            .await
-            .map_err(|error| error.at_hop(&self.hop))
+        Next::start(&self.list, None).close(call).await.map_err(|error| error.at_hop(&self.hop))
     }
 
     /// Runs a Monitor (Find) through the chain.
@@ -131,10 +122,7 @@ impl<P: Protocol> Chain<P> {
     /// # Errors
     /// When there can be no answer.
     pub async fn monitor(&self, watch: Watch<P>) -> Result<EventStream<P>> {
-        Next::start(&self.list, None)
-            .monitor(watch)
-            .await
-            .map_err(|error| error.at_hop(&self.hop))
+        Next::start(&self.list, None).monitor(watch).await.map_err(|error| error.at_hop(&self.hop))
     }
 }
 
@@ -155,27 +143,13 @@ impl<P: Protocol> Chain<P> {
                     Verb::Close(call) => chain.close(call.cancelled_by(child)).await,
                 }
             };
-            AssertUnwindSafe(run)
-                .catch_unwind()
-                .await
-                .unwrap_or_else(|panic| {
-                    let said = panic.downcast_ref::<&str>().map(|said| (*said).to_owned());
-                    let said = said
-                        .or_else(|| panic.downcast_ref::<String>().cloned())
-                        .unwrap_or_default();
-                    Err(
-                        Error::internal("the chain broke off in the middle of a call")
-                            .with_detail(said)
-                            .at_hop(&chain.hop),
-                    )
-                })
+            AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|panic| {
+                let said = panic.downcast_ref::<&str>().map(|said| (*said).to_owned());
+                let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+                Err(Error::internal("the chain broke off in the middle of a call").with_detail(said).at_hop(&chain.hop))
+            })
         };
-        Detached {
-            work: Some(Box::pin(work)),
-            started: false,
-            patience,
-            tasks: tasks.clone(),
-        }
+        Detached { work: Some(Box::pin(work)), started: false, patience, tasks: tasks.clone() }
     }
 }
 
@@ -215,18 +189,13 @@ impl<P: Protocol> Drop for Detached<P> {
 
 impl<P: Protocol> fmt::Debug for Detached<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Detached")
-            .field("over", &self.work.is_none())
-            .finish_non_exhaustive()
+        f.debug_struct("Detached").field("over", &self.work.is_none()).finish_non_exhaustive()
     }
 }
 
 impl<P: Protocol> Clone for Chain<P> {
     fn clone(&self) -> Self {
-        Self {
-            hop: Arc::clone(&self.hop),
-            list: Arc::clone(&self.list),
-        }
+        Self { hop: Arc::clone(&self.hop), list: Arc::clone(&self.list) }
     }
 }
 
@@ -263,18 +232,8 @@ pub struct OrderError {
 fn check<P: Protocol>(hop: &Arc<str>, elements: &[Node<P>]) -> Result<(), OrderError> {
     let names: Vec<_> = elements.iter().map(|node| node.0.name()).collect();
     for (at, node) in elements.iter().enumerate() {
-        let Order {
-            after,
-            before,
-            last,
-        } = node.0.order();
-        let wrong = |rule: String| {
-            Err(OrderError {
-                hop: Arc::clone(hop),
-                element: names[at],
-                rule,
-            })
-        };
+        let Order { after, before, last } = node.0.order();
+        let wrong = |rule: String| Err(OrderError { hop: Arc::clone(hop), element: names[at], rule });
         if let Some(missing) = after.iter().find(|name| !names[..at].contains(name)) {
             return wrong(format!("must stand after {missing}"));
         }
@@ -330,9 +289,7 @@ mod tests {
                 note("b"),
                 from_fn(|call, next: crate::OwnedNext| async move {
                     // Owned: the rest of the inner and of the outer chain.
-                    tokio::spawn(async move { next.request(call).await })
-                        .await
-                        .unwrap()
+                    tokio::spawn(async move { next.request(call).await }).await.unwrap()
                 })
             ],
         )
@@ -344,14 +301,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_names_its_hop_and_the_innermost_element() {
-        let chain = Chain::new(
-            "hop-1",
-            elements![
-                from_fn(|c, n: crate::OwnedNext| async move { n.request(c).await }),
-                Fails
-            ],
-        )
-        .unwrap();
+        let chain =
+            Chain::new("hop-1", elements![from_fn(|c, n: crate::OwnedNext| async move { n.request(c).await }), Fails])
+                .unwrap();
         let error = chain.request(Call::default()).await.unwrap_err();
         assert_eq!(error.to_string(), "hop-1/Fails: no");
     }
@@ -359,10 +311,7 @@ mod tests {
     #[test]
     fn a_wrong_order_is_refused_when_the_chain_is_built() {
         let error = Chain::<Service>::new("nsc", elements![Needs, Fails]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "in the chain of nsc, Needs must stand after Begin; reorder the list"
-        );
+        assert_eq!(error.to_string(), "in the chain of nsc, Needs must stand after Begin; reorder the list");
     }
 
     #[tokio::test(start_paused = true)]
@@ -373,9 +322,7 @@ mod tests {
             let note = Arc::clone(&note);
             async move {
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-                note.lock()
-                    .unwrap()
-                    .push(call.cancellation().is_cancelled());
+                note.lock().unwrap().push(call.cancellation().is_cancelled());
                 assert!(call.cancellation().is_cancelled(), "on purpose");
                 Ok(call)
             }
@@ -384,20 +331,11 @@ mod tests {
         let tasks = TaskTracker::new();
         drop(chain.detached(Verb::Request(Call::default()), &tasks));
         let given_up = chain.detached(Verb::Request(Call::default()), &tasks);
-        tokio::time::timeout(std::time::Duration::from_millis(5), given_up)
-            .await
-            .unwrap_err();
+        tokio::time::timeout(std::time::Duration::from_millis(5), given_up).await.unwrap_err();
         tasks.close();
         tasks.wait().await;
-        assert_eq!(
-            *ends.lock().unwrap(),
-            [true],
-            "the one that had begun, and only that"
-        );
-        let error = chain
-            .detached(Verb::Request(Call::default()), &tasks)
-            .await
-            .unwrap_err();
+        assert_eq!(*ends.lock().unwrap(), [true], "the one that had begun, and only that");
+        let error = chain.detached(Verb::Request(Call::default()), &tasks).await.unwrap_err();
         assert_eq!(error.code(), crate::Code::Internal);
         assert!(error.detail().unwrap().contains("on purpose"));
     }

@@ -27,11 +27,7 @@ impl<P: Protocol> Watch<P> {
     /// A watch in process.
     #[must_use]
     pub fn new(query: P::Query) -> Self {
-        Self {
-            query,
-            peer: None,
-            token: None,
-        }
+        Self { query, peer: None, token: None }
     }
 }
 
@@ -65,11 +61,7 @@ pub trait Element<P: Protocol = Service>: Send + Sync + 'static {
     ///
     /// # Errors
     /// Whatever failed here or further on; nothing new is left behind then.
-    fn request(
-        &self,
-        call: Call<P>,
-        next: Next<'_, P>,
-    ) -> impl Future<Output = Result<Call<P>>> + Send {
+    fn request(&self, call: Call<P>, next: Next<'_, P>) -> impl Future<Output = Result<Call<P>>> + Send {
         next.request(call)
     }
 
@@ -77,11 +69,7 @@ pub trait Element<P: Protocol = Service>: Send + Sync + 'static {
     ///
     /// # Errors
     /// Whatever could not be undone.
-    fn close(
-        &self,
-        call: Call<P>,
-        next: Next<'_, P>,
-    ) -> impl Future<Output = Result<Call<P>>> + Send {
+    fn close(&self, call: Call<P>, next: Next<'_, P>) -> impl Future<Output = Result<Call<P>>> + Send {
         next.close(call)
     }
 
@@ -89,11 +77,7 @@ pub trait Element<P: Protocol = Service>: Send + Sync + 'static {
     ///
     /// # Errors
     /// When there can be no answer; what goes wrong later comes through the stream.
-    fn monitor(
-        &self,
-        watch: Watch<P>,
-        next: Next<'_, P>,
-    ) -> impl Future<Output = Result<EventStream<P>>> + Send {
+    fn monitor(&self, watch: Watch<P>, next: Next<'_, P>) -> impl Future<Output = Result<EventStream<P>>> + Send {
         next.monitor(watch)
     }
 
@@ -121,25 +105,14 @@ pub struct Order {
 
 impl Order {
     /// No rule.
-    pub const ANYWHERE: Self = Self {
-        after: &[],
-        before: &[],
-        last: false,
-    };
+    pub const ANYWHERE: Self = Self { after: &[], before: &[], last: false };
     /// Nothing may follow.
-    pub const LAST: Self = Self {
-        after: &[],
-        before: &[],
-        last: true,
-    };
+    pub const LAST: Self = Self { after: &[], before: &[], last: true };
 
     /// Must stand after each of these.
     #[must_use]
     pub const fn after(names: &'static [&'static str]) -> Self {
-        Self {
-            after: names,
-            ..Self::ANYWHERE
-        }
+        Self { after: names, ..Self::ANYWHERE }
     }
 }
 
@@ -165,26 +138,20 @@ impl<P: Protocol, E: Element<P>> DynElement<P> for E {
     fn request<'a>(&'a self, call: Call<P>, next: Next<'a, P>) -> Boxed<'a, Call<P>> {
         Box::pin(async move {
             tracing::trace!(target: "nsm::chain", element = Element::<P>::name(self), key = P::key(call.body()), "request");
-            Element::request(self, call, next)
-                .await
-                .map_err(|error| error.at_element(Element::<P>::name(self)))
+            Element::request(self, call, next).await.map_err(|error| error.at_element(Element::<P>::name(self)))
         })
     }
 
     fn close<'a>(&'a self, call: Call<P>, next: Next<'a, P>) -> Boxed<'a, Call<P>> {
         Box::pin(async move {
             tracing::trace!(target: "nsm::chain", element = Element::<P>::name(self), key = P::key(call.body()), "close");
-            Element::close(self, call, next)
-                .await
-                .map_err(|error| error.at_element(Element::<P>::name(self)))
+            Element::close(self, call, next).await.map_err(|error| error.at_element(Element::<P>::name(self)))
         })
     }
 
     fn monitor<'a>(&'a self, watch: Watch<P>, next: Next<'a, P>) -> Boxed<'a, EventStream<P>> {
         Box::pin(async move {
-            Element::monitor(self, watch, next)
-                .await
-                .map_err(|error| error.at_element(Element::<P>::name(self)))
+            Element::monitor(self, watch, next).await.map_err(|error| error.at_element(Element::<P>::name(self)))
         })
     }
 
@@ -198,27 +165,15 @@ impl<P: Protocol, E: Element<P>> DynElement<P> for E {
 }
 
 impl<P: Protocol, E: Element<P>> Element<P> for Arc<E> {
-    fn request(
-        &self,
-        call: Call<P>,
-        next: Next<'_, P>,
-    ) -> impl Future<Output = Result<Call<P>>> + Send {
+    fn request(&self, call: Call<P>, next: Next<'_, P>) -> impl Future<Output = Result<Call<P>>> + Send {
         (**self).request(call, next)
     }
 
-    fn close(
-        &self,
-        call: Call<P>,
-        next: Next<'_, P>,
-    ) -> impl Future<Output = Result<Call<P>>> + Send {
+    fn close(&self, call: Call<P>, next: Next<'_, P>) -> impl Future<Output = Result<Call<P>>> + Send {
         (**self).close(call, next)
     }
 
-    fn monitor(
-        &self,
-        watch: Watch<P>,
-        next: Next<'_, P>,
-    ) -> impl Future<Output = Result<EventStream<P>>> + Send {
+    fn monitor(&self, watch: Watch<P>, next: Next<'_, P>) -> impl Future<Output = Result<EventStream<P>>> + Send {
         (**self).monitor(watch, next)
     }
 
@@ -265,11 +220,7 @@ where
     F: Fn(Call<P>, OwnedNext<P>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Call<P>>> + Send,
 {
-    fn request(
-        &self,
-        call: Call<P>,
-        next: Next<'_, P>,
-    ) -> impl Future<Output = Result<Call<P>>> + Send {
+    fn request(&self, call: Call<P>, next: Next<'_, P>) -> impl Future<Output = Result<Call<P>>> + Send {
         (self.0)(call, next.owned())
     }
 }

@@ -85,11 +85,7 @@ impl Error {
     /// Every one of several tries failed. Keeps each cause, and the most telling code.
     #[must_use]
     pub fn all_failed(what: impl Into<Cow<'static, str>>, causes: Vec<Self>) -> Self {
-        let code = causes
-            .iter()
-            .map(Self::code)
-            .min_by_key(|code| telling(*code))
-            .unwrap_or(Code::Unavailable);
+        let code = causes.iter().map(Self::code).min_by_key(|code| telling(*code)).unwrap_or(Code::Unavailable);
         let mut error = Self::new(code, what);
         error.0.causes = causes;
         error
@@ -221,11 +217,7 @@ impl fmt::Display for Error {
         while let Some(error) = source {
             write!(f, ": {error}")?;
             // An error of ours already prints what stands behind it.
-            source = if error.is::<Self>() {
-                None
-            } else {
-                error.source()
-            };
+            source = if error.is::<Self>() { None } else { error.source() };
         }
         for (at, cause) in inner.causes.iter().enumerate() {
             write!(f, "{}{cause}", if at == 0 { ": " } else { "; " })?;
@@ -249,10 +241,7 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0
-            .source
-            .as_ref()
-            .map(|source| &**source as &(dyn StdError + 'static))
+        self.0.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
     }
 }
 
@@ -286,17 +275,11 @@ mod tests {
     fn an_aggregate_keeps_each_cause_and_the_most_telling_code() {
         let error = Error::all_failed(
             "every endpoint of vpn failed",
-            vec![
-                Error::unavailable("nse-1 is down"),
-                Error::denied("nse-2 said no"),
-            ],
+            vec![Error::unavailable("nse-1 is down"), Error::denied("nse-2 said no")],
         );
         assert_eq!(error.code(), Code::PermissionDenied);
         assert_eq!(error.causes().len(), 2);
-        assert_eq!(
-            error.to_string(),
-            "every endpoint of vpn failed: nse-1 is down; nse-2 said no"
-        );
+        assert_eq!(error.to_string(), "every endpoint of vpn failed: nse-1 is down; nse-2 said no");
     }
 
     #[test]

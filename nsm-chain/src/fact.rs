@@ -16,9 +16,7 @@ impl NextHop {
     /// Mechanisms follow from it: local ones here, tunnels there.
     #[must_use]
     pub fn is_local(&self) -> bool {
-        ["unix:", "inode:", "mem:"]
-            .iter()
-            .any(|scheme| self.0.starts_with(scheme))
+        ["unix:", "inode:", "mem:"].iter().any(|scheme| self.0.starts_with(scheme))
     }
 }
 

@@ -29,13 +29,7 @@ impl<'a, P: Protocol> Next<'a, P> {
 
     fn step(self) -> Result<(&'a Node<P>, Self), Option<Self>> {
         match self.list.get(self.at) {
-            Some(node) => Ok((
-                node,
-                Self {
-                    at: self.at + 1,
-                    ..self
-                },
-            )),
+            Some(node) => Ok((node, Self { at: self.at + 1, ..self })),
             None => Err(self.outer.copied()),
         }
     }
@@ -63,9 +57,7 @@ impl<'a, P: Protocol> Next<'a, P> {
         match self.step() {
             Ok((node, rest)) => node.0.monitor(watch, rest),
             Err(Some(outer)) => outer.monitor(watch),
-            Err(None) => Box::pin(std::future::ready(Ok::<EventStream<P>, Error>(Box::pin(
-                futures::stream::empty(),
-            )))),
+            Err(None) => Box::pin(std::future::ready(Ok::<EventStream<P>, Error>(Box::pin(futures::stream::empty())))),
         }
     }
 
@@ -73,9 +65,7 @@ impl<'a, P: Protocol> Next<'a, P> {
     /// count: the Close gets as long as a Request would. Hands back the error that was the reason; what the Close
     /// itself could not undo is logged.
     pub async fn undo(self, mut call: Call<P>, reason: Error) -> Error {
-        call = call
-            .cancelled_by(tokio_util::sync::CancellationToken::new())
-            .within(crate::begin::DEFAULT_TIMEOUT);
+        call = call.cancelled_by(tokio_util::sync::CancellationToken::new()).within(crate::begin::DEFAULT_TIMEOUT);
         let key = P::key(call.body()).to_owned();
         if let Err(error) = self.close(call).await {
             tracing::warn!(what = P::WHAT, key, %error, "left something behind while undoing a failed request");
@@ -97,10 +87,7 @@ impl<'a, P: Protocol> Next<'a, P> {
     #[must_use]
     pub fn owned(self) -> OwnedNext<P> {
         let Some(mut outer) = self.outer else {
-            return OwnedNext {
-                list: Arc::clone(self.list),
-                at: self.at,
-            };
+            return OwnedNext { list: Arc::clone(self.list), at: self.at };
         };
         let mut rest: Vec<Node<P>> = self.list[self.at.min(self.list.len())..].to_vec();
         loop {
@@ -108,10 +95,7 @@ impl<'a, P: Protocol> Next<'a, P> {
             match outer.outer {
                 Some(further) => outer = further,
                 None => {
-                    return OwnedNext {
-                        list: rest.into(),
-                        at: 0,
-                    };
+                    return OwnedNext { list: rest.into(), at: 0 };
                 }
             }
         }
@@ -120,9 +104,7 @@ impl<'a, P: Protocol> Next<'a, P> {
 
 impl<P: Protocol> fmt::Debug for Next<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list()
-            .entries(self.list.iter().skip(self.at))
-            .finish()
+        f.debug_list().entries(self.list.iter().skip(self.at)).finish()
     }
 }
 
@@ -136,11 +118,7 @@ impl<P: Protocol> OwnedNext<P> {
     /// The borrowed form.
     #[must_use]
     pub fn next(&self) -> Next<'_, P> {
-        Next {
-            list: &self.list,
-            at: self.at,
-            outer: None,
-        }
+        Next { list: &self.list, at: self.at, outer: None }
     }
 
     /// Goes on with a Request.
@@ -170,10 +148,7 @@ impl<P: Protocol> OwnedNext<P> {
 
 impl<P: Protocol> Clone for OwnedNext<P> {
     fn clone(&self) -> Self {
-        Self {
-            list: Arc::clone(&self.list),
-            at: self.at,
-        }
+        Self { list: Arc::clone(&self.list), at: self.at }
     }
 }
 
@@ -197,10 +172,7 @@ impl<P: Protocol> WeakNext<P> {
     #[must_use]
     pub fn upgrade(&self) -> Option<OwnedNext<P>> {
         match &self.0 {
-            Rest::Of(list, at) => Some(OwnedNext {
-                list: list.upgrade()?,
-                at: *at,
-            }),
+            Rest::Of(list, at) => Some(OwnedNext { list: list.upgrade()?, at: *at }),
             Rest::Nested(next) => Some(next.clone()),
         }
     }

@@ -5,9 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use nsm_api::connection::{Connection, ConnectionEvent, Mechanism, MonitorScopeSelector, State};
-use nsm_api::registry::{
-    NetworkService, NetworkServiceEndpoint, NetworkServiceEndpointQuery, NetworkServiceQuery,
-};
+use nsm_api::registry::{NetworkService, NetworkServiceEndpoint, NetworkServiceEndpointQuery, NetworkServiceQuery};
 
 /// A protocol of three verbs: make something, unmake it, watch it.
 ///
@@ -108,9 +106,7 @@ impl Protocol for Service {
     fn merge(stored: &Connection, asked: &Connection) -> Connection {
         let mut merged = stored.clone();
         if !asked.network_service_endpoint_name.is_empty() {
-            merged
-                .network_service_endpoint_name
-                .clone_from(&asked.network_service_endpoint_name);
+            merged.network_service_endpoint_name.clone_from(&asked.network_service_endpoint_name);
         }
         if asked.context.is_some() && asked.context != stored.context {
             merged.context.clone_from(&asked.context);
@@ -218,10 +214,7 @@ impl Record for NetworkService {
     }
 
     fn query(pattern: Self, watch: bool) -> NetworkServiceQuery {
-        NetworkServiceQuery {
-            network_service: Some(pattern),
-            watch,
-        }
+        NetworkServiceQuery { network_service: Some(pattern), watch }
     }
 
     fn watches(query: &NetworkServiceQuery) -> bool {
@@ -263,10 +256,7 @@ impl Record for NetworkServiceEndpoint {
     }
 
     fn query(pattern: Self, watch: bool) -> NetworkServiceEndpointQuery {
-        NetworkServiceEndpointQuery {
-            network_service_endpoint: Some(pattern),
-            watch,
-        }
+        NetworkServiceEndpointQuery { network_service_endpoint: Some(pattern), watch }
     }
 
     fn watches(query: &NetworkServiceEndpointQuery) -> bool {

@@ -63,19 +63,13 @@ impl<T: Send + 'static> Slot<T> {
     #[must_use]
     pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self {
-            key: NEXT.fetch_add(1, Ordering::Relaxed),
-            holds: PhantomData,
-        }
+        Self { key: NEXT.fetch_add(1, Ordering::Relaxed), holds: PhantomData }
     }
 
     /// Puts a value in, and hands back the one that was there.
     pub fn set(&self, state: &State, value: T) -> Option<T> {
         state.with(|slots| match find(slots, self.key) {
-            Some(at) => slots[at]
-                .1
-                .downcast_mut()
-                .map(|old| std::mem::replace(old, value)),
+            Some(at) => slots[at].1.downcast_mut().map(|old| std::mem::replace(old, value)),
             None => {
                 slots.push((self.key, Box::new(value)));
                 None

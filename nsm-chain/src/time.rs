@@ -9,10 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 static START: LazyLock<(SystemTime, Instant)> = LazyLock::new(|| {
-    #[allow(
-        clippy::disallowed_types,
-        reason = "the one place where both clocks are read side by side"
-    )]
+    #[allow(clippy::disallowed_types, reason = "the one place where both clocks are read side by side")]
     let instant = Instant::from_std(std::time::Instant::now());
     (SystemTime::now(), instant)
 });
@@ -29,9 +26,7 @@ pub fn at(instant: Instant) -> SystemTime {
     let (wall, start) = *START;
     match instant.checked_duration_since(start) {
         Some(since) => wall.checked_add(since).unwrap_or(wall),
-        None => wall
-            .checked_sub(start.saturating_duration_since(instant))
-            .unwrap_or(wall),
+        None => wall.checked_sub(start.saturating_duration_since(instant)).unwrap_or(wall),
     }
 }
 
@@ -56,14 +51,8 @@ mod tests {
     async fn wall_clock_advances_with_a_paused_clock() {
         let before = now();
         tokio::time::sleep(Duration::from_secs(60)).await;
-        assert_eq!(
-            now().duration_since(before).unwrap(),
-            Duration::from_secs(60)
-        );
+        assert_eq!(now().duration_since(before).unwrap(), Duration::from_secs(60));
         assert_eq!(until(before), Duration::ZERO);
-        assert_eq!(
-            instant(now() + Duration::from_secs(5)),
-            Instant::now() + Duration::from_secs(5)
-        );
+        assert_eq!(instant(now() + Duration::from_secs(5)), Instant::now() + Duration::from_secs(5));
     }
 }

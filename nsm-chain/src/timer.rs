@@ -37,10 +37,7 @@ impl Timers {
             let key = (when, jobs.next);
             jobs.next += 1;
             jobs.waiting.insert(key, Box::new(job));
-            let first = jobs
-                .waiting
-                .first_key_value()
-                .is_some_and(|(first, _)| *first == key);
+            let first = jobs.waiting.first_key_value().is_some_and(|(first, _)| *first == key);
             (key, !std::mem::replace(&mut jobs.running, true), first)
         };
         if start {
@@ -48,10 +45,7 @@ impl Timers {
         } else if first {
             self.0.earlier.notify_one();
         }
-        Timer {
-            queue: Arc::downgrade(&self.0),
-            key,
-        }
+        Timer { queue: Arc::downgrade(&self.0), key }
     }
 
     /// How many timers are armed.

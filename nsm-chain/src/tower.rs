@@ -66,19 +66,11 @@ where
     S::Future: Send,
 {
     async fn request(&self, call: Call<P>, _next: Next<'_, P>) -> Result<Call<P>> {
-        self.0
-            .clone()
-            .oneshot(Verb::Request(call))
-            .await
-            .map_err(|error| foreign(error.into()))
+        self.0.clone().oneshot(Verb::Request(call)).await.map_err(|error| foreign(error.into()))
     }
 
     async fn close(&self, call: Call<P>, _next: Next<'_, P>) -> Result<Call<P>> {
-        self.0
-            .clone()
-            .oneshot(Verb::Close(call))
-            .await
-            .map_err(|error| foreign(error.into()))
+        self.0.clone().oneshot(Verb::Close(call)).await.map_err(|error| foreign(error.into()))
     }
 
     fn order(&self) -> Order {
@@ -156,15 +148,8 @@ where
     S::Future: Send,
 {
     async fn request(&self, call: Call<P>, next: Next<'_, P>) -> Result<Call<P>> {
-        let step = Step {
-            verb: Verb::Request(call),
-            next: next.owned(),
-        };
-        self.0
-            .clone()
-            .oneshot(step)
-            .await
-            .map_err(|error| foreign(error.into()))
+        let step = Step { verb: Verb::Request(call), next: next.owned() };
+        self.0.clone().oneshot(step).await.map_err(|error| foreign(error.into()))
     }
 
     /// A Close passes beside the layer: what limits or sheds requests must not keep a connection from being closed.
@@ -200,18 +185,12 @@ mod tests {
     use std::time::Duration;
 
     fn asked() -> Call {
-        Call::new(nsm_api::Connection {
-            id: "c".into(),
-            ..Default::default()
-        })
+        Call::new(nsm_api::Connection { id: "c".into(), ..Default::default() })
     }
 
     #[tokio::test]
     async fn a_layer_keeps_its_state_across_calls() {
-        let once = Around::new(::tower::limit::RateLimitLayer::new(
-            1,
-            Duration::from_secs(3600),
-        ));
+        let once = Around::new(::tower::limit::RateLimitLayer::new(1, Duration::from_secs(3600)));
         // A rate limit is not Clone; a buffer in front of it is.
         drop(once);
         let limit = Around::new(::tower::load_shed::LoadShedLayer::new());

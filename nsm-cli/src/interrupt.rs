@@ -12,10 +12,8 @@ pub(crate) const INTERRUPTED: u8 = 130;
 /// namespaces end with it, sockets in the file system stay.
 pub(crate) fn listen() -> Result<CancellationToken, Failure> {
     let failed = |error: std::io::Error| Failure::of("signals", &error);
-    let (mut int, mut term) = (
-        signal(SignalKind::interrupt()).map_err(failed)?,
-        signal(SignalKind::terminate()).map_err(failed)?,
-    );
+    let (mut int, mut term) =
+        (signal(SignalKind::interrupt()).map_err(failed)?, signal(SignalKind::terminate()).map_err(failed)?);
     let first = CancellationToken::new();
     let told = first.clone();
     tokio::spawn(async move {

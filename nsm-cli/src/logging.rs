@@ -14,10 +14,8 @@ const QUIET: [&str; 4] = ["h2", "hyper", "hyper_util", "tower"];
 /// Warnings and worse unless `RUST_LOG` says otherwise; and the times of Requests for `trail`.
 pub(crate) fn start(trail: Trail) {
     let wanted = std::env::var("RUST_LOG").unwrap_or_default();
-    let text = fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(coloured(&std::io::stderr()))
-        .with_filter(filter(&wanted));
+    let text =
+        fmt::layer().with_writer(std::io::stderr).with_ansi(coloured(&std::io::stderr())).with_filter(filter(&wanted));
     let times = trail.with_filter(Targets::new().with_target(TRAIL_TARGET, LevelFilter::TRACE));
     tracing_subscriber::registry().with(text).with(times).init();
 }
@@ -28,11 +26,7 @@ pub(crate) fn coloured(out: &impl IsTerminal) -> bool {
 }
 
 fn filter(wanted: &str) -> EnvFilter {
-    let filter = if wanted.is_empty() {
-        EnvFilter::new("warn")
-    } else {
-        EnvFilter::new(wanted)
-    };
+    let filter = if wanted.is_empty() { EnvFilter::new("warn") } else { EnvFilter::new(wanted) };
     let quiet = QUIET.into_iter().filter(|target| !wanted.contains(target));
     let quiet = quiet.filter_map(|target| format!("{target}=warn").parse().ok());
     quiet.fold(filter, EnvFilter::add_directive)
@@ -43,10 +37,6 @@ mod tests {
     #[test]
     fn frames_are_logged_only_when_asked_for_by_name() {
         assert!(super::filter("debug").to_string().contains("h2=warn"));
-        assert!(
-            !super::filter("debug,h2=trace")
-                .to_string()
-                .contains("h2=warn")
-        );
+        assert!(!super::filter("debug,h2=trace").to_string().contains("h2=warn"));
     }
 }

@@ -10,6 +10,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// Small allocations are a good part of what a Request costs: see `docs/performance.md`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Network Service Mesh on Linux.
 #[derive(Debug, Parser)]
 #[command(name = "nsm", version, max_term_width = 100)]

@@ -3,9 +3,7 @@
 
 use std::{net::IpAddr, os::fd::AsRawFd, time::Duration};
 
-use nsm_kernel::{
-    InterfaceSpec, Netns, PeerNeighbours, Pinger, Result, Underlay, VethWire, VxlanTunnel,
-};
+use nsm_kernel::{InterfaceSpec, Netns, PeerNeighbours, Pinger, Result, Underlay, VethWire, VxlanTunnel};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 use tokio::time::Instant;
 
@@ -74,18 +72,8 @@ async fn vxlan(a: &Netns, b: &Netns) -> Result<()> {
     let [one, two] = underlay.nodes() else {
         return Ok(());
     };
-    let tunnel = VxlanTunnel {
-        vni: 7,
-        local: one.ip(),
-        remote: two.ip(),
-        port: 4789,
-        ttl: None,
-    };
-    let back = VxlanTunnel {
-        local: two.ip(),
-        remote: one.ip(),
-        ..tunnel
-    };
+    let tunnel = VxlanTunnel { vni: 7, local: one.ip(), remote: two.ip(), port: 4789, ttl: None };
+    let back = VxlanTunnel { local: two.ip(), remote: one.ip(), ..tunnel };
     let (near, far) = (spec("nsm-1", 1, 2)?, spec("nsm-2", 2, 1)?);
     measure("VXLAN wire, one end complete", async || {
         let start = Instant::now();
@@ -110,37 +98,20 @@ async fn vxlan(a: &Netns, b: &Netns) -> Result<()> {
 }
 
 /// Link, names, MTU, up and one address at each end: no routes, neighbours, marks or undo.
-async fn compare_with_rtnetlink(
-    a: &Netns,
-    b: &Netns,
-) -> std::result::Result<(), Box<dyn std::error::Error>> {
+async fn compare_with_rtnetlink(a: &Netns, b: &Netns) -> std::result::Result<(), Box<dyn std::error::Error>> {
     let (near, far) = (connect(a).await?, connect(b).await?);
     let mut times = Vec::with_capacity(ROUNDS);
     for _ in 0..ROUNDS {
         let start = Instant::now();
-        near.link()
-            .add(LinkVeth::new("nsm-1", "peer").mtu(1400).build())
-            .execute()
-            .await?;
+        near.link().add(LinkVeth::new("nsm-1", "peer").mtu(1400).build()).execute().await?;
         let there = std::os::fd::AsFd::as_fd(b).as_raw_fd();
-        let moved = LinkMessageBuilder::<LinkUnspec>::new()
-            .name("peer".to_owned())
-            .setns_by_fd(there);
+        let moved = LinkMessageBuilder::<LinkUnspec>::new().name("peer".to_owned()).setns_by_fd(there);
         near.link().set(moved.build()).execute().await?;
-        for (handle, old, new, address) in
-            [(&near, "nsm-1", "nsm-1", 1), (&far, "peer", "nsm-2", 2)]
-        {
+        for (handle, old, new, address) in [(&near, "nsm-1", "nsm-1", 1), (&far, "peer", "nsm-2", 2)] {
             let index = index_of(handle, old).await?;
-            let up = LinkUnspec::new_with_index(index)
-                .name(new.to_owned())
-                .mtu(1400)
-                .up();
+            let up = LinkUnspec::new_with_index(index).name(new.to_owned()).mtu(1400).up();
             handle.link().set(up.build()).execute().await?;
-            handle
-                .address()
-                .add(index, ip(address), 32)
-                .execute()
-                .await?;
+            handle.address().add(index, ip(address), 32).execute().await?;
         }
         times.push(start.elapsed());
         let index = index_of(&near, "nsm-1").await?;
@@ -150,9 +121,7 @@ async fn compare_with_rtnetlink(
     Ok(())
 }
 
-async fn connect(
-    netns: &Netns,
-) -> std::result::Result<rtnetlink::Handle, Box<dyn std::error::Error>> {
+async fn connect(netns: &Netns) -> std::result::Result<rtnetlink::Handle, Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Handle::current();
     let (connection, handle, _) = netns
         .run(move || {
@@ -164,10 +133,7 @@ async fn connect(
     Ok(handle)
 }
 
-async fn index_of(
-    handle: &rtnetlink::Handle,
-    name: &str,
-) -> std::result::Result<u32, Box<dyn std::error::Error>> {
+async fn index_of(handle: &rtnetlink::Handle, name: &str) -> std::result::Result<u32, Box<dyn std::error::Error>> {
     use futures::TryStreamExt;
     let mut found = handle.link().get().match_name(name.to_owned()).execute();
     let link = found.try_next().await?.ok_or("the link is gone")?;
@@ -176,10 +142,7 @@ async fn index_of(
 
 fn spec(name: &str, own: u8, peer: u8) -> Result<InterfaceSpec> {
     let host = |n: u8| ipnet::IpNet::from(ip(n));
-    Ok(InterfaceSpec::new(name, "nsm:timing")?
-        .with_mtu(1400)
-        .with_address(host(own))
-        .with_route(host(peer), None))
+    Ok(InterfaceSpec::new(name, "nsm:timing")?.with_mtu(1400).with_address(host(own)).with_route(host(peer), None))
 }
 
 fn ip(n: u8) -> IpAddr {
@@ -197,10 +160,6 @@ async fn measure(what: &str, mut round: impl AsyncFnMut() -> Result<Duration>) -
 
 fn report(what: &str, mut times: Vec<Duration>) {
     times.sort_unstable();
-    let at = |percent: usize| {
-        times
-            .get(times.len() * percent / 100)
-            .map_or(0.0, |t| t.as_nanos() as f64 / 1000.0)
-    };
+    let at = |percent: usize| times.get(times.len() * percent / 100).map_or(0.0, |t| t.as_nanos() as f64 / 1000.0);
     println!("{what:44} {:8.1} {:8.1} {:8.1}", at(50), at(90), at(99));
 }

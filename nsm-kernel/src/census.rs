@@ -38,12 +38,7 @@ pub async fn links_with_mark(netns: &Netns, prefix: &str) -> Result<Vec<MarkedLi
         let links = Rtnl::open()?.links()?;
         let marked = |link: LinkFacts| {
             let alias = link.alias.filter(|alias| alias.starts_with(&prefix))?;
-            Some(MarkedLink {
-                name: link.name,
-                alias,
-                index: link.index,
-                kind: link.kind,
-            })
+            Some(MarkedLink { name: link.name, alias, index: link.index, kind: link.kind })
         };
         Ok(links.into_iter().filter_map(marked).collect())
     })
@@ -96,32 +91,16 @@ pub enum Item {
 impl fmt::Display for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Link {
-                name,
-                alias: Some(alias),
-            } => write!(f, "interface {name} (marked {alias:?})"),
+            Self::Link { name, alias: Some(alias) } => write!(f, "interface {name} (marked {alias:?})"),
             Self::Link { name, alias: None } => write!(f, "interface {name}"),
             Self::Address { link, address } => write!(f, "address {address} on {link}"),
-            Self::Route {
-                link,
-                table,
-                prefix,
-                via,
-            } => {
+            Self::Route { link, table, prefix, via } => {
                 write!(f, "route {prefix}")?;
                 if let Some(via) = via {
                     write!(f, " via {via}")?;
                 }
-                write!(
-                    f,
-                    " through {}",
-                    if link.is_empty() { "nothing" } else { link }
-                )?;
-                if *table == 254 {
-                    Ok(())
-                } else {
-                    write!(f, " in table {table}")
-                }
+                write!(f, " through {}", if link.is_empty() { "nothing" } else { link })?;
+                if *table == 254 { Ok(()) } else { write!(f, " in table {table}") }
             }
             Self::Rule { text } => write!(f, "rule {text}"),
             Self::Neighbour { link, ip } => write!(f, "permanent neighbour {ip} on {link}"),
@@ -158,10 +137,7 @@ impl Census {
         work(Lane::Quick, move |here| {
             here.enter(&netns)?;
             let items = items(&mut Rtnl::open()?)?;
-            Ok(Self {
-                netns: netns.id(),
-                items,
-            })
+            Ok(Self { netns: netns.id(), items })
         })
         .await
     }
@@ -187,10 +163,7 @@ impl fmt::Display for CensusDiff {
         if self.is_empty() {
             return f.write_str("nothing is left and nothing is missing");
         }
-        let left = self
-            .appeared
-            .iter()
-            .map(|item| format!("left behind: {item}"));
+        let left = self.appeared.iter().map(|item| format!("left behind: {item}"));
         let missing = self.vanished.iter().map(|item| format!("missing: {item}"));
         f.write_str(&left.chain(missing).collect::<Vec<_>>().join("\n"))
     }
@@ -201,44 +174,23 @@ fn items(rtnl: &mut Rtnl) -> Result<BTreeSet<Item>> {
     let mut names = BTreeMap::from([(0, String::new())]);
     for link in rtnl.links()? {
         names.insert(link.index, link.name.clone());
-        items.insert(Item::Link {
-            name: link.name,
-            alias: link.alias,
-        });
+        items.insert(Item::Link { name: link.name, alias: link.alias });
     }
     // Lists are taken one after the other: a link may have come or gone between them.
-    let name = |index: u32| {
-        names
-            .get(&index)
-            .cloned()
-            .unwrap_or_else(|| format!("number {index}"))
-    };
+    let name = |index: u32| names.get(&index).cloned().unwrap_or_else(|| format!("number {index}"));
     for (index, address) in rtnl.addresses(0)? {
-        items.insert(Item::Address {
-            link: name(index),
-            address,
-        });
+        items.insert(Item::Address { link: name(index), address });
     }
     for route in rtnl.routes()? {
         let entry = route.entry;
         if is_link_scope(entry.prefix.addr()) {
             continue;
         }
-        items.insert(Item::Route {
-            link: name(route.index),
-            table: entry.table,
-            prefix: entry.prefix,
-            via: entry.via,
-        });
+        items.insert(Item::Route { link: name(route.index), table: entry.table, prefix: entry.prefix, via: entry.via });
     }
-    items.extend(rtnl.rules(false)?.iter().map(|rule| Item::Rule {
-        text: in_words(rule),
-    }));
+    items.extend(rtnl.rules(false)?.iter().map(|rule| Item::Rule { text: in_words(rule) }));
     for (index, neighbour) in rtnl.permanent_neighbours()? {
-        items.insert(Item::Neighbour {
-            link: name(index),
-            ip: neighbour.ip,
-        });
+        items.insert(Item::Neighbour { link: name(index), ip: neighbour.ip });
     }
     Ok(items)
 }
@@ -258,10 +210,7 @@ fn in_words(rule: &RuleEntry) -> String {
     if let Some(proto) = rule.proto {
         text += &format!(" protocol {proto}");
     }
-    for (side, ports) in [
-        ("source", &rule.src_ports),
-        ("destination", &rule.dst_ports),
-    ] {
+    for (side, ports) in [("source", &rule.src_ports), ("destination", &rule.dst_ports)] {
         if let Some(ports) = ports {
             text += &format!(" {side} ports {}-{}", ports.start(), ports.end());
         }
@@ -276,19 +225,10 @@ mod tests {
     #[test]
     fn what_is_left_is_told_in_words() {
         let netns = NetnsId { dev: 4, ino: 7 };
-        let before = Census {
-            netns,
-            items: BTreeSet::new(),
-        };
+        let before = Census { netns, items: BTreeSet::new() };
         let mut after = before.clone();
-        assert_eq!(
-            before.diff(&after).to_string(),
-            "nothing is left and nothing is missing"
-        );
-        after.items.insert(Item::Link {
-            name: "nsm-1".into(),
-            alias: Some("nsm:42".into()),
-        });
+        assert_eq!(before.diff(&after).to_string(), "nothing is left and nothing is missing");
+        after.items.insert(Item::Link { name: "nsm-1".into(), alias: Some("nsm:42".into()) });
         after.items.insert(Item::Route {
             link: "nsm-1".into(),
             table: 78_000,

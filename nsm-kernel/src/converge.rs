@@ -19,12 +19,7 @@ use crate::{
 };
 
 /// As [`delete_link`](crate::delete_link).
-pub(crate) fn delete_in(
-    here: &mut Here,
-    netns: &Netns,
-    name: &InterfaceName,
-    alias: &str,
-) -> Result<bool> {
+pub(crate) fn delete_in(here: &mut Here, netns: &Netns, name: &InterfaceName, alias: &str) -> Result<bool> {
     here.enter(netns)?;
     let mut rtnl = Rtnl::open()?;
     let found = rtnl.link(name)?;
@@ -61,20 +56,13 @@ pub(crate) fn configure_new(
         sysctl::enable_ipv6(spec.name.as_str())?;
     }
     let alias = Some(spec.alias.clone());
-    let created = Plan {
-        mtu: spec.mtu,
-        mac: spec.mac,
-        alias,
-        ..Plan::default()
-    };
+    let created = Plan { mtu: spec.mtu, mac: spec.mac, alias, ..Plan::default() };
     let wanted = if spec.policies.is_empty() {
         Plan::of(spec, |_| Ok(None))?
     } else {
         let tables = &mut *netns.tables();
         tables.load(rtnl)?;
-        Plan::of(spec, |rules| {
-            tables.find_or_take(netns.id(), &spec.name, rules).map(Some)
-        })?
+        Plan::of(spec, |rules| tables.find_or_take(netns.id(), &spec.name, rules).map(Some))?
     };
     let mut requests = vec![link::mark_and_up(facts.index, &spec.alias)];
     requests.extend(created.requests_to(&wanted, facts.index));
@@ -112,11 +100,7 @@ pub(crate) fn forget_rules(rtnl: &mut Rtnl, netns: &Netns, name: &InterfaceName)
 }
 
 /// Reads the actual state and turns it into what `spec` says.
-pub(crate) fn reconcile_in(
-    here: &mut Here,
-    netns: &Netns,
-    spec: &InterfaceSpec,
-) -> Result<(LinkFacts, Changes)> {
+pub(crate) fn reconcile_in(here: &mut Here, netns: &Netns, spec: &InterfaceSpec) -> Result<(LinkFacts, Changes)> {
     here.enter(netns)?;
     let mut rtnl = Rtnl::open()?;
     let facts = marked_link(&mut rtnl, netns, &spec.name, &spec.alias)?;
@@ -148,9 +132,7 @@ pub(crate) fn converge(
         sysctl::enable_ipv6(name.as_str())?;
     }
     let before = rtnl.writes();
-    let wanted = Plan::of(spec, |rules| {
-        tables.find_or_take(netns.id(), name, rules).map(Some)
-    });
+    let wanted = Plan::of(spec, |rules| tables.find_or_take(netns.id(), name, rules).map(Some));
     let outcome = wanted.and_then(|wanted| {
         match rtnl.apply(old.requests_to(&wanted, facts.index)) {
             Ok(()) => {
@@ -167,9 +149,7 @@ pub(crate) fn converge(
     match outcome {
         Ok(wanted) => {
             tables.keep(name, &wanted.tables());
-            Ok(Changes {
-                writes: rtnl.writes() - before,
-            })
+            Ok(Changes { writes: rtnl.writes() - before })
         }
         Err(error) => {
             tables.keep(name, &old.tables());
@@ -186,11 +166,7 @@ fn actual(rtnl: &mut Rtnl, facts: &LinkFacts, rules: Vec<RuleEntry>) -> Result<P
         mtu: Some(facts.mtu),
         mac: facts.mac,
         alias: facts.alias.clone(),
-        addresses: rtnl
-            .addresses(facts.index)?
-            .into_iter()
-            .map(|(_, address)| address)
-            .collect(),
+        addresses: rtnl.addresses(facts.index)?.into_iter().map(|(_, address)| address).collect(),
         routes: routes
             .filter(|route| route.index == facts.index && route.protocol == PROTOCOL)
             .map(|route| route.entry)
@@ -204,28 +180,14 @@ fn actual(rtnl: &mut Rtnl, facts: &LinkFacts, rules: Vec<RuleEntry>) -> Result<P
 }
 
 /// The interface, if it is there and carries the mark.
-pub(crate) fn marked_link(
-    rtnl: &mut Rtnl,
-    netns: &Netns,
-    name: &InterfaceName,
-    alias: &str,
-) -> Result<LinkFacts> {
+pub(crate) fn marked_link(rtnl: &mut Rtnl, netns: &Netns, name: &InterfaceName, alias: &str) -> Result<LinkFacts> {
     match rtnl.link(name)? {
         Some(facts) if facts.alias.as_deref() == Some(alias) => Ok(facts),
-        Some(facts) => Err(Error::NameTaken {
-            name: name.to_string(),
-            netns: netns.id(),
-            alias: facts.alias,
-        }),
-        None => Err(Error::LinkNotFound {
-            name: name.to_string(),
-            netns: netns.id(),
-        }),
+        Some(facts) => Err(Error::NameTaken { name: name.to_string(), netns: netns.id(), alias: facts.alias }),
+        None => Err(Error::LinkNotFound { name: name.to_string(), netns: netns.id() }),
     }
 }
 
 fn has_ipv6(spec: &InterfaceSpec) -> bool {
-    spec.addresses
-        .iter()
-        .any(|address| address.addr().is_ipv6())
+    spec.addresses.iter().any(|address| address.addr().is_ipv6())
 }

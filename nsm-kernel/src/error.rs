@@ -15,9 +15,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// An interface name the kernel would refuse.
-    #[error(
-        "interface name {name:?} is not valid: {reason}; choose 1 to 15 bytes without '/', ':' or white space"
-    )]
+    #[error("interface name {name:?} is not valid: {reason}; choose 1 to 15 bytes without '/', ':' or white space")]
     InvalidName {
         /// The name as it was given.
         name: String,
@@ -61,9 +59,7 @@ pub enum Error {
 
     /// The VXLAN network identifier is in use in the node's namespace: the kernel wants it unique for each
     /// UDP port in the namespace in which devices are created, wherever they are moved later.
-    #[error(
-        "VXLAN VNI {vni} on UDP port {port} is in use in network namespace {netns}; choose another VNI"
-    )]
+    #[error("VXLAN VNI {vni} on UDP port {port} is in use in network namespace {netns}; choose another VNI")]
     VniInUse {
         /// The identifier.
         vni: u32,
@@ -85,18 +81,14 @@ pub enum Error {
     },
 
     /// A path or descriptor that is not a network namespace.
-    #[error(
-        "{path:?} is not a network namespace; give a path such as /proc/<pid>/ns/net or /run/netns/<name>"
-    )]
+    #[error("{path:?} is not a network namespace; give a path such as /proc/<pid>/ns/net or /run/netns/<name>")]
     NotANetns {
         /// What was given.
         path: PathBuf,
     },
 
     /// The namespace cannot be opened or entered (any more).
-    #[error(
-        "network namespace {path:?} cannot be opened: {source}; the workload it belonged to has probably ended"
-    )]
+    #[error("network namespace {path:?} cannot be opened: {source}; the workload it belonged to has probably ended")]
     NamespaceGone {
         /// What was to be opened.
         path: PathBuf,
@@ -162,11 +154,7 @@ impl Error {
     pub(crate) fn kernel(operation: String, source: io::Error, detail: Option<String>) -> Self {
         match source.raw_os_error() {
             Some(nix::libc::EPERM | nix::libc::EACCES) => Self::NoPrivileges { operation, source },
-            _ => Self::Kernel {
-                operation,
-                source,
-                detail,
-            },
+            _ => Self::Kernel { operation, source, detail },
         }
     }
 

@@ -31,12 +31,7 @@ pub struct Interface {
 impl Interface {
     pub(crate) fn made(netns: &Netns, spec: InterfaceSpec, facts: &LinkFacts) -> Self {
         let mac = facts.mac.unwrap_or_default();
-        Self {
-            netns: netns.clone(),
-            spec,
-            index: facts.index,
-            mac,
-        }
+        Self { netns: netns.clone(), spec, index: facts.index, mac }
     }
 
     /// Finds the interface `spec` names, if it is there with the mark of `spec`, and turns it into what `spec`
@@ -47,12 +42,10 @@ impl Interface {
     pub async fn adopt(netns: &Netns, spec: &InterfaceSpec) -> Result<Option<Self>> {
         spec.validate()?;
         let (netns, spec) = (netns.clone(), spec.clone());
-        work(Lane::Quick, move |here| {
-            match reconcile_in(here, &netns, &spec) {
-                Ok((facts, _)) => Ok(Some(Self::made(&netns, spec, &facts))),
-                Err(Error::LinkNotFound { .. } | Error::NameTaken { .. }) => Ok(None),
-                Err(error) => Err(error),
-            }
+        work(Lane::Quick, move |here| match reconcile_in(here, &netns, &spec) {
+            Ok((facts, _)) => Ok(Some(Self::made(&netns, spec, &facts))),
+            Err(Error::LinkNotFound { .. } | Error::NameTaken { .. }) => Ok(None),
+            Err(error) => Err(error),
         })
         .await
     }
@@ -104,11 +97,7 @@ impl Interface {
 /// [`Error::InvalidSpec`], also when the names differ; [`Error::LinkNotFound`] if the interface is gone;
 /// [`Error::NameTaken`] if another one (without the mark of `previous`) has its name; what the kernel refuses.
 /// After a failure what was changed is changed back as far as possible.
-pub async fn apply(
-    netns: &Netns,
-    spec: &InterfaceSpec,
-    previous: Option<&InterfaceSpec>,
-) -> Result<Changes> {
+pub async fn apply(netns: &Netns, spec: &InterfaceSpec, previous: Option<&InterfaceSpec>) -> Result<Changes> {
     let Some(previous) = previous else {
         return reconcile(netns, spec).await;
     };
@@ -119,10 +108,7 @@ pub async fn apply(
     if spec.name != previous.name {
         return Err(Error::InvalidSpec {
             interface: previous.name.to_string(),
-            reason: format!(
-                "cannot be renamed to {} while in use: delete and create it",
-                spec.name
-            ),
+            reason: format!("cannot be renamed to {} while in use: delete and create it", spec.name),
         });
     }
     let (netns, spec, previous) = (netns.clone(), spec.clone(), previous.clone());
@@ -147,10 +133,7 @@ pub async fn apply(
 pub async fn reconcile(netns: &Netns, spec: &InterfaceSpec) -> Result<Changes> {
     spec.validate()?;
     let (netns, spec) = (netns.clone(), spec.clone());
-    work(Lane::Quick, move |here| {
-        reconcile_in(here, &netns, &spec).map(|(_, changes)| changes)
-    })
-    .await
+    work(Lane::Quick, move |here| reconcile_in(here, &netns, &spec).map(|(_, changes)| changes)).await
 }
 
 /// Removes the interface `name` and the policy rules that belong to it, if it carries the mark `alias`.
@@ -161,8 +144,5 @@ pub async fn reconcile(netns: &Netns, spec: &InterfaceSpec) -> Result<Changes> {
 pub async fn delete_link(netns: &Netns, name: &str, alias: &str) -> Result<bool> {
     let name: InterfaceName = name.parse()?;
     let (netns, alias) = (netns.clone(), alias.to_owned());
-    work(Lane::Slow, move |here| {
-        delete_in(here, &netns, &name, &alias)
-    })
-    .await
+    work(Lane::Slow, move |here| delete_in(here, &netns, &name, &alias)).await
 }

@@ -64,9 +64,7 @@ pub use error::{Error, Result};
 pub use interface::{Changes, Interface, apply, delete_link, reconcile};
 pub use liveness::{Liveness, Pinger, ProbePair};
 pub use netns::{Failure, NamedNetns, Netns, NetnsId};
-pub use privileges::{
-    Privileges, blocked, in_user_namespace, privileges, reexec_in_user_namespace,
-};
+pub use privileges::{Privileges, blocked, in_user_namespace, privileges, reexec_in_user_namespace};
 pub use spec::{InterfaceName, InterfaceSpec, Neighbour, Policy, Route};
 pub use underlay::{Node, Underlay};
 pub use veth::{PeerNeighbours, VethWire};

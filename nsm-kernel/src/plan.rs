@@ -30,10 +30,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// What `spec` asks for; `table` chooses the table for a policy's rules (`None`: leave that policy out).
-    pub(crate) fn of(
-        spec: &InterfaceSpec,
-        mut table: impl FnMut(&[RuleEntry]) -> Result<Option<u32>>,
-    ) -> Result<Self> {
+    pub(crate) fn of(spec: &InterfaceSpec, mut table: impl FnMut(&[RuleEntry]) -> Result<Option<u32>>) -> Result<Self> {
         let mut plan = Self {
             mtu: spec.mtu,
             mac: spec.mac,
@@ -55,10 +52,8 @@ impl Plan {
                     via: None,
                 }));
             }
-            plan.routes
-                .extend(policy.routes.iter().map(|route| entry(table, route)));
-            plan.rules
-                .extend(rules.into_iter().map(|rule| RuleEntry { table, ..rule }));
+            plan.routes.extend(policy.routes.iter().map(|route| entry(table, route)));
+            plan.rules.extend(rules.into_iter().map(|rule| RuleEntry { table, ..rule }));
         }
         Ok(plan)
     }
@@ -76,12 +71,7 @@ impl Plan {
     pub(crate) fn requests_to(&self, wanted: &Self, index: u32) -> Vec<Request> {
         let mut requests = Vec::new();
         if wanted.alias.is_some() && wanted.alias != self.alias {
-            requests.extend(
-                wanted
-                    .alias
-                    .as_deref()
-                    .map(|alias| link::set_alias(index, alias)),
-            );
+            requests.extend(wanted.alias.as_deref().map(|alias| link::set_alias(index, alias)));
         }
         if wanted.mtu != self.mtu {
             requests.extend(wanted.mtu.map(|mtu| link::set_mtu(index, mtu)));
@@ -89,84 +79,42 @@ impl Plan {
         if wanted.mac != self.mac {
             requests.extend(wanted.mac.map(|mac| link::set_mac(index, mac)));
         }
-        let stale_rules = self
-            .rules
-            .iter()
-            .filter(|rule| !wanted.rules.contains(rule));
+        let stale_rules = self.rules.iter().filter(|rule| !wanted.rules.contains(rule));
         requests.extend(stale_rules.map(RuleEntry::remove));
-        requests.extend(
-            self.routes
-                .difference(&wanted.routes)
-                .map(|route| route.remove(index)),
-        );
-        let stale_neighbours = self
-            .neighbours
-            .keys()
-            .filter(|ip| !wanted.neighbours.contains_key(ip));
+        requests.extend(self.routes.difference(&wanted.routes).map(|route| route.remove(index)));
+        let stale_neighbours = self.neighbours.keys().filter(|ip| !wanted.neighbours.contains_key(ip));
         requests.extend(stale_neighbours.map(|ip| neighbour::remove(index, *ip)));
 
         let new_addresses = wanted.addresses.difference(&self.addresses);
         requests.extend(new_addresses.map(|address| address::put(index, *address)));
         let stale_addresses: Vec<_> = self.addresses.difference(&wanted.addresses).collect();
-        requests.extend(
-            stale_addresses
-                .iter()
-                .map(|address| address::remove(index, **address)),
-        );
-        let shaken = stale_addresses
-            .iter()
-            .any(|address| address.addr().is_ipv4());
+        requests.extend(stale_addresses.iter().map(|address| address::remove(index, **address)));
+        let shaken = stale_addresses.iter().any(|address| address.addr().is_ipv4());
         if shaken {
-            let v4 = wanted
-                .addresses
-                .iter()
-                .filter(|address| address.addr().is_ipv4());
+            let v4 = wanted.addresses.iter().filter(|address| address.addr().is_ipv4());
             requests.extend(v4.map(|address| address::put(index, *address)));
         }
 
         // On-link destinations first: they may be the next hops of the others.
-        let missing = |route: &&RouteEntry| {
-            !self.routes.contains(*route) || (shaken && route.prefix.addr().is_ipv4())
-        };
-        let (direct, routed): (Vec<_>, Vec<_>) = wanted
-            .routes
-            .iter()
-            .filter(missing)
-            .partition(|route| route.via.is_none());
-        requests.extend(
-            direct
-                .into_iter()
-                .chain(routed)
-                .map(|route| route.add(index)),
-        );
-        let new_rules = wanted
-            .rules
-            .iter()
-            .filter(|rule| !self.rules.contains(rule));
+        let missing = |route: &&RouteEntry| !self.routes.contains(*route) || (shaken && route.prefix.addr().is_ipv4());
+        let (direct, routed): (Vec<_>, Vec<_>) =
+            wanted.routes.iter().filter(missing).partition(|route| route.via.is_none());
+        requests.extend(direct.into_iter().chain(routed).map(|route| route.add(index)));
+        let new_rules = wanted.rules.iter().filter(|rule| !self.rules.contains(rule));
         requests.extend(new_rules.map(RuleEntry::add));
         // Neighbour entries are also flushed when the own hardware address changes.
         let flushed = shaken || (wanted.mac.is_some() && wanted.mac != self.mac);
-        let missing_neighbours = wanted
-            .neighbours
-            .values()
-            .filter(|n| flushed || self.neighbours.get(&n.ip) != Some(n));
+        let missing_neighbours =
+            wanted.neighbours.values().filter(|n| flushed || self.neighbours.get(&n.ip) != Some(n));
         requests.extend(missing_neighbours.map(|n| neighbour::put(index, n)));
         requests
     }
 }
 
 fn entry(table: u32, route: &Route) -> RouteEntry {
-    RouteEntry {
-        table,
-        prefix: route.prefix.trunc(),
-        via: route.via,
-    }
+    RouteEntry { table, prefix: route.prefix.trunc(), via: route.via }
 }
 
 fn everything(v4: bool) -> IpNet {
-    if v4 {
-        Ipv4Net::default().into()
-    } else {
-        Ipv6Net::default().into()
-    }
+    if v4 { Ipv4Net::default().into() } else { Ipv6Net::default().into() }
 }

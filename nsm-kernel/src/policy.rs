@@ -41,10 +41,7 @@ impl Tables {
         }
         for rule in rtnl.rules(true)? {
             if TABLES.contains(&rule.table) {
-                let used = Used {
-                    interface: None,
-                    rules: Vec::new(),
-                };
+                let used = Used { interface: None, rules: Vec::new() };
                 self.used.entry(rule.table).or_insert(used).rules.push(rule);
             }
         }
@@ -66,9 +63,7 @@ impl Tables {
         self.used.iter().find_map(|(table, used)| {
             let same = used.interface.as_ref() == Some(interface)
                 && used.rules.len() == rules.len()
-                && rules
-                    .iter()
-                    .all(|rule| used.rules.contains(&in_table(rule, *table)));
+                && rules.iter().all(|rule| used.rules.contains(&in_table(rule, *table)));
             same.then_some(*table)
         })
     }
@@ -86,18 +81,9 @@ impl Tables {
         let table = TABLES
             .clone()
             .find(|table| !self.used.contains_key(table))
-            .ok_or(Error::TablesExhausted {
-                netns,
-                in_use: self.used.len(),
-            })?;
+            .ok_or(Error::TablesExhausted { netns, in_use: self.used.len() })?;
         let rules = rules.iter().map(|rule| in_table(rule, table)).collect();
-        self.used.insert(
-            table,
-            Used {
-                interface: Some(interface.clone()),
-                rules,
-            },
-        );
+        self.used.insert(table, Used { interface: Some(interface.clone()), rules });
         Ok(table)
     }
 
@@ -112,18 +98,13 @@ impl Tables {
     }
 
     fn owned_by(&self, interface: Option<&InterfaceName>) -> Vec<RuleEntry> {
-        let owned = self
-            .used
-            .values()
-            .filter(|used| used.interface.as_ref() == interface);
+        let owned = self.used.values().filter(|used| used.interface.as_ref() == interface);
         owned.flat_map(|used| used.rules.iter().cloned()).collect()
     }
 
     /// Gives back the interface's tables other than `kept`.
     pub(crate) fn keep(&mut self, interface: &InterfaceName, kept: &BTreeSet<u32>) {
-        self.used.retain(|table, used| {
-            used.interface.as_ref() != Some(interface) || kept.contains(table)
-        });
+        self.used.retain(|table, used| used.interface.as_ref() != Some(interface) || kept.contains(table));
     }
 
     /// Forgets what [`dangling`](Self::dangling) told, once it is removed.
@@ -133,10 +114,7 @@ impl Tables {
 }
 
 fn in_table(rule: &RuleEntry, table: u32) -> RuleEntry {
-    RuleEntry {
-        table,
-        ..rule.clone()
-    }
+    RuleEntry { table, ..rule.clone() }
 }
 
 /// The rules that select a policy's traffic, still without a table: one for each address family it concerns.
@@ -148,16 +126,9 @@ pub(crate) fn rules(spec: &InterfaceSpec, position: usize, policy: &Policy) -> V
     let families: BTreeSet<bool> = if let Some(from) = from {
         BTreeSet::from([from.addr().is_ipv4()])
     } else if policy.routes.is_empty() {
-        spec.addresses
-            .iter()
-            .map(|address| address.addr().is_ipv4())
-            .collect()
+        spec.addresses.iter().map(|address| address.addr().is_ipv4()).collect()
     } else {
-        policy
-            .routes
-            .iter()
-            .map(|route| route.prefix.addr().is_ipv4())
-            .collect()
+        policy.routes.iter().map(|route| route.prefix.addr().is_ipv4()).collect()
     };
     let position = u32::try_from(position).unwrap_or(u32::MAX);
     let rule = |v4| RuleEntry {
@@ -201,24 +172,12 @@ mod tests {
     fn when_all_tables_are_taken_the_next_is_an_error_and_one_given_back_is_used_again() {
         let mut tables = Tables::default();
         for n in 0..TABLES.count() {
-            tables
-                .find_or_take(NETNS, &name((n % 2) as u8), &rule(n as u16))
-                .unwrap();
+            tables.find_or_take(NETNS, &name((n % 2) as u8), &rule(n as u16)).unwrap();
         }
-        let full = tables
-            .find_or_take(NETNS, &name(0), &rule(u16::MAX))
-            .unwrap_err();
-        assert!(
-            matches!(full, Error::TablesExhausted { in_use: 4096, .. }),
-            "{full}"
-        );
+        let full = tables.find_or_take(NETNS, &name(0), &rule(u16::MAX)).unwrap_err();
+        assert!(matches!(full, Error::TablesExhausted { in_use: 4096, .. }), "{full}");
         tables.keep(&name(1), &BTreeSet::new());
-        assert_eq!(
-            tables
-                .find_or_take(NETNS, &name(0), &rule(u16::MAX))
-                .unwrap(),
-            78_001
-        );
+        assert_eq!(tables.find_or_take(NETNS, &name(0), &rule(u16::MAX)).unwrap(), 78_001);
     }
 
     proptest! {

@@ -32,15 +32,9 @@ pub fn privileges() -> Privileges {
     let obstacle = match attempt {
         Ok(Ok(())) => None,
         Ok(Err(errno)) => Some(Error::os("create a network namespace", errno.into())),
-        Err(_) => Some(Error::Abandoned {
-            reason: "the thread that tried it failed".to_owned(),
-        }),
+        Err(_) => Some(Error::Abandoned { reason: "the thread that tried it failed".to_owned() }),
     };
-    Privileges {
-        net_admin: obstacle.is_none(),
-        in_user_namespace: std::env::var_os(MARKER).is_some(),
-        obstacle,
-    }
+    Privileges { net_admin: obstacle.is_none(), in_user_namespace: std::env::var_os(MARKER).is_some(), obstacle }
 }
 
 /// Starts this program again, with the same arguments, in a user namespace in which it is root, with network
@@ -64,10 +58,7 @@ pub fn reexec_in_user_namespace() -> Result<Infallible> {
 /// Makes `command` start as root of a new user namespace with network and mount namespaces of its own, mapped
 /// to the user it runs as (also one set by [`CommandExt::uid`]). Starting it fails with the error of
 /// unshare(2) where that is not allowed; [`blocked`] explains it.
-#[allow(
-    unsafe_code,
-    reason = "code between fork and exec cannot be had otherwise"
-)]
+#[allow(unsafe_code, reason = "code between fork and exec cannot be had otherwise")]
 pub fn in_user_namespace(command: &mut Command) {
     command.env(MARKER, "1");
     let enter = || {
@@ -89,10 +80,7 @@ pub fn in_user_namespace(command: &mut Command) {
 
 /// Explains why a user namespace could not be entered.
 pub fn blocked(source: io::Error) -> Error {
-    Error::UserNamespaceBlocked {
-        source,
-        hint: hint(),
-    }
+    Error::UserNamespaceBlocked { source, hint: hint() }
 }
 
 /// Writes `text`, and `0 <id> 1` for a map, in one write(2) without allocating.
@@ -106,22 +94,14 @@ fn write(path: &str, text: &str, id: Option<u32>) -> io::Result<()> {
     }
     let unused = rest.len();
     let length = buffer.len() - unused;
-    let file = nix::fcntl::open(
-        path,
-        nix::fcntl::OFlag::O_WRONLY,
-        nix::sys::stat::Mode::empty(),
-    )?;
+    let file = nix::fcntl::open(path, nix::fcntl::OFlag::O_WRONLY, nix::sys::stat::Mode::empty())?;
     nix::unistd::write(&file, &buffer[..length])?;
     Ok(())
 }
 
 fn hint() -> String {
     let settings = [
-        (
-            "/proc/sys/user/max_user_namespaces",
-            "0",
-            "sysctl user.max_user_namespaces is 0: set it to 10000 or so",
-        ),
+        ("/proc/sys/user/max_user_namespaces", "0", "sysctl user.max_user_namespaces is 0: set it to 10000 or so"),
         (
             "/proc/sys/kernel/unprivileged_userns_clone",
             "0",
@@ -134,9 +114,7 @@ fn hint() -> String {
              or give this program a profile that allows userns",
         ),
     ];
-    let blocking = settings
-        .iter()
-        .find(|(path, value, _)| reads(Path::new(path), value.as_ref()));
+    let blocking = settings.iter().find(|(path, value, _)| reads(Path::new(path), value.as_ref()));
     match blocking {
         Some((_, _, hint)) => format!("{hint}; or run as root"),
         None if !Path::new("/proc/self/ns/user").exists() => {

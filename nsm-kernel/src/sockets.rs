@@ -28,16 +28,9 @@ impl Netns {
     /// # Errors
     /// [`Error::Kernel`], such as with `ECONNREFUSED` or `ENETUNREACH`.
     pub async fn tcp_connect(&self, address: SocketAddr) -> Result<TcpStream> {
-        let new = if address.is_ipv4() {
-            TcpSocket::new_v4
-        } else {
-            TcpSocket::new_v6
-        };
+        let new = if address.is_ipv4() { TcpSocket::new_v4 } else { TcpSocket::new_v6 };
         let socket = self.make("connect to", address, new).await?;
-        socket
-            .connect(address)
-            .await
-            .map_err(|e| self.failed("connect to", address, e))
+        socket.connect(address).await.map_err(|e| self.failed("connect to", address, e))
     }
 
     /// A UDP socket bound to `address` inside the namespace (port 0: the kernel chooses).
@@ -62,14 +55,10 @@ impl Netns {
         new: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> Result<T> {
         let netns = self.clone();
-        self.run(move || new().map_err(|e| netns.failed(step, address, e)))
-            .await
+        self.run(move || new().map_err(|e| netns.failed(step, address, e))).await
     }
 
     fn failed(&self, step: &str, address: SocketAddr, error: io::Error) -> Error {
-        Error::os(
-            format!("{step} {address} in network namespace {}", self.id()),
-            error,
-        )
+        Error::os(format!("{step} {address} in network namespace {}", self.id()), error)
     }
 }

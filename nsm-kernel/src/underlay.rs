@@ -61,10 +61,7 @@ impl Underlay {
         if addresses.len() < nodes {
             return Err(Error::InvalidSpec {
                 interface: UPLINK.to_owned(),
-                reason: format!(
-                    "{prefix} has {} host addresses for {nodes} nodes",
-                    addresses.len()
-                ),
+                reason: format!("{prefix} has {} host addresses for {nodes} nodes", addresses.len()),
             });
         }
         let hub = Netns::create().await?;
@@ -74,15 +71,9 @@ impl Underlay {
         };
         let mut made = Vec::with_capacity(nodes);
         for (number, address) in addresses.into_iter().enumerate() {
-            let node = Node {
-                netns: Netns::create().await?,
-                address,
-            };
+            let node = Node { netns: Netns::create().await?, address };
             let (hub, joined) = (hub.clone(), node.clone());
-            work(Lane::Quick, move |here| {
-                join(here, &hub, bridge, number, &joined)
-            })
-            .await?;
+            work(Lane::Quick, move |here| join(here, &hub, bridge, number, &joined)).await?;
             made.push(node);
         }
         Ok(Self { hub, nodes: made })
@@ -106,10 +97,8 @@ fn create_bridge(here: &mut Here, hub: &Netns) -> Result<u32> {
     let mut bridge = link::new_link(&spec, hub);
     link::kind(&mut bridge, InfoKind::Bridge, None);
     rtnl.apply(vec![Request::create(RouteNetlinkMessage::NewLink(bridge))])?;
-    let facts = rtnl.link(&spec.name)?.ok_or_else(|| Error::LinkNotFound {
-        name: BRIDGE.to_owned(),
-        netns: hub.id(),
-    })?;
+    let facts =
+        rtnl.link(&spec.name)?.ok_or_else(|| Error::LinkNotFound { name: BRIDGE.to_owned(), netns: hub.id() })?;
     rtnl.apply(vec![link::mark_and_up(facts.index, &spec.alias)])?;
     Ok(facts.index)
 }
@@ -121,23 +110,13 @@ fn join(here: &mut Here, hub: &Netns, bridge: u32, number: usize, node: &Node) -
     let mut inside = Rtnl::open()?;
     let mut end = link::new_link(&port, hub);
     end.attributes.push(LinkAttribute::Controller(bridge));
-    inside.apply(vec![link::new_veth(
-        end,
-        link::new_link(&uplink, &node.netns),
-    )])?;
-    let not_found = |name: &str, netns: &Netns| Error::LinkNotFound {
-        name: name.to_owned(),
-        netns: netns.id(),
-    };
-    let port_facts = inside
-        .link(&port.name)?
-        .ok_or_else(|| not_found(port.name.as_str(), hub))?;
+    inside.apply(vec![link::new_veth(end, link::new_link(&uplink, &node.netns))])?;
+    let not_found = |name: &str, netns: &Netns| Error::LinkNotFound { name: name.to_owned(), netns: netns.id() };
+    let port_facts = inside.link(&port.name)?.ok_or_else(|| not_found(port.name.as_str(), hub))?;
     inside.apply(vec![link::mark_and_up(port_facts.index, &port.alias)])?;
     here.enter(&node.netns)?;
     let mut rtnl = Rtnl::open()?;
-    let facts = rtnl
-        .link(&uplink.name)?
-        .ok_or_else(|| not_found(UPLINK, &node.netns))?;
+    let facts = rtnl.link(&uplink.name)?.ok_or_else(|| not_found(UPLINK, &node.netns))?;
     configure_new(here, &mut rtnl, &node.netns, &uplink, &facts)?;
     inside.await_operational(port_facts.index)
 }

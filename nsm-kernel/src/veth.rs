@@ -91,9 +91,7 @@ impl VethWire {
         let before = self.a.spec().clone();
         let first = self.a.update(&near).await?;
         match self.b.update(&far).await {
-            Ok(second) => Ok(Changes {
-                writes: first.writes + second.writes,
-            }),
+            Ok(second) => Ok(Changes { writes: first.writes + second.writes }),
             Err(error) => {
                 if let Err(stuck) = self.a.update(&before).await {
                     tracing::warn!(error = %stuck, "could not restore the first end of a wire");
@@ -115,8 +113,7 @@ impl VethWire {
     fn delete_in(&self, here: &mut Here) -> Result<bool> {
         let mut deleted = false;
         // Both ends, always: the second call removes what the vanished interface left behind (rules).
-        let outcomes = [&self.a, &self.b]
-            .map(|end| delete_in(here, end.netns(), &end.spec().name, &end.spec().alias));
+        let outcomes = [&self.a, &self.b].map(|end| delete_in(here, end.netns(), &end.spec().name, &end.spec().alias));
         for outcome in outcomes {
             deleted |= outcome?;
         }
@@ -126,12 +123,7 @@ impl VethWire {
 
 type End<'a> = (&'a Netns, &'a InterfaceSpec);
 
-fn create_in(
-    here: &mut Here,
-    a: End<'_>,
-    b: End<'_>,
-    neighbours: PeerNeighbours,
-) -> Result<VethWire> {
+fn create_in(here: &mut Here, a: End<'_>, b: End<'_>, neighbours: PeerNeighbours) -> Result<VethWire> {
     here.enter(a.0)?;
     let mut near = Rtnl::open()?;
     here.enter(b.0)?;
@@ -153,10 +145,7 @@ fn finish(
 ) -> Result<VethWire> {
     let near_link = made(near, a)?;
     let far_link = made(far, b)?;
-    let macs = (
-        near_link.mac.unwrap_or_default(),
-        far_link.mac.unwrap_or_default(),
-    );
+    let macs = (near_link.mac.unwrap_or_default(), far_link.mac.unwrap_or_default());
     let (near_spec, far_spec) = completed((a.1, macs.0), (b.1, macs.1), neighbours);
     configure_new(here, far, b.0, &far_spec, &far_link)?;
     configure_new(here, near, a.0, &near_spec, &near_link)?;
@@ -169,10 +158,7 @@ fn finish(
 }
 
 fn made(rtnl: &mut Rtnl, (netns, spec): End<'_>) -> Result<LinkFacts> {
-    rtnl.link(&spec.name)?.ok_or_else(|| Error::LinkNotFound {
-        name: spec.name.to_string(),
-        netns: netns.id(),
-    })
+    rtnl.link(&spec.name)?.ok_or_else(|| Error::LinkNotFound { name: spec.name.to_string(), netns: netns.id() })
 }
 
 /// The pair was made a moment ago by us, so the name alone identifies it (it may not be marked yet).
@@ -189,21 +175,13 @@ fn undo((near, a): (&mut Rtnl, End<'_>), (far, b): (&mut Rtnl, End<'_>)) {
 }
 
 /// EEXIST does not tell which of the two names is taken.
-fn name_taken(
-    error: Error,
-    (near, a): (&mut Rtnl, End<'_>),
-    (far, b): (&mut Rtnl, End<'_>),
-) -> Error {
+fn name_taken(error: Error, (near, a): (&mut Rtnl, End<'_>), (far, b): (&mut Rtnl, End<'_>)) -> Error {
     if error.errno() != Some(libc::EEXIST) {
         return error;
     }
     for (rtnl, (netns, spec)) in [(near, a), (far, b)] {
         if let Ok(Some(facts)) = rtnl.link(&spec.name) {
-            return Error::NameTaken {
-                name: spec.name.to_string(),
-                netns: netns.id(),
-                alias: facts.alias,
-            };
+            return Error::NameTaken { name: spec.name.to_string(), netns: netns.id(), alias: facts.alias };
         }
     }
     error
@@ -215,18 +193,13 @@ fn completed(
     b: (&InterfaceSpec, [u8; 6]),
     neighbours: PeerNeighbours,
 ) -> (InterfaceSpec, InterfaceSpec) {
-    let complete = |(own, mac): (&InterfaceSpec, [u8; 6]),
-                    (peer, peer_mac): (&InterfaceSpec, [u8; 6])| {
+    let complete = |(own, mac): (&InterfaceSpec, [u8; 6]), (peer, peer_mac): (&InterfaceSpec, [u8; 6])| {
         let mut spec = own.clone();
         let peer_mac = peer.mac.unwrap_or(peer_mac);
         spec.mac = spec.mac.or(Some(mac));
         if neighbours == PeerNeighbours::Permanent {
             let ips = peer.addresses.iter().map(|address| address.addr());
-            spec.neighbours.extend(ips.map(|ip| Neighbour {
-                ip,
-                mac: peer_mac,
-                permanent: true,
-            }));
+            spec.neighbours.extend(ips.map(|ip| Neighbour { ip, mac: peer_mac, permanent: true }));
         }
         spec
     };

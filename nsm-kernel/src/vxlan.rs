@@ -48,11 +48,7 @@ impl VxlanTunnel {
     /// # Errors
     /// [`Error::VniInUse`], [`Error::NameTaken`], [`Error::InvalidSpec`], [`Error::NoPrivileges`] or what the
     /// kernel refused.
-    pub async fn create(
-        &self,
-        node: &Netns,
-        (workload, spec): (&Netns, &InterfaceSpec),
-    ) -> Result<Interface> {
+    pub async fn create(&self, node: &Netns, (workload, spec): (&Netns, &InterfaceSpec)) -> Result<Interface> {
         self.validate(spec)?;
         let (tunnel, node, workload, spec) = (*self, node.clone(), workload.clone(), spec.clone());
         work_or_undo(
@@ -73,10 +69,7 @@ impl VxlanTunnel {
         let reason = if self.vni >= 1 << 24 {
             format!("VNI {} is larger than 24 bits", self.vni)
         } else if self.local.is_ipv4() != self.remote.is_ipv4() {
-            format!(
-                "tunnel addresses {} and {} are of different families",
-                self.local, self.remote
-            )
+            format!("tunnel addresses {} and {} are of different families", self.local, self.remote)
         } else if self.remote.is_unspecified() || self.remote.is_multicast() {
             format!("tunnel address {} is not one host", self.remote)
         } else if self.port == 0 {
@@ -84,19 +77,10 @@ impl VxlanTunnel {
         } else {
             return Ok(());
         };
-        Err(Error::InvalidSpec {
-            interface: spec.name.to_string(),
-            reason,
-        })
+        Err(Error::InvalidSpec { interface: spec.name.to_string(), reason })
     }
 
-    fn create_in(
-        &self,
-        here: &mut Here,
-        node: &Netns,
-        workload: &Netns,
-        spec: &InterfaceSpec,
-    ) -> Result<Interface> {
+    fn create_in(&self, here: &mut Here, node: &Netns, workload: &Netns, spec: &InterfaceSpec) -> Result<Interface> {
         here.enter(workload)?;
         let mut inside = Rtnl::open()?;
         here.enter(node)?;
@@ -106,26 +90,17 @@ impl VxlanTunnel {
             return Err(self.taken(error, &mut inside, node, workload, spec));
         }
         let finished = inside.link(&spec.name).and_then(|found| {
-            let facts = found.ok_or_else(|| Error::LinkNotFound {
-                name: spec.name.to_string(),
-                netns: workload.id(),
-            })?;
+            let facts =
+                found.ok_or_else(|| Error::LinkNotFound { name: spec.name.to_string(), netns: workload.id() })?;
             configure_new(here, &mut inside, workload, spec, &facts)?;
-            let spec = InterfaceSpec {
-                mac: spec.mac.or(facts.mac),
-                ..spec.clone()
-            };
+            let spec = InterfaceSpec { mac: spec.mac.or(facts.mac), ..spec.clone() };
             Ok(Interface::made(workload, spec, &facts))
         });
         finished.inspect_err(|_| undo(&mut inside, workload, spec))
     }
 
     fn request(&self, workload: &Netns, spec: &InterfaceSpec) -> Request {
-        let mut data = vec![
-            InfoVxlan::Id(self.vni),
-            InfoVxlan::Port(self.port),
-            InfoVxlan::Learning(false),
-        ];
+        let mut data = vec![InfoVxlan::Id(self.vni), InfoVxlan::Port(self.port), InfoVxlan::Learning(false)];
         data.push(match self.local {
             IpAddr::V4(local) => InfoVxlan::Local(local),
             IpAddr::V6(local) => InfoVxlan::Local6(local),
@@ -142,28 +117,15 @@ impl VxlanTunnel {
     }
 
     /// EEXIST is said of the name and of the VNI.
-    fn taken(
-        &self,
-        error: Error,
-        inside: &mut Rtnl,
-        node: &Netns,
-        workload: &Netns,
-        spec: &InterfaceSpec,
-    ) -> Error {
+    fn taken(&self, error: Error, inside: &mut Rtnl, node: &Netns, workload: &Netns, spec: &InterfaceSpec) -> Error {
         if error.errno() != Some(libc::EEXIST) {
             return error;
         }
         match inside.link(&spec.name) {
-            Ok(Some(facts)) => Error::NameTaken {
-                name: spec.name.to_string(),
-                netns: workload.id(),
-                alias: facts.alias,
-            },
-            Ok(None) => Error::VniInUse {
-                vni: self.vni,
-                port: self.port,
-                netns: node.id(),
-            },
+            Ok(Some(facts)) => {
+                Error::NameTaken { name: spec.name.to_string(), netns: workload.id(), alias: facts.alias }
+            }
+            Ok(None) => Error::VniInUse { vni: self.vni, port: self.port, netns: node.id() },
             Err(error) => error,
         }
     }

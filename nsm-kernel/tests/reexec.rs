@@ -16,10 +16,7 @@ fn main() {
         // Started again: root here, with the same arguments.
         assert!(found.net_admin, "{:?}", found.obstacle);
         assert!(nix::unistd::geteuid().is_root());
-        println!(
-            "started again with {:?}",
-            std::env::args().skip(1).collect::<Vec<_>>()
-        );
+        println!("started again with {:?}", std::env::args().skip(1).collect::<Vec<_>>());
         return;
     }
     if !std::env::args().any(|argument| argument == "the-argument") {
@@ -43,8 +40,5 @@ fn parent() {
     print!("{said}{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success());
     let skipped = said.contains("SKIPPED");
-    assert!(
-        skipped || said.contains("started again with [\"the-argument\"]"),
-        "{said}"
-    );
+    assert!(skipped || said.contains("started again with [\"the-argument\"]"), "{said}");
 }

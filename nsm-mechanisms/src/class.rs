@@ -16,11 +16,7 @@ impl Class {
     /// The class of mechanisms that reach this hop: local ones where its URL names a socket file of this node.
     #[must_use]
     pub fn of(hop: &NextHop) -> Self {
-        if hop.is_local() {
-            Self::Local
-        } else {
-            Self::Remote
-        }
+        if hop.is_local() { Self::Local } else { Self::Remote }
     }
 
     /// As the wire spells it in a mechanism's `cls`.
@@ -50,9 +46,6 @@ mod tests {
             assert_eq!(of(url), Class::Local, "{url}");
         }
         assert_eq!(of("tcp://10.0.0.1:5001"), Class::Remote);
-        assert_eq!(
-            (Class::Local.as_str(), Class::Remote.as_str()),
-            ("LOCAL", "REMOTE")
-        );
+        assert_eq!((Class::Local.as_str(), Class::Remote.as_str()), ("LOCAL", "REMOTE"));
     }
 }

@@ -29,18 +29,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_to_ask_decides() {
-        let chain = Chain::new(
-            "nsc",
-            elements![ClientMac([2, 0, 0, 0, 0, 0xab]), ClientMac([2; 6])],
-        )
-        .unwrap();
+        let chain = Chain::new("nsc", elements![ClientMac([2, 0, 0, 0, 0, 0xab]), ClientMac([2; 6])]).unwrap();
         let call = chain.request(Call::default()).await.unwrap();
-        let ethernet = call
-            .connection()
-            .context
-            .as_ref()
-            .and_then(|c| c.ethernet_context.as_ref())
-            .unwrap();
+        let ethernet = call.connection().context.as_ref().and_then(|c| c.ethernet_context.as_ref()).unwrap();
         assert_eq!(ethernet.src_mac, "02:00:00:00:00:ab");
     }
 }

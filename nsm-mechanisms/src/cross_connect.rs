@@ -42,10 +42,7 @@ impl<D: Dataplane> CrossConnect<D> {
     /// Programs this data plane.
     #[must_use]
     pub fn new(dataplane: D) -> Self {
-        Self {
-            dataplane,
-            joined: Slot::new(),
-        }
+        Self { dataplane, joined: Slot::new() }
     }
 
     /// One Request, with the caller's mechanism chosen.
@@ -54,33 +51,21 @@ impl<D: Dataplane> CrossConnect<D> {
         let before = self.joined.cloned(&state);
         let connection = call.connection();
         let Some(hop) = call.fact::<NextHop>() else {
-            return Err(Error::internal("nobody chose a next hop")
-                .hint("put a discovery element before CrossConnect"));
+            return Err(Error::internal("nobody chose a next hop").hint("put a discovery element before CrossConnect"));
         };
         let class = Class::of(hop);
-        let with = With {
-            hop: Arc::clone(&hop.0),
-            endpoint: connection.network_service_endpoint_name.clone(),
-        };
+        let with = With { hop: Arc::clone(&hop.0), endpoint: connection.network_service_endpoint_name.clone() };
         let offers = self.dataplane.offers(class, &connection.payload);
         if offers.is_empty() {
-            return Err(Error::unsupported(format!(
-                "no mechanism of class {class} leads to {}",
-                with.hop
-            ))
-            .hint("give this forwarder an address in the network between the nodes"));
+            return Err(Error::unsupported(format!("no mechanism of class {class} leads to {}", with.hop))
+                .hint("give this forwarder an address in the network between the nodes"));
         }
         let Some(mut caller) = connection.mechanism.clone() else {
             return Err(Error::internal("the caller's mechanism was not chosen"));
         };
-        let lease = self
-            .dataplane
-            .accept(&mut caller, before.as_ref().map(|joined| &joined.lease))?;
+        let lease = self.dataplane.accept(&mut caller, before.as_ref().map(|joined| &joined.lease))?;
 
-        let agreed = before
-            .as_ref()
-            .filter(|joined| joined.with == with)
-            .map(|joined| joined.next.clone());
+        let agreed = before.as_ref().filter(|joined| joined.with == with).map(|joined| joined.next.clone());
         mtu::limit(call.connection_mut(), mtu::of(&caller));
         call.connection_mut().mechanism = agreed;
         let preferences = std::mem::replace(call.extra_mut(), offers);
@@ -99,28 +84,18 @@ impl<D: Dataplane> CrossConnect<D> {
         metrics::record(connection, SERVER_INTERFACE, &caller);
         metrics::record(connection, CLIENT_INTERFACE, &inner);
         connection.mechanism = Some(caller);
-        self.joined.set(
-            &state,
-            Joined {
-                lease,
-                next: inner,
-                with: With { endpoint, ..with },
-            },
-        );
+        self.joined.set(&state, Joined { lease, next: inner, with: With { endpoint, ..with } });
         Ok(call)
     }
 
     /// Programs the wire that the answer asks for; says what was agreed with the next hop.
     async fn program(&self, call: &mut Call, caller: &Mechanism) -> Result<(Mechanism, Wired)> {
         let Some(inner) = call.connection().mechanism.clone() else {
-            return Err(Error::invalid("the next hop chose no mechanism")
-                .hint("an endpoint needs a Mechanisms element"));
+            return Err(
+                Error::invalid("the next hop chose no mechanism").hint("an endpoint needs a Mechanisms element")
+            );
         };
-        if !call
-            .preferences()
-            .iter()
-            .any(|offer| offer.is(&inner.r#type))
-        {
+        if !call.preferences().iter().any(|offer| offer.is(&inner.r#type)) {
             return Err(Error::unsupported(format!(
                 "the next hop chose {:?}, which was not offered to it",
                 inner.r#type.chars().take(16).collect::<String>()
@@ -139,17 +114,8 @@ impl<D: Dataplane> CrossConnect<D> {
         };
         let begun = Instant::now();
         let programmed = self.dataplane.connect(&wire).await?;
-        let wired = Wired {
-            programmed,
-            took: begun.elapsed(),
-        };
-        tracing::debug!(
-            id = &*wire.id,
-            caller = wire.caller.r#type,
-            next = inner.r#type,
-            ?wired,
-            "wire"
-        );
+        let wired = Wired { programmed, took: begun.elapsed() };
+        tracing::debug!(id = &*wire.id, caller = wire.caller.r#type, next = inner.r#type, ?wired, "wire");
         Ok((inner, wired))
     }
 }
@@ -182,19 +148,13 @@ impl<D: Dataplane> Element for CrossConnect<D> {
     }
 
     fn order(&self) -> Order {
-        Order {
-            after: &["Begin"],
-            before: &["Connect"],
-            last: false,
-        }
+        Order { after: &["Begin"], before: &["Connect"], last: false }
     }
 }
 
 impl<D: Dataplane + std::fmt::Debug> std::fmt::Debug for CrossConnect<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("CrossConnect")
-            .field(&self.dataplane)
-            .finish()
+        f.debug_tuple("CrossConnect").field(&self.dataplane).finish()
     }
 }
 

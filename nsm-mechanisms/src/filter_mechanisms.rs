@@ -16,19 +16,14 @@ impl Element for FilterMechanisms {
             return next.request(call).await;
         };
         let all = call.preferences().to_vec();
-        call.extra_mut()
-            .retain(|mechanism| mechanism.cls == class.as_str());
+        call.extra_mut().retain(|mechanism| mechanism.cls == class.as_str());
         let mut call = next.request(call).await?;
         *call.extra_mut() = all;
         Ok(call)
     }
 
     fn order(&self) -> Order {
-        Order {
-            after: &[],
-            before: &["Connect"],
-            last: false,
-        }
+        Order { after: &[], before: &["Connect"], last: false }
     }
 }
 
@@ -43,20 +38,11 @@ mod tests {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let note = Arc::clone(&seen);
         let last = from_fn(move |call: Call, next: OwnedNext| {
-            *note.lock().unwrap() = call
-                .preferences()
-                .iter()
-                .map(|m| m.r#type.clone())
-                .collect();
+            *note.lock().unwrap() = call.preferences().iter().map(|m| m.r#type.clone()).collect();
             async move { next.request(call).await }
         });
         let chain = Chain::new("fwd", elements![FilterMechanisms, last]).unwrap();
-        let all = vec![
-            Mechanism::kernel(),
-            Mechanism::vxlan(),
-            Mechanism::memif(),
-            Mechanism::wireguard(),
-        ];
+        let all = vec![Mechanism::kernel(), Mechanism::vxlan(), Mechanism::memif(), Mechanism::wireguard()];
         let mut call = Call::request(Connection::default(), all.clone());
         if let Some(url) = hop {
             call.set_fact(NextHop(url.into()));
@@ -69,15 +55,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_class_follows_from_where_the_next_hop_is() {
-        assert_eq!(
-            sent(Some("unix:///run/nse.sock")).await,
-            ["KERNEL", "MEMIF"]
-        );
+        assert_eq!(sent(Some("unix:///run/nse.sock")).await, ["KERNEL", "MEMIF"]);
         assert_eq!(sent(Some("inode://4/7")).await, ["KERNEL", "MEMIF"]);
-        assert_eq!(
-            sent(Some("tcp://10.0.0.1:5001")).await,
-            ["VXLAN", "WIREGUARD"]
-        );
+        assert_eq!(sent(Some("tcp://10.0.0.1:5001")).await, ["VXLAN", "WIREGUARD"]);
         assert_eq!(sent(None).await.len(), 4);
     }
 }

@@ -13,35 +13,22 @@ impl MechanismPriority {
     /// With these types, the best first; upper or lower case.
     #[must_use]
     pub fn new<T: AsRef<str>>(types: impl IntoIterator<Item = T>) -> Self {
-        Self {
-            types: types
-                .into_iter()
-                .map(|name| name.as_ref().to_uppercase())
-                .collect(),
-        }
+        Self { types: types.into_iter().map(|name| name.as_ref().to_uppercase()).collect() }
     }
 
     fn rank(&self, type_name: &str) -> usize {
-        self.types
-            .iter()
-            .position(|name| name == type_name)
-            .unwrap_or(self.types.len())
+        self.types.iter().position(|name| name == type_name).unwrap_or(self.types.len())
     }
 }
 
 impl Element for MechanismPriority {
     async fn request(&self, mut call: Call, next: Next<'_>) -> Result<Call> {
-        call.extra_mut()
-            .sort_by_key(|mechanism| self.rank(&mechanism.r#type));
+        call.extra_mut().sort_by_key(|mechanism| self.rank(&mechanism.r#type));
         next.request(call).await
     }
 
     fn order(&self) -> Order {
-        Order {
-            after: &[],
-            before: &["Connect"],
-            last: false,
-        }
+        Order { after: &[], before: &["Connect"], last: false }
     }
 }
 
@@ -53,11 +40,7 @@ mod tests {
 
     #[tokio::test]
     async fn listed_types_come_first_and_the_others_keep_their_order() {
-        let chain = Chain::new(
-            "nsc",
-            elements![MechanismPriority::new(["wireguard", "VXLAN"])],
-        )
-        .unwrap();
+        let chain = Chain::new("nsc", elements![MechanismPriority::new(["wireguard", "VXLAN"])]).unwrap();
         let named = |mut mechanism: Mechanism, name: &str| {
             mechanism.set_parameter("name", name);
             mechanism
@@ -69,15 +52,8 @@ mod tests {
             named(Mechanism::vxlan(), "second"),
             Mechanism::wireguard(),
         ];
-        let call = chain
-            .request(Call::request(Connection::default(), preferences))
-            .await
-            .unwrap();
-        let order: Vec<_> = call
-            .preferences()
-            .iter()
-            .map(|m| (m.r#type.as_str(), m.parameter("name")))
-            .collect();
+        let call = chain.request(Call::request(Connection::default(), preferences)).await.unwrap();
+        let order: Vec<_> = call.preferences().iter().map(|m| (m.r#type.as_str(), m.parameter("name"))).collect();
         assert_eq!(
             order,
             [

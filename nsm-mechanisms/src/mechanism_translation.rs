@@ -38,11 +38,7 @@ impl Element for MechanismTranslation {
     }
 
     fn order(&self) -> Order {
-        Order {
-            after: &["Begin"],
-            before: &["KernelOffer", "Connect"],
-            last: false,
-        }
+        Order { after: &["Begin"], before: &["KernelOffer", "Connect"], last: false }
     }
 }
 
@@ -63,20 +59,9 @@ mod tests {
 
     impl Further {
         fn note(&self, call: &Call) -> Result<()> {
-            let mechanism = call
-                .connection()
-                .mechanism
-                .as_ref()
-                .map(|m| m.r#type.clone());
-            self.seen
-                .lock()
-                .unwrap()
-                .push((call.preferences().len(), mechanism));
-            if *self.fails.lock().unwrap() {
-                Err(Error::unavailable("down"))
-            } else {
-                Ok(())
-            }
+            let mechanism = call.connection().mechanism.as_ref().map(|m| m.r#type.clone());
+            self.seen.lock().unwrap().push((call.preferences().len(), mechanism));
+            if *self.fails.lock().unwrap() { Err(Error::unavailable("down")) } else { Ok(()) }
         }
     }
 
@@ -94,28 +79,14 @@ mod tests {
 
     fn chain() -> (Chain, Seen, Arc<Mutex<bool>>) {
         let (seen, fails) = (Seen::default(), Arc::new(Mutex::new(false)));
-        let further = Further {
-            seen: Arc::clone(&seen),
-            fails: Arc::clone(&fails),
-        };
-        let chain = Chain::new(
-            "nse",
-            elements![Begin::default(), MechanismTranslation::default(), further],
-        )
-        .unwrap();
+        let further = Further { seen: Arc::clone(&seen), fails: Arc::clone(&fails) };
+        let chain = Chain::new("nse", elements![Begin::default(), MechanismTranslation::default(), further]).unwrap();
         (chain, seen, fails)
     }
 
     fn asked() -> Call {
         let mechanism = Some(Mechanism::kernel());
-        Call::request(
-            Connection {
-                id: "1".into(),
-                mechanism,
-                ..Default::default()
-            },
-            vec![Mechanism::kernel()],
-        )
+        Call::request(Connection { id: "1".into(), mechanism, ..Default::default() }, vec![Mechanism::kernel()])
     }
 
     #[tokio::test]
@@ -127,10 +98,7 @@ mod tests {
         chain.request(asked()).await.unwrap();
         chain.close(Call::new(asked().into_body())).await.unwrap();
         let vxlan = || Some("VXLAN".to_owned());
-        assert_eq!(
-            *seen.lock().unwrap(),
-            [(0, None), (0, vxlan()), (0, vxlan())]
-        );
+        assert_eq!(*seen.lock().unwrap(), [(0, None), (0, vxlan()), (0, vxlan())]);
     }
 
     #[tokio::test]

@@ -38,15 +38,8 @@ impl Mechanisms {
     ///
     /// # Errors
     /// When the element must stand behind others: here it stands alone. Put those before `Mechanisms`.
-    pub fn with(
-        mut self,
-        type_name: &'static str,
-        element: impl Element,
-    ) -> Result<Self, OrderError> {
-        let chain = Chain::new(
-            type_name,
-            vec![Node::new(UndoneOnFailure), Node::new(element)],
-        )?;
+    pub fn with(mut self, type_name: &'static str, element: impl Element) -> Result<Self, OrderError> {
+        let chain = Chain::new(type_name, vec![Node::new(UndoneOnFailure), Node::new(element)])?;
         self.by_type.retain(|(name, _)| *name != type_name);
         self.by_type.push((type_name, chain));
         Ok(self)
@@ -54,16 +47,12 @@ impl Mechanisms {
 
     fn chain(&self, call: &Call) -> Option<&Chain> {
         let mechanism = call.connection().mechanism.as_ref()?;
-        self.by_type
-            .iter()
-            .find(|(name, _)| mechanism.is(name))
-            .map(|(_, chain)| chain)
+        self.by_type.iter().find(|(name, _)| mechanism.is(name)).map(|(_, chain)| chain)
     }
 
     async fn attempt(&self, call: Call, next: Next<'_>) -> Result<Call> {
-        let chain = self
-            .chain(&call)
-            .ok_or_else(|| Error::internal("a mechanism was selected that is not supported"))?;
+        let chain =
+            self.chain(&call).ok_or_else(|| Error::internal("a mechanism was selected that is not supported"))?;
         let mut call = Element::request(chain, call, next).await?;
         if let Some(mechanism) = call.connection().mechanism.clone() {
             metrics::record(call.connection_mut(), SERVER_INTERFACE, &mechanism);
@@ -90,9 +79,7 @@ impl Element for Mechanisms {
 impl fmt::Debug for Mechanisms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Mechanisms")?;
-        f.debug_list()
-            .entries(self.by_type.iter().map(|(name, _)| name))
-            .finish()
+        f.debug_list().entries(self.by_type.iter().map(|(name, _)| name)).finish()
     }
 }
 

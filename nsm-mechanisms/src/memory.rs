@@ -34,21 +34,13 @@ impl Fabric {
     /// One of the same name made later (the forwarder restarted) finds what the earlier one programmed.
     #[must_use]
     pub fn forwarder(&self, name: impl Into<String>, underlay: Option<Underlay>) -> Memory {
-        Memory {
-            name: name.into(),
-            fabric: self.clone(),
-            underlay,
-        }
+        Memory { name: name.into(), fabric: self.clone(), underlay }
     }
 
     /// All wires, each with the name of the forwarder that programmed it.
     #[must_use]
     pub fn wires(&self) -> Vec<(String, Wire)> {
-        self.lock()
-            .wires
-            .iter()
-            .map(|((forwarder, _), wire)| (forwarder.clone(), wire.clone()))
-            .collect()
+        self.lock().wires.iter().map(|((forwarder, _), wire)| (forwarder.clone(), wire.clone())).collect()
     }
 
     /// How often a wire was made, changed or removed so far.
@@ -72,16 +64,11 @@ impl Fabric {
     }
 
     /// One change, unless it is to fail.
-    fn write<R>(
-        &self,
-        change: impl FnOnce(&mut BTreeMap<(String, String), Wire>) -> R,
-    ) -> Result<R> {
+    fn write<R>(&self, change: impl FnOnce(&mut BTreeMap<(String, String), Wire>) -> R) -> Result<R> {
         let mut inner = self.lock();
         if let Some(left) = inner.failing.checked_sub(1) {
             inner.failing = left;
-            return Err(Error::unavailable(
-                "the data plane refuses, as it was told to",
-            ));
+            return Err(Error::unavailable("the data plane refuses, as it was told to"));
         }
         inner.writes += 1;
         Ok(change(&mut inner.wires))
@@ -129,14 +116,13 @@ impl Dataplane for Memory {
         if mechanism.is(VXLAN)
             && let Some(underlay) = &self.underlay
         {
-            return underlay
-                .accept(mechanism, held.and_then(Option::as_ref))
-                .map(Some);
+            return underlay.accept(mechanism, held.and_then(Option::as_ref)).map(Some);
         }
         match mechanism.parameter(keys::INTERFACE_NAME) {
             Some(_) => Ok(None),
-            None => Err(Error::invalid("the KERNEL mechanism has no interface name")
-                .hint("the offering side must set it")),
+            None => {
+                Err(Error::invalid("the KERNEL mechanism has no interface name").hint("the offering side must set it"))
+            }
         }
     }
 

@@ -13,9 +13,7 @@ pub(crate) fn record(connection: &mut Connection, metric: &str, mechanism: &Mech
     let Some(segment) = connection.path.as_mut().and_then(|path| path.current_mut()) else {
         return;
     };
-    let name = mechanism
-        .parameter(keys::INTERFACE_NAME)
-        .unwrap_or_default();
+    let name = mechanism.parameter(keys::INTERFACE_NAME).unwrap_or_default();
     let interface = format!("{}/{name}", mechanism.r#type);
     segment.metrics.insert(metric.to_owned(), interface);
 }

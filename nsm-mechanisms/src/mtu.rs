@@ -28,10 +28,7 @@ pub(crate) fn limit(connection: &mut Connection, mtu: u32) {
 
 /// What fits through the mechanism in octets, 0 if it does not say: the parameter `MTU` of tunnels.
 pub(crate) fn of(mechanism: &Mechanism) -> u32 {
-    mechanism
-        .parameter(keys::MTU)
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0)
+    mechanism.parameter(keys::MTU).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

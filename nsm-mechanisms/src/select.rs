@@ -20,12 +20,8 @@ where
         return attempt(call).await;
     }
     let mut causes = Vec::new();
-    let wanted: Vec<_> = call
-        .preferences()
-        .iter()
-        .filter(|m| supported.contains(&m.r#type.as_str()))
-        .cloned()
-        .collect();
+    let wanted: Vec<_> =
+        call.preferences().iter().filter(|m| supported.contains(&m.r#type.as_str())).cloned().collect();
     let count = wanted.len();
     for (at, mechanism) in wanted.into_iter().enumerate() {
         if at + 1 == count {
@@ -33,10 +29,7 @@ where
             return match attempt(call).await {
                 Err(error) if !causes.is_empty() => {
                     causes.push(error);
-                    Err(Error::all_failed(
-                        format!("each of the {count} mechanisms offered failed"),
-                        causes,
-                    ))
+                    Err(Error::all_failed(format!("each of the {count} mechanisms offered failed"), causes))
                 }
                 result => result,
             };
@@ -56,10 +49,7 @@ where
 }
 
 fn unsupported(offered: &[Mechanism], supported: &[&str]) -> Error {
-    let offered: Vec<_> = offered
-        .iter()
-        .map(|mechanism| mechanism.r#type.as_str())
-        .collect();
+    let offered: Vec<_> = offered.iter().map(|mechanism| mechanism.r#type.as_str()).collect();
     Error::unsupported(format!(
         "no common mechanism: the caller offers {}, here {} can be used",
         list(&offered),
@@ -77,13 +67,7 @@ fn list(types: &[&str]) -> String {
     let mut text: Vec<_> = types
         .iter()
         .take(SHOWN)
-        .map(|name| {
-            name.chars()
-                .take(16)
-                .collect::<String>()
-                .escape_debug()
-                .to_string()
-        })
+        .map(|name| name.chars().take(16).collect::<String>().escape_debug().to_string())
         .collect();
     if types.len() > SHOWN {
         text.push(format!("{} more", types.len() - SHOWN));

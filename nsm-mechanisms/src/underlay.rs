@@ -28,12 +28,7 @@ impl Underlay {
     /// At this address, on the standard port, with the MTU of Ethernet: 1500 octets.
     #[must_use]
     pub fn new(address: IpAddr) -> Self {
-        Self {
-            address,
-            port: Vxlan::DEFAULT_PORT,
-            mtu: 1500,
-            vnis: Vnis::new(),
-        }
+        Self { address, port: Vxlan::DEFAULT_PORT, mtu: 1500, vnis: Vnis::new() }
     }
 
     /// On another UDP port. Both ends of a tunnel tell each other theirs.
@@ -66,11 +61,7 @@ impl Underlay {
     /// Largest packet in octets that fits through a tunnel to an address of our family.
     #[must_use]
     pub fn tunnel_mtu(&self) -> u32 {
-        self.mtu.saturating_sub(if self.address.is_ipv4() {
-            OVERHEAD_V4
-        } else {
-            OVERHEAD_V6
-        })
+        self.mtu.saturating_sub(if self.address.is_ipv4() { OVERHEAD_V4 } else { OVERHEAD_V6 })
     }
 
     /// A VXLAN mechanism to offer to a next hop: our address, port and MTU. The other side adds its own, and the
@@ -79,10 +70,7 @@ impl Underlay {
     pub fn offer(&self) -> Mechanism {
         let mut mechanism = Mechanism::vxlan();
         if let Some(mut vxlan) = mechanism.as_vxlan_mut() {
-            vxlan
-                .set_src_ip(self.address)
-                .set_src_port(self.port)
-                .set_mtu(self.tunnel_mtu());
+            vxlan.set_src_ip(self.address).set_src_port(self.port).set_mtu(self.tunnel_mtu());
         }
         mechanism
     }
@@ -98,36 +86,23 @@ impl Underlay {
             vxlan.set_dst_ip(self.address).set_dst_port(self.port);
         }
         let Some(vxlan) = mechanism.as_vxlan() else {
-            return Err(Error::unsupported(format!(
-                "{} is not VXLAN",
-                mechanism.r#type
-            )));
+            return Err(Error::unsupported(format!("{} is not VXLAN", mechanism.r#type)));
         };
         let src = vxlan.src_ip().map_err(bad)?.ok_or_else(|| {
             Error::invalid("the caller's VXLAN mechanism has no source address")
                 .hint("the offering side must set src_ip")
         })?;
         if src.is_ipv4() != self.address.is_ipv4() {
-            return Err(Error::unsupported(format!(
-                "no tunnel between {src} and {}",
-                self.address
-            ))
-            .hint("use underlay addresses of one family"));
+            return Err(Error::unsupported(format!("no tunnel between {src} and {}", self.address))
+                .hint("use underlay addresses of one family"));
         }
-        let mtu = vxlan
-            .mtu()
-            .map_err(bad)?
-            .map_or(self.tunnel_mtu(), |mtu| mtu.min(self.tunnel_mtu()));
+        let mtu = vxlan.mtu().map_err(bad)?.map_or(self.tunnel_mtu(), |mtu| mtu.min(self.tunnel_mtu()));
         let asked = vxlan.vni().map_err(bad)?;
         let vni = match (asked, held) {
             (Some(number), Some(held)) if held.number() == number => Arc::clone(held),
             (None, Some(held)) => Arc::clone(held),
             (Some(number), _) => Arc::new(self.vnis.claim(number).map_err(no_vni)?),
-            (None, None) => Arc::new(
-                self.vnis
-                    .draw(vxlan.vni_parity().map_err(bad)?)
-                    .map_err(no_vni)?,
-            ),
+            (None, None) => Arc::new(self.vnis.draw(vxlan.vni_parity().map_err(bad)?).map_err(no_vni)?),
         };
         if let Some(mut vxlan) = mechanism.as_vxlan_mut() {
             vxlan.set_vni(vni.number()).map_err(bad)?.set_mtu(mtu);
@@ -143,12 +118,8 @@ fn bad(error: ParameterError) -> Error {
 fn no_vni(error: crate::VniError) -> Error {
     match error {
         crate::VniError::Taken(_) => Error::taken("the tunnel cannot be identified").because(error),
-        crate::VniError::OutOfRange(_) => {
-            Error::invalid("the tunnel cannot be identified").because(error)
-        }
-        crate::VniError::Exhausted => {
-            Error::exhausted("the tunnel cannot be identified").because(error)
-        }
+        crate::VniError::OutOfRange(_) => Error::invalid("the tunnel cannot be identified").because(error),
+        crate::VniError::Exhausted => Error::exhausted("the tunnel cannot be identified").because(error),
     }
 }
 
@@ -168,17 +139,11 @@ mod tests {
     #[test]
     fn each_side_adds_its_address_and_the_callee_the_identifier() {
         let mut mechanism = underlay("10.0.0.2").on_port(4790).offer();
-        let guard = underlay("10.0.0.1")
-            .with_mtu(1400)
-            .accept(&mut mechanism, None)
-            .unwrap();
+        let guard = underlay("10.0.0.1").with_mtu(1400).accept(&mut mechanism, None).unwrap();
         let vxlan = mechanism.as_vxlan().unwrap();
         assert_eq!(vxlan.src_ip(), Ok("10.0.0.2".parse().ok()));
         assert_eq!(vxlan.dst_ip(), Ok("10.0.0.1".parse().ok()));
-        assert_eq!(
-            (vxlan.src_port(), vxlan.dst_port()),
-            (Ok(Some(4790)), Ok(Some(4789)))
-        );
+        assert_eq!((vxlan.src_port(), vxlan.dst_port()), (Ok(Some(4790)), Ok(Some(4789))));
         assert_eq!(vxlan.mtu(), Ok(Some(1346)));
         // The higher address asks, the lower one issues: an odd number.
         assert_eq!((vni(&mechanism), vni(&mechanism) % 2), (guard.number(), 1));
@@ -192,9 +157,7 @@ mod tests {
         let held = callee.accept(&mut mechanism, None).unwrap();
         let again = callee.accept(&mut mechanism, Some(&held)).unwrap();
         assert!(Arc::ptr_eq(&held, &again));
-        let again = callee
-            .accept(&mut underlay("10.0.0.1").offer(), Some(&held))
-            .unwrap();
+        let again = callee.accept(&mut underlay("10.0.0.1").offer(), Some(&held)).unwrap();
         assert!(Arc::ptr_eq(&held, &again));
         assert_eq!(callee.vnis().in_use(), 1);
     }
@@ -213,27 +176,9 @@ mod tests {
     #[test]
     fn what_cannot_be_a_tunnel_is_refused() {
         let callee = underlay("10.0.0.2");
-        assert_eq!(
-            callee
-                .accept(&mut Mechanism::vxlan(), None)
-                .unwrap_err()
-                .code(),
-            Code::InvalidArgument
-        );
-        assert_eq!(
-            callee
-                .accept(&mut underlay("fd00::1").offer(), None)
-                .unwrap_err()
-                .code(),
-            Code::Unimplemented
-        );
-        assert_eq!(
-            callee
-                .accept(&mut Mechanism::kernel(), None)
-                .unwrap_err()
-                .code(),
-            Code::Unimplemented
-        );
+        assert_eq!(callee.accept(&mut Mechanism::vxlan(), None).unwrap_err().code(), Code::InvalidArgument);
+        assert_eq!(callee.accept(&mut underlay("fd00::1").offer(), None).unwrap_err().code(), Code::Unimplemented);
+        assert_eq!(callee.accept(&mut Mechanism::kernel(), None).unwrap_err().code(), Code::Unimplemented);
         assert_eq!(callee.vnis().in_use(), 0);
     }
 }

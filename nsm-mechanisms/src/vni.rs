@@ -27,9 +27,7 @@ pub struct Vni {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum VniError {
     /// Another connection of this node has it.
-    #[error(
-        "VXLAN network identifier {0} belongs to another connection of this node; ask again without it"
-    )]
+    #[error("VXLAN network identifier {0} belongs to another connection of this node; ask again without it")]
     Taken(u32),
     /// Not an identifier.
     #[error("{0} is not a VXLAN network identifier: it must be a number from 1 to 16777215")]
@@ -51,11 +49,7 @@ impl Vnis {
     pub fn within(range: RangeInclusive<u32>, random: Random) -> Arc<Self> {
         let (first, last) = range.into_inner();
         let range = first.max(1)..=last.min(Vxlan::LARGEST_VNI);
-        Arc::new(Self {
-            taken: Mutex::default(),
-            range,
-            random,
-        })
+        Arc::new(Self { taken: Mutex::default(), range, random })
     }
 
     /// One that nobody on this node uses, of the half that this side of a tunnel may issue.
@@ -64,25 +58,13 @@ impl Vnis {
     /// [`VniError::Exhausted`].
     pub fn draw(self: &Arc<Self>, parity: VniParity) -> Result<Vni, VniError> {
         let (start, end) = (*self.range.start(), *self.range.end());
-        let first = if parity.admits(start) {
-            start
-        } else {
-            start + 1
-        };
-        let count = if first > end {
-            0
-        } else {
-            (end - first) / 2 + 1
-        };
+        let first = if parity.admits(start) { start } else { start + 1 };
+        let count = if first > end { 0 } else { (end - first) / 2 + 1 };
         let from = self.random.below(count);
         let mut taken = self.taken();
         // From a random place on to the next free one: ends even when all are taken.
-        let number = (0..count)
-            .map(|step| first + 2 * ((from + step) % count))
-            .find(|number| taken.insert(*number));
-        number
-            .map(|number| self.guard(number))
-            .ok_or(VniError::Exhausted)
+        let number = (0..count).map(|step| first + 2 * ((from + step) % count)).find(|number| taken.insert(*number));
+        number.map(|number| self.guard(number)).ok_or(VniError::Exhausted)
     }
 
     /// This very one: issued by the other side, or by us in an earlier life.
@@ -93,11 +75,7 @@ impl Vnis {
         if number == 0 || number > Vxlan::LARGEST_VNI {
             return Err(VniError::OutOfRange(number));
         }
-        if self.taken().insert(number) {
-            Ok(self.guard(number))
-        } else {
-            Err(VniError::Taken(number))
-        }
+        if self.taken().insert(number) { Ok(self.guard(number)) } else { Err(VniError::Taken(number)) }
     }
 
     /// How many are in use.
@@ -107,10 +85,7 @@ impl Vnis {
     }
 
     fn guard(self: &Arc<Self>, number: u32) -> Vni {
-        Vni {
-            number,
-            pool: Arc::clone(self),
-        }
+        Vni { number, pool: Arc::clone(self) }
     }
 
     fn taken(&self) -> MutexGuard<'_, HashSet<u32>> {
@@ -210,14 +185,8 @@ mod tests {
     fn the_whole_range_starts_behind_zero() {
         let pool = Vnis::new();
         assert_eq!(pool.claim(0).unwrap_err(), VniError::OutOfRange(0));
-        assert_eq!(
-            pool.claim(1 << 24).unwrap_err(),
-            VniError::OutOfRange(1 << 24)
-        );
+        assert_eq!(pool.claim(1 << 24).unwrap_err(), VniError::OutOfRange(1 << 24));
         let vni = pool.claim(0xff_ffff).unwrap();
-        assert_eq!(
-            pool.claim(0xff_ffff).unwrap_err(),
-            VniError::Taken(vni.number())
-        );
+        assert_eq!(pool.claim(0xff_ffff).unwrap_err(), VniError::Taken(vni.number()));
     }
 }

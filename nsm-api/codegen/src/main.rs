@@ -9,13 +9,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::{env, fs, io};
 
-const PROTOS: [&str; 5] = [
-    "connection.proto",
-    "connectioncontext.proto",
-    "ipam.proto",
-    "networkservice.proto",
-    "registry.proto",
-];
+const PROTOS: [&str; 5] =
+    ["connection.proto", "connectioncontext.proto", "ipam.proto", "networkservice.proto", "registry.proto"];
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let check = match env::args().nth(1).as_deref() {
@@ -34,9 +29,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         return Ok(ExitCode::SUCCESS);
     }
     if check {
-        eprintln!(
-            "nsm-api/src/generated is not what nsm-api/proto says: run `cargo run -p nsm-api-codegen`"
-        );
+        eprintln!("nsm-api/src/generated is not what nsm-api/proto says: run `cargo run -p nsm-api-codegen`");
         return Ok(ExitCode::FAILURE);
     }
     for name in current.keys().filter(|name| !fresh.contains_key(*name)) {

@@ -10,16 +10,8 @@ impl ExtraPrefixRequest {
     /// # Errors
     /// [`FieldError`] when it is absent or unknown.
     pub fn family(&self) -> Result<Family, FieldError> {
-        let family = self
-            .addr_family
-            .ok_or_else(|| FieldError::new("addr_family", "", "present"))?;
-        let unknown = || {
-            FieldError::new(
-                "addr_family",
-                &family.family.to_string(),
-                "IPV4 (0) or IPV6 (1)",
-            )
-        };
+        let family = self.addr_family.ok_or_else(|| FieldError::new("addr_family", "", "present"))?;
+        let unknown = || FieldError::new("addr_family", &family.family.to_string(), "IPV4 (0) or IPV6 (1)");
         Family::try_from(family.family).map_err(|_| unknown())
     }
 
@@ -34,32 +26,13 @@ impl ExtraPrefixRequest {
             Family::Ipv6 => 128,
         };
         let check = |valid: bool, field: &str, value: u32, expected: String| {
-            if valid {
-                Ok(())
-            } else {
-                Err(FieldError::new(field, &value.to_string(), expected))
-            }
+            if valid { Ok(()) } else { Err(FieldError::new(field, &value.to_string(), expected)) }
         };
         let (required, requested) = (self.required_number, self.requested_number);
-        check(
-            required >= 1,
-            "required_number",
-            required,
-            "at least 1".into(),
-        )?;
-        check(
-            requested >= required,
-            "requested_number",
-            requested,
-            format!("at least required_number, {required}"),
-        )?;
+        check(required >= 1, "required_number", required, "at least 1".into())?;
+        check(requested >= required, "requested_number", requested, format!("at least required_number, {required}"))?;
         let length = self.prefix_len;
-        check(
-            (1..=longest).contains(&length),
-            "prefix_len",
-            length,
-            format!("from 1 to {longest}"),
-        )
+        check((1..=longest).contains(&length), "prefix_len", length, format!("from 1 to {longest}"))
     }
 }
 
@@ -68,23 +41,14 @@ mod tests {
     use super::*;
     use crate::connectioncontext::IpFamily;
 
-    fn flaw(
-        family: Option<i32>,
-        prefix_len: u32,
-        required_number: u32,
-        requested_number: u32,
-    ) -> String {
+    fn flaw(family: Option<i32>, prefix_len: u32, required_number: u32, requested_number: u32) -> String {
         let request = ExtraPrefixRequest {
             addr_family: family.map(|family| IpFamily { family }),
             prefix_len,
             required_number,
             requested_number,
         };
-        request
-            .validate()
-            .err()
-            .map(|error| error.field)
-            .unwrap_or_default()
+        request.validate().err().map(|error| error.field).unwrap_or_default()
     }
 
     #[test]

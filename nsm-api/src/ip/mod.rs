@@ -83,23 +83,15 @@ fn covered(address: IpAddr, nets: &[IpNet]) -> bool {
 
 fn uncovered(nets: impl Iterator<Item = IpNet>, others: &[IpNet]) -> Vec<IpNet> {
     let addresses = nets.map(|net| net.addr());
-    addresses
-        .filter(|address| !covered(*address, others))
-        .map(IpNet::from)
-        .collect()
+    addresses.filter(|address| !covered(*address, others)).map(IpNet::from).collect()
 }
 
 fn resolve(field: &str, routes: &[Route], peers: &[IpNet]) -> Result<Vec<IpRoute>, FieldError> {
     let resolve_one = |(index, route): (usize, &Route)| {
-        let mut route = route
-            .parse()
-            .map_err(|error| error.inside(format_args!("{field}[{index}]")))?;
+        let mut route = route.parse().map_err(|error| error.inside(format_args!("{field}[{index}]")))?;
         if route.next_hop.is_none() && !covered(route.prefix.addr(), peers) {
             let v4 = route.prefix.addr().is_ipv4();
-            route.next_hop = peers
-                .iter()
-                .map(IpNet::addr)
-                .find(|peer| peer.is_ipv4() == v4);
+            route.next_hop = peers.iter().map(IpNet::addr).find(|peer| peer.is_ipv4() == v4);
         }
         Ok(route)
     };
@@ -115,10 +107,7 @@ mod tests {
     }
 
     fn route(prefix: &str, next_hop: &str) -> Route {
-        Route {
-            prefix: prefix.into(),
-            next_hop: next_hop.into(),
-        }
+        Route { prefix: prefix.into(), next_hop: next_hop.into() }
     }
 
     fn context() -> IpContext {
@@ -134,14 +123,8 @@ mod tests {
         let nets: Vec<String> = context().dst_nets().map(|net| net.to_string()).collect();
         assert_eq!(nets, ["172.16.1.0/24", "fd00::/128"]);
         assert_eq!(context().src_nets().count(), 2);
-        let host = IpContext {
-            src_ip_addrs: texts(&["10.0.0.7/24"]),
-            ..Default::default()
-        };
-        assert_eq!(
-            host.src_nets().next().unwrap().addr().to_string(),
-            "10.0.0.7"
-        );
+        let host = IpContext { src_ip_addrs: texts(&["10.0.0.7/24"]), ..Default::default() };
+        assert_eq!(host.src_nets().next().unwrap().addr().to_string(), "10.0.0.7");
     }
 
     #[test]
@@ -154,15 +137,9 @@ mod tests {
             route("10.0.0.0/8", "172.16.1.9"),
         ];
         let routes = context.resolved_src_routes().unwrap();
-        let hops: Vec<Option<String>> = routes
-            .iter()
-            .map(|route| route.next_hop.map(|hop| hop.to_string()))
-            .collect();
+        let hops: Vec<Option<String>> = routes.iter().map(|route| route.next_hop.map(|hop| hop.to_string())).collect();
         let some = |text: &str| Some(text.to_owned());
-        assert_eq!(
-            hops,
-            [some("172.16.1.0"), some("fd00::"), None, some("172.16.1.9")]
-        );
+        assert_eq!(hops, [some("172.16.1.0"), some("fd00::"), None, some("172.16.1.9")]);
     }
 
     #[test]
@@ -175,23 +152,14 @@ mod tests {
 
     #[test]
     fn without_a_peer_of_the_family_a_route_stays_on_the_link() {
-        let context = IpContext {
-            src_routes: vec![route("::/0", "")],
-            ..Default::default()
-        };
+        let context = IpContext { src_routes: vec![route("::/0", "")], ..Default::default() };
         assert_eq!(context.resolved_src_routes().unwrap()[0].next_hop, None);
     }
 
     #[test]
     fn an_unreadable_route_is_named() {
-        let context = IpContext {
-            src_routes: vec![route("::/0", ""), route("10.0.0.0", "")],
-            ..Default::default()
-        };
-        assert_eq!(
-            context.resolved_src_routes().unwrap_err().field,
-            "src_routes[1].prefix"
-        );
+        let context = IpContext { src_routes: vec![route("::/0", ""), route("10.0.0.0", "")], ..Default::default() };
+        assert_eq!(context.resolved_src_routes().unwrap_err().field, "src_routes[1].prefix");
     }
 
     #[test]
@@ -199,9 +167,6 @@ mod tests {
         let context = context();
         let texts = |nets: Vec<IpNet>| nets.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(texts(context.src_host_routes()), ["fd00::1/128"]);
-        assert_eq!(
-            texts(context.dst_host_routes()),
-            ["172.16.1.0/32", "fd00::/128"]
-        );
+        assert_eq!(texts(context.dst_host_routes()), ["172.16.1.0/32", "fd00::/128"]);
     }
 }

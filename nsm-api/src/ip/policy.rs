@@ -20,13 +20,8 @@ impl PolicyRoute {
         }
         let host = self.from.parse::<IpAddr>().map(IpNet::from);
         let net = self.from.parse().or(host);
-        net.map(Some).map_err(|_| {
-            FieldError::new(
-                "from",
-                &self.from,
-                "an IP address, with or without length, or empty",
-            )
-        })
+        net.map(Some)
+            .map_err(|_| FieldError::new("from", &self.from, "an IP address, with or without length, or empty"))
     }
 
     /// IANA protocol number that the traffic must have, `None` for any.
@@ -37,12 +32,7 @@ impl PolicyRoute {
         if self.proto.is_empty() {
             return Ok(None);
         }
-        FieldError::parse(
-            "proto",
-            &self.proto,
-            "an IANA protocol number up to 255, or empty",
-        )
-        .map(Some)
+        FieldError::parse("proto", &self.proto, "an IANA protocol number up to 255, or empty").map(Some)
     }
 
     /// Destination ports that the traffic must have, `None` for any.
@@ -68,11 +58,7 @@ impl PolicyRoute {
     pub fn parse_routes(&self) -> Result<Vec<IpRoute>, FieldError> {
         let routes = self.routes.iter().enumerate();
         routes
-            .map(|(index, route)| {
-                route
-                    .parse()
-                    .map_err(|error| error.inside(format_args!("routes[{index}]")))
-            })
+            .map(|(index, route)| route.parse().map_err(|error| error.inside(format_args!("routes[{index}]"))))
             .collect()
     }
 
@@ -91,8 +77,7 @@ impl PolicyRoute {
 }
 
 fn ports(field: &str, text: &str) -> Result<Option<PortRange>, FieldError> {
-    PortRange::parse_optional(text)
-        .map_err(|_| FieldError::new(field, text, "a port N, a range A-B, or empty"))
+    PortRange::parse_optional(text).map_err(|_| FieldError::new(field, text, "a port N, a range A-B, or empty"))
 }
 
 #[cfg(test)]
@@ -103,43 +88,22 @@ mod tests {
     fn empty_fields_mean_any() {
         let policy = PolicyRoute::default();
         assert_eq!(policy.validate(), Ok(()));
-        assert_eq!(
-            (policy.source(), policy.protocol(), policy.dst_ports()),
-            (Ok(None), Ok(None), Ok(None))
-        );
+        assert_eq!((policy.source(), policy.protocol(), policy.dst_ports()), (Ok(None), Ok(None), Ok(None)));
     }
 
     #[test]
     fn a_source_may_have_a_length_or_not() {
-        let from = |text: &str| {
-            PolicyRoute {
-                from: text.into(),
-                ..Default::default()
-            }
-            .source()
-        };
-        assert_eq!(
-            from("172.16.3.1"),
-            Ok(Some("172.16.3.1/32".parse().unwrap()))
-        );
-        assert_eq!(
-            from("172.16.3.1/24"),
-            Ok(Some("172.16.3.1/24".parse().unwrap()))
-        );
+        let from = |text: &str| PolicyRoute { from: text.into(), ..Default::default() }.source();
+        assert_eq!(from("172.16.3.1"), Ok(Some("172.16.3.1/32".parse().unwrap())));
+        assert_eq!(from("172.16.3.1/24"), Ok(Some("172.16.3.1/24".parse().unwrap())));
         assert!(from("host").is_err());
     }
 
     #[test]
     fn bad_fields_are_named() {
-        let policy = PolicyRoute {
-            proto: "256".into(),
-            ..Default::default()
-        };
+        let policy = PolicyRoute { proto: "256".into(), ..Default::default() };
         assert_eq!(policy.validate().unwrap_err().field, "proto");
-        let policy = PolicyRoute {
-            src_port: "1-2-3".into(),
-            ..Default::default()
-        };
+        let policy = PolicyRoute { src_port: "1-2-3".into(), ..Default::default() };
         assert_eq!(policy.validate().unwrap_err().field, "src_port");
     }
 }

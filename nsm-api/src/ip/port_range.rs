@@ -43,11 +43,7 @@ impl PortRange {
     /// # Errors
     /// [`PortRangeError`].
     pub fn parse_optional(text: &str) -> Result<Option<Self>, PortRangeError> {
-        if text.is_empty() {
-            Ok(None)
-        } else {
-            text.parse().map(Some)
-        }
+        if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
     }
 }
 
@@ -56,27 +52,15 @@ impl FromStr for PortRange {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let port = |text: &str| {
-            text.bytes()
-                .all(|b| b.is_ascii_digit())
-                .then(|| text.parse().ok())?
-        };
-        let range = port(first)
-            .zip(port(last))
-            .and_then(|(first, last)| Self::new(first, last));
-        range.ok_or_else(|| PortRangeError {
-            text: excerpt(text),
-        })
+        let port = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?;
+        let range = port(first).zip(port(last)).and_then(|(first, last)| Self::new(first, last));
+        range.ok_or_else(|| PortRangeError { text: excerpt(text) })
     }
 }
 
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.first == self.last {
-            write!(f, "{}", self.first)
-        } else {
-            write!(f, "{}-{}", self.first, self.last)
-        }
+        if self.first == self.last { write!(f, "{}", self.first) } else { write!(f, "{}-{}", self.first, self.last) }
     }
 }
 
@@ -88,20 +72,8 @@ mod tests {
 
     #[test]
     fn one_port_or_two_joined_by_a_dash() {
-        assert_eq!(
-            "80".parse(),
-            Ok(PortRange {
-                first: 80,
-                last: 80
-            })
-        );
-        assert_eq!(
-            "80-90".parse(),
-            Ok(PortRange {
-                first: 80,
-                last: 90
-            })
-        );
+        assert_eq!("80".parse(), Ok(PortRange { first: 80, last: 80 }));
+        assert_eq!("80-90".parse(), Ok(PortRange { first: 80, last: 90 }));
         assert_eq!(PortRange::parse_optional(""), Ok(None));
         for text in ["", "-", "1-2-3", "90-80", "65536", "+1", " 1", "1-"] {
             assert!(text.parse::<PortRange>().is_err(), "{text}");

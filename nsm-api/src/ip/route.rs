@@ -22,43 +22,22 @@ impl Route {
     /// # Errors
     /// [`FieldError`] names `prefix` or `nextHop`; a next hop of the other family is an error, too.
     pub fn parse(&self) -> Result<IpRoute, FieldError> {
-        let prefix: IpNet = FieldError::parse(
-            "prefix",
-            &self.prefix,
-            "an address with length, such as 10.0.0.0/8",
-        )?;
+        let prefix: IpNet = FieldError::parse("prefix", &self.prefix, "an address with length, such as 10.0.0.0/8")?;
         if self.next_hop.is_empty() {
-            return Ok(IpRoute {
-                prefix,
-                next_hop: None,
-            });
+            return Ok(IpRoute { prefix, next_hop: None });
         }
-        let next_hop: IpAddr =
-            FieldError::parse("nextHop", &self.next_hop, "an IP address, or empty")?;
+        let next_hop: IpAddr = FieldError::parse("nextHop", &self.next_hop, "an IP address, or empty")?;
         if next_hop.is_ipv4() != prefix.addr().is_ipv4() {
-            return Err(FieldError::new(
-                "nextHop",
-                &self.next_hop,
-                "of the same family as the prefix",
-            ));
+            return Err(FieldError::new("nextHop", &self.next_hop, "of the same family as the prefix"));
         }
-        Ok(IpRoute {
-            prefix,
-            next_hop: Some(next_hop),
-        })
+        Ok(IpRoute { prefix, next_hop: Some(next_hop) })
     }
 }
 
 impl From<IpRoute> for Route {
     fn from(route: IpRoute) -> Self {
-        let next_hop = route
-            .next_hop
-            .map(|hop| hop.to_string())
-            .unwrap_or_default();
-        Self {
-            prefix: route.prefix.to_string(),
-            next_hop,
-        }
+        let next_hop = route.next_hop.map(|hop| hop.to_string()).unwrap_or_default();
+        Self { prefix: route.prefix.to_string(), next_hop }
     }
 }
 
@@ -70,10 +49,7 @@ mod tests {
 
     #[test]
     fn a_next_hop_is_of_the_family_of_its_prefix() {
-        let route = Route {
-            prefix: "10.0.0.0/8".into(),
-            next_hop: "fd00::1".into(),
-        };
+        let route = Route { prefix: "10.0.0.0/8".into(), next_hop: "fd00::1".into() };
         assert_eq!(route.parse().unwrap_err().field, "nextHop");
     }
 

@@ -4,16 +4,11 @@ use super::*;
 use crate::registry::{Destination, Metadata, NetworkServiceLabels};
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
-    pairs
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-        .collect()
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
 fn endpoint(name: &str, service: &str, pairs: &[(&str, &str)]) -> NetworkServiceEndpoint {
-    let entry = NetworkServiceLabels {
-        labels: labels(pairs),
-    };
+    let entry = NetworkServiceLabels { labels: labels(pairs) };
     NetworkServiceEndpoint {
         name: name.into(),
         network_service_labels: [(service.to_owned(), entry)].into(),
@@ -22,26 +17,12 @@ fn endpoint(name: &str, service: &str, pairs: &[(&str, &str)]) -> NetworkService
 }
 
 fn rule(source: &[(&str, &str)], routes: &[&[(&str, &str)]]) -> Match {
-    let routes = routes
-        .iter()
-        .map(|pairs| Destination {
-            destination_selector: labels(pairs),
-            weight: 0,
-        })
-        .collect();
-    Match {
-        source_selector: labels(source),
-        routes,
-        ..Default::default()
-    }
+    let routes = routes.iter().map(|pairs| Destination { destination_selector: labels(pairs), weight: 0 }).collect();
+    Match { source_selector: labels(source), routes, ..Default::default() }
 }
 
 fn service(matches: Vec<Match>) -> NetworkService {
-    NetworkService {
-        name: "ns".into(),
-        matches,
-        ..Default::default()
-    }
+    NetworkService { name: "ns".into(), matches, ..Default::default() }
 }
 
 fn endpoints() -> Vec<NetworkServiceEndpoint> {
@@ -55,10 +36,7 @@ fn endpoints() -> Vec<NetworkServiceEndpoint> {
 fn chosen(service: &NetworkService, client: &[(&str, &str)]) -> Vec<String> {
     let endpoints = endpoints();
     let candidates = service.candidates(&labels(client), &endpoints);
-    candidates
-        .into_iter()
-        .map(|candidate| candidate.endpoint.name.clone())
-        .collect()
+    candidates.into_iter().map(|candidate| candidate.endpoint.name.clone()).collect()
 }
 
 #[test]
@@ -68,15 +46,10 @@ fn a_service_without_matches_gives_everything() {
 
 #[test]
 fn the_first_rule_for_the_client_decides() {
-    let service = service(vec![
-        rule(&[("app", "firewall")], &[&[("app", "vpn")]]),
-        rule(&[], &[&[("app", "firewall")]]),
-    ]);
+    let service =
+        service(vec![rule(&[("app", "firewall")], &[&[("app", "vpn")]]), rule(&[], &[&[("app", "firewall")]])]);
     assert_eq!(chosen(&service, &[]), ["fw"]);
-    assert_eq!(
-        chosen(&service, &[("app", "firewall"), ("x", "y")]),
-        ["vpn"]
-    );
+    assert_eq!(chosen(&service, &[("app", "firewall"), ("x", "y")]), ["vpn"]);
 }
 
 #[test]
@@ -101,23 +74,15 @@ fn fallthrough_goes_on_only_when_nothing_fits() {
     let second = rule(&[], &[&[("app", "vpn")]]);
     assert!(chosen(&service(vec![first.clone(), second.clone()]), &[]).is_empty());
     first.fallthrough = true;
-    assert_eq!(
-        chosen(&service(vec![first.clone(), second.clone()]), &[]),
-        ["vpn"]
-    );
+    assert_eq!(chosen(&service(vec![first.clone(), second.clone()]), &[]), ["vpn"]);
     first.routes[0].destination_selector = labels(&[("app", "firewall")]);
     assert_eq!(chosen(&service(vec![first, second]), &[]), ["fw"]);
 }
 
 #[test]
 fn a_rule_with_metadata_and_no_routes_leaves_the_endpoints_open() {
-    let metadata = Some(Metadata {
-        labels: labels(&[("sriov", "true")]),
-    });
-    let mut open = Match {
-        metadata,
-        ..rule(&[], &[])
-    };
+    let metadata = Some(Metadata { labels: labels(&[("sriov", "true")]) });
+    let mut open = Match { metadata, ..rule(&[], &[]) };
     assert_eq!(chosen(&service(vec![open.clone()]), &[]).len(), 3);
     open.fallthrough = true;
     assert!(chosen(&service(vec![open.clone()]), &[]).is_empty());
@@ -139,13 +104,10 @@ fn an_endpoint_comes_once_with_the_weight_of_its_first_route() {
     let mut rule = rule(&[], &[&[("app", "vpn")], &[], &[("app", "firewall")]]);
     (rule.routes[0].weight, rule.routes[1].weight) = (7, 0);
     let service = service(vec![rule]);
-    let endpoints: Vec<Arc<NetworkServiceEndpoint>> =
-        endpoints().into_iter().map(Arc::new).collect();
+    let endpoints: Vec<Arc<NetworkServiceEndpoint>> = endpoints().into_iter().map(Arc::new).collect();
     let candidates = service.candidates(&Labels::new(), endpoints.iter().cloned());
-    let weights: Vec<(&str, u32)> = candidates
-        .iter()
-        .map(|candidate| (candidate.endpoint.name.as_str(), candidate.weight))
-        .collect();
+    let weights: Vec<(&str, u32)> =
+        candidates.iter().map(|candidate| (candidate.endpoint.name.as_str(), candidate.weight)).collect();
     assert_eq!(weights, [("vpn", 7), ("fw", 1), ("other", 1)]);
 }
 
@@ -167,54 +129,23 @@ fn forwarders() -> Vec<NetworkServiceEndpoint> {
 fn carriers(matches: Vec<Match>) -> Vec<String> {
     let forwarders = forwarders();
     let found = service(matches).forwarder_candidates(&Labels::new(), "forwarder", &forwarders);
-    found
-        .into_iter()
-        .map(|forwarder| forwarder.name.clone())
-        .collect()
+    found.into_iter().map(|forwarder| forwarder.name.clone()).collect()
 }
 
 #[test]
 fn forwarders_are_chosen_by_metadata_and_p2p_without() {
-    let metadata = Some(Metadata {
-        labels: labels(&[("sriov", "true")]),
-    });
+    let metadata = Some(Metadata { labels: labels(&[("sriov", "true")]) });
     assert_eq!(carriers(vec![]).len(), 3);
     assert_eq!(carriers(vec![rule(&[], &[])]), ["p2p"]);
-    assert_eq!(
-        carriers(vec![Match {
-            metadata: Some(Metadata::default()),
-            ..rule(&[], &[])
-        }]),
-        ["p2p"]
-    );
-    assert_eq!(
-        carriers(vec![Match {
-            metadata,
-            ..rule(&[], &[])
-        }]),
-        ["sriov"]
-    );
+    assert_eq!(carriers(vec![Match { metadata: Some(Metadata::default()), ..rule(&[], &[]) }]), ["p2p"]);
+    assert_eq!(carriers(vec![Match { metadata, ..rule(&[], &[]) }]), ["sriov"]);
     assert!(carriers(vec![rule(&[("app", "x")], &[])]).is_empty());
 }
 
 #[test]
 fn forwarders_fall_through_only_when_none_fits() {
-    let metadata = Some(Metadata {
-        labels: labels(&[("none", "true")]),
-    });
-    let first = Match {
-        metadata,
-        ..rule(&[], &[])
-    };
+    let metadata = Some(Metadata { labels: labels(&[("none", "true")]) });
+    let first = Match { metadata, ..rule(&[], &[]) };
     assert!(carriers(vec![first.clone(), rule(&[], &[])]).is_empty());
-    assert_eq!(
-        carriers(vec![
-            Match {
-                fallthrough: true,
-                ..first
-            },
-            rule(&[], &[])
-        ]),
-        ["p2p"]
-    );
+    assert_eq!(carriers(vec![Match { fallthrough: true, ..first }, rule(&[], &[])]), ["p2p"]);
 }

@@ -28,9 +28,7 @@ pub enum FileUrl {
 
 /// Why text is not the URL of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error(
-    "{text} does not name a file: write file:///absolute/path or inode://device/inode with decimal numbers"
-)]
+#[error("{text} does not name a file: write file:///absolute/path or inode://device/inode with decimal numbers")]
 pub struct FileUrlError {
     /// The text, quoted, cut when long.
     pub text: String,
@@ -43,9 +41,7 @@ impl FileUrl {
     /// [`FileUrlError`] when the path is relative.
     pub fn from_path(path: impl AsRef<Path>) -> Result<Self, FileUrlError> {
         let path = path.as_ref();
-        let error = || FileUrlError {
-            text: excerpt(&path.to_string_lossy()),
-        };
+        let error = || FileUrlError { text: excerpt(&path.to_string_lossy()) };
         Url::from_file_path(path).map_err(|()| error())?;
         Ok(Self::Path(path.to_owned()))
     }
@@ -55,19 +51,14 @@ impl FromStr for FileUrl {
     type Err = FileUrlError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        parse(text).ok_or_else(|| FileUrlError {
-            text: excerpt(text),
-        })
+        parse(text).ok_or_else(|| FileUrlError { text: excerpt(text) })
     }
 }
 
 fn parse(text: &str) -> Option<FileUrl> {
     if let Some(identity) = text.strip_prefix("inode://") {
         let (device, inode) = identity.split_once('/')?;
-        return Some(FileUrl::Inode {
-            device: decimal(device)?,
-            inode: decimal(inode)?,
-        });
+        return Some(FileUrl::Inode { device: decimal(device)?, inode: decimal(inode)? });
     }
     if !text.starts_with("file:///") {
         return None;
@@ -78,9 +69,7 @@ fn parse(text: &str) -> Option<FileUrl> {
 }
 
 fn decimal(text: &str) -> Option<u64> {
-    text.bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| text.parse().ok())?
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 impl fmt::Display for FileUrl {
@@ -103,17 +92,8 @@ mod tests {
 
     #[test]
     fn both_forms_are_read() {
-        assert_eq!(
-            "file:///proc/1/ns/net".parse(),
-            Ok(FileUrl::Path("/proc/1/ns/net".into()))
-        );
-        assert_eq!(
-            "inode://4/4026531840".parse(),
-            Ok(FileUrl::Inode {
-                device: 4,
-                inode: 4026531840
-            })
-        );
+        assert_eq!("file:///proc/1/ns/net".parse(), Ok(FileUrl::Path("/proc/1/ns/net".into())));
+        assert_eq!("inode://4/4026531840".parse(), Ok(FileUrl::Inode { device: 4, inode: 4026531840 }));
         assert_eq!("file:///a%20b".parse(), Ok(FileUrl::Path("/a b".into())));
     }
 

@@ -28,17 +28,12 @@ pub fn check_interface_name(name: &str) -> Result<(), InterfaceNameError> {
         "it is longer than 15 octets"
     } else if matches!(name, "." | "..") {
         "it is a name of folders"
-    } else if name
-        .contains(|c: char| matches!(c, '/' | ':' | '%') || c.is_whitespace() || c.is_control())
-    {
+    } else if name.contains(|c: char| matches!(c, '/' | ':' | '%') || c.is_whitespace() || c.is_control()) {
         "it has a slash, colon, percent sign, space or control character"
     } else {
         return Ok(());
     };
-    Err(InterfaceNameError {
-        name: excerpt(name),
-        reason,
-    })
+    Err(InterfaceNameError { name: excerpt(name), reason })
 }
 
 #[cfg(test)]
@@ -50,17 +45,7 @@ mod tests {
         for name in ["nsm-1", "eth0.100", "fifteen-octets1"] {
             assert_eq!(check_interface_name(name), Ok(()), "{name}");
         }
-        for name in [
-            "",
-            "sixteen-octets16",
-            ".",
-            "..",
-            "a/b",
-            "a b",
-            "a:1",
-            "veth%d",
-            "a\0",
-        ] {
+        for name in ["", "sixteen-octets16", ".", "..", "a/b", "a b", "a:1", "veth%d", "a\0"] {
             assert!(check_interface_name(name).is_err(), "{name:?}");
         }
     }

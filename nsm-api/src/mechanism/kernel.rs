@@ -112,8 +112,7 @@ impl KernelMut<'_> {
 
     /// Sets whether the client can use tagged frames.
     pub fn set_supports_vlan(&mut self, supports: bool) -> &mut Self {
-        self.0
-            .set_parameter(keys::SUPPORTS_VLAN, supports.to_string());
+        self.0.set_parameter(keys::SUPPORTS_VLAN, supports.to_string());
         self
     }
 
@@ -128,8 +127,7 @@ impl KernelMut<'_> {
 
     /// Sets whether the interface routes loopback addresses.
     pub fn set_route_local_net(&mut self, routes: bool) -> &mut Self {
-        self.0
-            .set_parameter(keys::ROUTE_LOCAL_NET, routes.to_string());
+        self.0.set_parameter(keys::ROUTE_LOCAL_NET, routes.to_string());
         self
     }
 
@@ -146,16 +144,11 @@ pub(super) fn file_url(mechanism: &Mechanism) -> Result<Option<FileUrl>, Paramet
         return Ok(None);
     };
     let expected = "file:///absolute/path or inode://device/inode";
-    text.parse()
-        .map(Some)
-        .map_err(|_| invalid(mechanism, keys::INODE_URL, text, expected))
+    text.parse().map(Some).map_err(|_| invalid(mechanism, keys::INODE_URL, text, expected))
 }
 
 fn bad_name(mechanism: &Mechanism, name: &str, flaw: &InterfaceNameError) -> ParameterError {
-    let expected = format_args!(
-        "a name of 1 to 15 octets that the kernel takes ({})",
-        flaw.reason
-    );
+    let expected = format_args!("a name of 1 to 15 octets that the kernel takes ({})", flaw.reason);
     invalid(mechanism, keys::INTERFACE_NAME, name, expected)
 }
 
@@ -166,22 +159,11 @@ mod tests {
     #[test]
     fn what_is_set_is_read_back() {
         let mut mechanism = Mechanism::kernel();
-        let netns = FileUrl::Inode {
-            device: 4,
-            inode: 7,
-        };
+        let netns = FileUrl::Inode { device: 4, inode: 7 };
         let mut view = mechanism.as_kernel_mut().unwrap();
-        view.set_interface_name("nsm-1")
-            .unwrap()
-            .set_netns(&netns)
-            .set_netns_inode(7);
-        view.set_vlan(4095)
-            .unwrap()
-            .set_supports_vlan(true)
-            .set_route_local_net(false);
-        view.set_pci_address("0000:01:00.0")
-            .set_token_id("t")
-            .set_iptables4_nat_template("-A X");
+        view.set_interface_name("nsm-1").unwrap().set_netns(&netns).set_netns_inode(7);
+        view.set_vlan(4095).unwrap().set_supports_vlan(true).set_route_local_net(false);
+        view.set_pci_address("0000:01:00.0").set_token_id("t").set_iptables4_nat_template("-A X");
 
         let view = mechanism.as_kernel().unwrap();
         assert_eq!(view.interface_name(), Ok(Some("nsm-1")));
@@ -204,12 +186,7 @@ mod tests {
         assert!(view.set_vlan(4096).is_err());
         assert!(mechanism.parameters.is_empty());
 
-        for (key, value) in [
-            ("name", "a/b"),
-            ("vlan", "4096"),
-            ("inodeURL", "x"),
-            ("netnsInode", "-1"),
-        ] {
+        for (key, value) in [("name", "a/b"), ("vlan", "4096"), ("inodeURL", "x"), ("netnsInode", "-1")] {
             mechanism.set_parameter(key, value);
         }
         let view = mechanism.as_kernel().unwrap();

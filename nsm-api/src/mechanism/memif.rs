@@ -46,19 +46,10 @@ mod tests {
     #[test]
     fn both_kinds_of_socket_are_told_apart() {
         let mut mechanism = Mechanism::memif();
-        let netns = FileUrl::Inode {
-            device: 4,
-            inode: 7,
-        };
-        mechanism
-            .as_memif_mut()
-            .unwrap()
-            .set_abstract_socket(&netns, "memif-1");
+        let netns = FileUrl::Inode { device: 4, inode: 7 };
+        mechanism.as_memif_mut().unwrap().set_abstract_socket(&netns, "memif-1");
         let view = mechanism.as_memif().unwrap();
-        assert_eq!(
-            (view.file(), view.socket_file()),
-            (Ok(Some(netns)), Some("memif-1"))
-        );
+        assert_eq!((view.file(), view.socket_file()), (Ok(Some(netns)), Some("memif-1")));
 
         let socket = FileUrl::from_path("/run/memif.sock").unwrap();
         mechanism.as_memif_mut().unwrap().set_socket(&socket);

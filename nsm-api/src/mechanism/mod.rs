@@ -66,11 +66,7 @@ pub const NOOP: &str = "NOOP";
 impl Mechanism {
     /// A mechanism without parameters. Mechanisms that this crate has no view for are welcome, too.
     pub fn new(class: &str, type_name: &str) -> Self {
-        Self {
-            cls: class.into(),
-            r#type: type_name.into(),
-            ..Self::default()
-        }
+        Self { cls: class.into(), r#type: type_name.into(), ..Self::default() }
     }
 
     /// A [`KERNEL`] mechanism, class [`LOCAL`].
@@ -125,10 +121,7 @@ impl Mechanism {
 
     /// A parameter by key; `None` when it is absent or empty.
     pub fn parameter(&self, key: &str) -> Option<&str> {
-        self.parameters
-            .get(key)
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
+        self.parameters.get(key).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     /// Sets a parameter; an empty value removes it.

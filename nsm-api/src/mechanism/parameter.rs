@@ -10,10 +10,7 @@ use crate::Mechanism;
 use crate::excerpt::excerpt;
 
 /// Keys of mechanism parameters, as the wire spells them.
-#[allow(
-    missing_docs,
-    reason = "each is named as the parameter it spells; the views explain them"
-)]
+#[allow(missing_docs, reason = "each is named as the parameter it spells; the views explain them")]
 pub mod keys {
     pub const SRC_IP: &str = "src_ip";
     pub const DST_IP: &str = "dst_ip";
@@ -81,18 +78,10 @@ pub enum ParameterError {
 }
 
 pub(super) fn missing(mechanism: &Mechanism, key: &'static str) -> ParameterError {
-    ParameterError::Missing {
-        mechanism: mechanism.r#type.clone(),
-        key,
-    }
+    ParameterError::Missing { mechanism: mechanism.r#type.clone(), key }
 }
 
-pub(super) fn invalid(
-    mechanism: &Mechanism,
-    key: &'static str,
-    value: &str,
-    expected: impl Display,
-) -> ParameterError {
+pub(super) fn invalid(mechanism: &Mechanism, key: &'static str, value: &str, expected: impl Display) -> ParameterError {
     ParameterError::Invalid {
         mechanism: mechanism.r#type.clone(),
         key,
@@ -102,11 +91,7 @@ pub(super) fn invalid(
 }
 
 /// A number of at most `largest`, `None` when absent.
-pub(super) fn number<N>(
-    mechanism: &Mechanism,
-    key: &'static str,
-    largest: N,
-) -> Result<Option<N>, ParameterError>
+pub(super) fn number<N>(mechanism: &Mechanism, key: &'static str, largest: N) -> Result<Option<N>, ParameterError>
 where
     N: FromStr + PartialOrd + Display,
 {
@@ -114,14 +99,7 @@ where
         return Ok(None);
     };
     let number = text.parse::<N>().ok().filter(|number| *number <= largest);
-    let expected = || {
-        invalid(
-            mechanism,
-            key,
-            text,
-            format_args!("a decimal number up to {largest}"),
-        )
-    };
+    let expected = || invalid(mechanism, key, text, format_args!("a decimal number up to {largest}"));
     number.map(Some).ok_or_else(expected)
 }
 
@@ -134,36 +112,23 @@ pub(super) fn set_number(
 ) -> Result<(), ParameterError> {
     let text = number.to_string();
     if number > largest {
-        return Err(invalid(
-            mechanism,
-            key,
-            &text,
-            format_args!("a decimal number up to {largest}"),
-        ));
+        return Err(invalid(mechanism, key, &text, format_args!("a decimal number up to {largest}")));
     }
     mechanism.set_parameter(key, text);
     Ok(())
 }
 
 /// An address, `None` when absent.
-pub(super) fn ip(
-    mechanism: &Mechanism,
-    key: &'static str,
-) -> Result<Option<IpAddr>, ParameterError> {
+pub(super) fn ip(mechanism: &Mechanism, key: &'static str) -> Result<Option<IpAddr>, ParameterError> {
     let Some(text) = mechanism.parameter(key) else {
         return Ok(None);
     };
-    text.parse()
-        .map(Some)
-        .map_err(|_| invalid(mechanism, key, text, "an IP address"))
+    text.parse().map(Some).map_err(|_| invalid(mechanism, key, text, "an IP address"))
 }
 
 /// A truth value in the spellings of Go's `strconv.ParseBool`; anything else is false.
 pub(super) fn flag(mechanism: &Mechanism, key: &str) -> bool {
-    matches!(
-        mechanism.parameter(key),
-        Some("1" | "t" | "T" | "true" | "TRUE" | "True")
-    )
+    matches!(mechanism.parameter(key), Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
 }
 
 #[cfg(test)]
@@ -175,10 +140,7 @@ mod tests {
         let mut mechanism = Mechanism::vxlan();
         mechanism.set_parameter("vni", "abc");
         let error = number(&mechanism, "vni", 7u32).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            r#"VXLAN mechanism has vni "abc": it must be a decimal number up to 7"#
-        );
+        assert_eq!(error.to_string(), r#"VXLAN mechanism has vni "abc": it must be a decimal number up to 7"#);
     }
 
     #[test]

@@ -14,11 +14,7 @@ pub enum VniParity {
 impl VniParity {
     /// The parity of the side that sees these addresses; an absent address is lower than every other.
     pub fn between(src: Option<IpAddr>, dst: Option<IpAddr>) -> Self {
-        if octets(src) <= octets(dst) {
-            Self::Even
-        } else {
-            Self::Odd
-        }
+        if octets(src) <= octets(dst) { Self::Even } else { Self::Odd }
     }
 
     /// Whether an identifier belongs to this half.

@@ -82,11 +82,7 @@ mod tests {
     fn what_is_set_is_read_back_and_other_text_is_no_address() {
         let mut mechanism = Mechanism::srv6();
         let sid = "fc00::1".parse().unwrap();
-        mechanism
-            .as_srv6_mut()
-            .unwrap()
-            .set_src_bsid(sid)
-            .set_dst_hw_addr("02:00:00:00:00:01");
+        mechanism.as_srv6_mut().unwrap().set_src_bsid(sid).set_dst_hw_addr("02:00:00:00:00:01");
         mechanism.set_parameter("dst_host_localsid", "none");
         let view = mechanism.as_srv6().unwrap();
         assert_eq!(view.src_bsid(), Some(sid));

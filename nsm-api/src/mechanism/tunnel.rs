@@ -8,13 +8,7 @@ use super::view::view;
 use super::{IPSEC, VXLAN, WIREGUARD};
 
 view!(Vxlan, VxlanMut, VXLAN, as_vxlan, as_vxlan_mut);
-view!(
-    Wireguard,
-    WireguardMut,
-    WIREGUARD,
-    as_wireguard,
-    as_wireguard_mut
-);
+view!(Wireguard, WireguardMut, WIREGUARD, as_wireguard, as_wireguard_mut);
 view!(Ipsec, IpsecMut, IPSEC, as_ipsec, as_ipsec_mut);
 
 /// What all tunnels have: addresses, ports, MTU.
@@ -158,20 +152,13 @@ impl Vxlan<'_> {
     /// # Errors
     /// [`ParameterError`] when `src_ip` or `dst_ip` is absent or not an address.
     pub fn vni_parity(&self) -> Result<VniParity, ParameterError> {
-        let src = self
-            .src_ip()?
-            .ok_or_else(|| missing(self.0, keys::SRC_IP))?;
-        let dst = self
-            .dst_ip()?
-            .ok_or_else(|| missing(self.0, keys::DST_IP))?;
+        let src = self.src_ip()?.ok_or_else(|| missing(self.0, keys::SRC_IP))?;
+        let dst = self.dst_ip()?.ok_or_else(|| missing(self.0, keys::DST_IP))?;
         let original = |key: &str, current: IpAddr| match self.0.parameters.get(key) {
             None => Some(current),
             Some(text) => text.parse().ok(),
         };
-        Ok(VniParity::between(
-            original(keys::ORIG_SRC_IP, src),
-            original(keys::ORIG_DST_IP, dst),
-        ))
+        Ok(VniParity::between(original(keys::ORIG_SRC_IP, src), original(keys::ORIG_DST_IP, dst)))
     }
 }
 
@@ -182,12 +169,7 @@ impl VxlanMut<'_> {
     /// [`ParameterError`] when it is 0 or has more than 24 bits.
     pub fn set_vni(&mut self, vni: u32) -> Result<&mut Self, ParameterError> {
         if vni == 0 || vni > Vxlan::LARGEST_VNI {
-            return Err(invalid(
-                self.0,
-                keys::VNI,
-                &vni.to_string(),
-                "a number from 1 to 16777215",
-            ));
+            return Err(invalid(self.0, keys::VNI, &vni.to_string(), "a number from 1 to 16777215"));
         }
         self.0.set_parameter(keys::VNI, vni.to_string());
         Ok(self)
@@ -204,11 +186,7 @@ mod tests {
 
     fn vxlan(src: IpAddr, dst: IpAddr) -> Mechanism {
         let mut mechanism = Mechanism::vxlan();
-        mechanism
-            .as_vxlan_mut()
-            .unwrap()
-            .set_src_ip(src)
-            .set_dst_ip(dst);
+        mechanism.as_vxlan_mut().unwrap().set_src_ip(src).set_dst_ip(dst);
         mechanism
     }
 
@@ -220,36 +198,16 @@ mod tests {
     fn what_is_set_is_read_back() {
         let mut mechanism = vxlan(LOW, HIGH);
         let mut view = mechanism.as_vxlan_mut().unwrap();
-        view.set_vni(0xff_ffff)
-            .unwrap()
-            .set_src_port(1)
-            .set_dst_port(4789)
-            .set_mtu(1450);
+        view.set_vni(0xff_ffff).unwrap().set_src_port(1).set_dst_port(4789).set_mtu(1450);
         let view = mechanism.as_vxlan().unwrap();
-        assert_eq!(
-            (view.src_ip(), view.dst_ip()),
-            (Ok(Some(LOW)), Ok(Some(HIGH)))
-        );
-        assert_eq!(
-            (view.src_port(), view.dst_port()),
-            (Ok(Some(1)), Ok(Some(4789)))
-        );
-        assert_eq!(
-            (view.vni(), view.mtu()),
-            (Ok(Some(0xff_ffff)), Ok(Some(1450)))
-        );
+        assert_eq!((view.src_ip(), view.dst_ip()), (Ok(Some(LOW)), Ok(Some(HIGH))));
+        assert_eq!((view.src_port(), view.dst_port()), (Ok(Some(1)), Ok(Some(4789))));
+        assert_eq!((view.vni(), view.mtu()), (Ok(Some(0xff_ffff)), Ok(Some(1450))));
 
         let mut mechanism = Mechanism::wireguard();
-        mechanism
-            .as_wireguard_mut()
-            .unwrap()
-            .set_src_public_key("s")
-            .set_dst_public_key("d");
+        mechanism.as_wireguard_mut().unwrap().set_src_public_key("s").set_dst_public_key("d");
         let view = mechanism.as_wireguard().unwrap();
-        assert_eq!(
-            (view.src_public_key(), view.dst_public_key()),
-            (Some("s"), Some("d"))
-        );
+        assert_eq!((view.src_public_key(), view.dst_public_key()), (Some("s"), Some("d")));
         assert_eq!(mechanism.parameters["src_public_key"], "s");
     }
 
@@ -258,12 +216,7 @@ mod tests {
         let mut mechanism = Mechanism::vxlan();
         assert!(mechanism.as_vxlan_mut().unwrap().set_vni(0).is_err());
         assert!(mechanism.as_vxlan_mut().unwrap().set_vni(1 << 24).is_err());
-        for (key, value) in [
-            ("vni", "16777216"),
-            ("src_port", "65536"),
-            ("dst_ip", "host"),
-            ("MTU", ""),
-        ] {
+        for (key, value) in [("vni", "16777216"), ("src_port", "65536"), ("dst_ip", "host"), ("MTU", "")] {
             mechanism.parameters.insert(key.into(), value.into());
         }
         let view = mechanism.as_vxlan().unwrap();
@@ -281,35 +234,19 @@ mod tests {
     #[test]
     fn an_original_address_stands_in_when_its_key_is_present() {
         let mut mechanism = vxlan(LOW, HIGH);
-        mechanism
-            .parameters
-            .insert("orig_src_ip".into(), "10.0.0.3".into());
+        mechanism.parameters.insert("orig_src_ip".into(), "10.0.0.3".into());
         assert_eq!(parity(&mechanism), VniParity::Odd);
         // Present and empty: lower than anything on the source side, so greater on the other.
-        mechanism
-            .parameters
-            .insert("orig_src_ip".into(), String::new());
+        mechanism.parameters.insert("orig_src_ip".into(), String::new());
         assert_eq!(parity(&mechanism), VniParity::Even);
         let mut mechanism = vxlan(LOW, HIGH);
-        mechanism
-            .parameters
-            .insert("orig_dst_ip".into(), String::new());
+        mechanism.parameters.insert("orig_dst_ip".into(), String::new());
         assert_eq!(parity(&mechanism), VniParity::Odd);
     }
 
     #[test]
     fn no_parity_without_both_addresses() {
-        let error = Mechanism::vxlan()
-            .as_vxlan()
-            .unwrap()
-            .vni_parity()
-            .unwrap_err();
-        assert_eq!(
-            error,
-            ParameterError::Missing {
-                mechanism: "VXLAN".into(),
-                key: "src_ip"
-            }
-        );
+        let error = Mechanism::vxlan().as_vxlan().unwrap().vni_parity().unwrap_err();
+        assert_eq!(error, ParameterError::Missing { mechanism: "VXLAN".into(), key: "src_ip" });
     }
 }

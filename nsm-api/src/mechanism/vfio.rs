@@ -9,10 +9,7 @@ view!(Vfio, VfioMut, VFIO, as_vfio, as_vfio_mut);
 
 /// As in the reference, a number that cannot be read counts as 0.
 fn number(mechanism: &Mechanism, key: &str) -> u32 {
-    mechanism
-        .parameter(key)
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0)
+    mechanism.parameter(key).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 impl<'a> Vfio<'a> {
@@ -38,18 +35,12 @@ impl<'a> Vfio<'a> {
 
     /// Major and minor number of `/dev/vfio/vfio`; 0 where absent or unreadable.
     pub fn vfio_device(&self) -> (u32, u32) {
-        (
-            number(self.0, keys::VFIO_MAJOR),
-            number(self.0, keys::VFIO_MINOR),
-        )
+        (number(self.0, keys::VFIO_MAJOR), number(self.0, keys::VFIO_MINOR))
     }
 
     /// Major and minor number of the group's device; 0 where absent or unreadable.
     pub fn group_device(&self) -> (u32, u32) {
-        (
-            number(self.0, keys::DEVICE_MAJOR),
-            number(self.0, keys::DEVICE_MINOR),
-        )
+        (number(self.0, keys::DEVICE_MAJOR), number(self.0, keys::DEVICE_MINOR))
     }
 }
 
@@ -101,21 +92,11 @@ mod tests {
     fn what_is_set_is_read_back_and_garbage_counts_as_zero() {
         let mut mechanism = Mechanism::vfio();
         let mut view = mechanism.as_vfio_mut().unwrap();
-        view.set_cgroup_dir("/c")
-            .set_pci_address("p")
-            .set_token_id("t");
-        view.set_iommu_group(7)
-            .set_vfio_device((10, 196))
-            .set_group_device((241, 0));
+        view.set_cgroup_dir("/c").set_pci_address("p").set_token_id("t");
+        view.set_iommu_group(7).set_vfio_device((10, 196)).set_group_device((241, 0));
         let view = mechanism.as_vfio().unwrap();
-        assert_eq!(
-            (view.cgroup_dir(), view.pci_address(), view.token_id()),
-            (Some("/c"), Some("p"), Some("t"))
-        );
-        assert_eq!(
-            (view.iommu_group(), view.vfio_device(), view.group_device()),
-            (7, (10, 196), (241, 0))
-        );
+        assert_eq!((view.cgroup_dir(), view.pci_address(), view.token_id()), (Some("/c"), Some("p"), Some("t")));
+        assert_eq!((view.iommu_group(), view.vfio_device(), view.group_device()), (7, (10, 196), (241, 0)));
 
         mechanism.set_parameter("iommuGroup", "seven");
         assert_eq!(mechanism.as_vfio().unwrap().iommu_group(), 0);

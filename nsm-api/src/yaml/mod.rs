@@ -68,14 +68,10 @@ pub fn to_string(documents: &[Document]) -> Result<String, YamlError> {
     let mut out = String::new();
     for document in documents {
         let text = match document {
-            Document::NetworkService(service) => {
-                write(NETWORK_SERVICE, &service.name, ServiceSpec::from(service))
+            Document::NetworkService(service) => write(NETWORK_SERVICE, &service.name, ServiceSpec::from(service)),
+            Document::NetworkServiceEndpoint(endpoint) => {
+                write(NETWORK_SERVICE_ENDPOINT, &endpoint.name, EndpointSpec::from(endpoint))
             }
-            Document::NetworkServiceEndpoint(endpoint) => write(
-                NETWORK_SERVICE_ENDPOINT,
-                &endpoint.name,
-                EndpointSpec::from(endpoint),
-            ),
         }?;
         out.push_str("---\n");
         out.push_str(&text);
@@ -87,14 +83,10 @@ fn write<S: Serialize>(kind: &str, name: &str, spec: S) -> Result<String, YamlEr
     let object = Object {
         api_version: API_VERSION.to_owned(),
         kind: kind.to_owned(),
-        metadata: Metadata {
-            name: name.to_owned(),
-        },
+        metadata: Metadata { name: name.to_owned() },
         spec,
     };
-    serde_saphyr::to_string(&object).map_err(|error| YamlError::Unwritable {
-        reason: error.to_string(),
-    })
+    serde_saphyr::to_string(&object).map_err(|error| YamlError::Unwritable { reason: error.to_string() })
 }
 
 fn read(source: &split::Source<'_>) -> Result<Document, YamlError> {

@@ -115,34 +115,15 @@ fn is_zero_nanos(nanos: &i32) -> bool {
 
 impl From<ServiceSpec> for NetworkService {
     fn from(spec: ServiceSpec) -> Self {
-        let matches = spec
-            .matches
-            .into_iter()
-            .map(registry::Match::from)
-            .collect();
-        Self {
-            name: spec.name,
-            payload: spec.payload,
-            matches,
-            path_ids: spec.path_ids,
-        }
+        let matches = spec.matches.into_iter().map(registry::Match::from).collect();
+        Self { name: spec.name, payload: spec.payload, matches, path_ids: spec.path_ids }
     }
 }
 
 impl From<&NetworkService> for ServiceSpec {
     fn from(service: &NetworkService) -> Self {
-        let NetworkService {
-            name,
-            payload,
-            matches,
-            path_ids,
-        } = service.clone();
-        Self {
-            name,
-            payload,
-            matches: matches.into_iter().map(Match::from).collect(),
-            path_ids,
-        }
+        let NetworkService { name, payload, matches, path_ids } = service.clone();
+        Self { name, payload, matches: matches.into_iter().map(Match::from).collect(), path_ids }
     }
 }
 
@@ -156,9 +137,7 @@ impl From<Match> for registry::Match {
             source_selector: rule.source_selector,
             routes: rule.routes.into_iter().map(route).collect(),
             fallthrough: rule.fallthrough,
-            metadata: rule.metadata.map(|metadata| registry::Metadata {
-                labels: metadata.labels,
-            }),
+            metadata: rule.metadata.map(|metadata| registry::Metadata { labels: metadata.labels }),
         }
     }
 }
@@ -172,9 +151,7 @@ impl From<registry::Match> for Match {
         Self {
             source_selector: rule.source_selector,
             fallthrough: rule.fallthrough,
-            metadata: rule.metadata.map(|metadata| Labels {
-                labels: metadata.labels,
-            }),
+            metadata: rule.metadata.map(|metadata| Labels { labels: metadata.labels }),
             routes: rule.routes.into_iter().map(route).collect(),
         }
     }
@@ -182,13 +159,8 @@ impl From<registry::Match> for Match {
 
 impl From<EndpointSpec> for NetworkServiceEndpoint {
     fn from(spec: EndpointSpec) -> Self {
-        let labels = |labels: Labels| registry::NetworkServiceLabels {
-            labels: labels.labels,
-        };
-        let time = |time: Time| Timestamp {
-            seconds: time.seconds,
-            nanos: time.nanos,
-        };
+        let labels = |labels: Labels| registry::NetworkServiceLabels { labels: labels.labels };
+        let time = |time: Time| Timestamp { seconds: time.seconds, nanos: time.nanos };
         Self {
             name: spec.name,
             network_service_names: spec.network_service_names,
@@ -208,13 +180,8 @@ impl From<EndpointSpec> for NetworkServiceEndpoint {
 impl From<&NetworkServiceEndpoint> for EndpointSpec {
     fn from(endpoint: &NetworkServiceEndpoint) -> Self {
         let endpoint = endpoint.clone();
-        let labels = |labels: registry::NetworkServiceLabels| Labels {
-            labels: labels.labels,
-        };
-        let time = |time: Timestamp| Time {
-            seconds: time.seconds,
-            nanos: time.nanos,
-        };
+        let labels = |labels: registry::NetworkServiceLabels| Labels { labels: labels.labels };
+        let time = |time: Timestamp| Time { seconds: time.seconds, nanos: time.nanos };
         Self {
             name: endpoint.name,
             network_service_names: endpoint.network_service_names,

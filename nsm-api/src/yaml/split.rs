@@ -17,10 +17,8 @@ pub(super) struct Source<'t> {
 
 impl<'t> Source<'t> {
     pub(super) fn deserialize<T: DeserializeOwned>(&self) -> Result<T, YamlError> {
-        serde_saphyr::from_str(self.text).map_err(|error| YamlError::Malformed {
-            document: self.document,
-            reason: self.located::<T>(&error),
-        })
+        serde_saphyr::from_str(self.text)
+            .map_err(|error| YamlError::Malformed { document: self.document, reason: self.located::<T>(&error) })
     }
 
     /// The message with the field, and with lines counted in the whole text: reads again, behind as many
@@ -36,32 +34,15 @@ impl<'t> Source<'t> {
         });
         let error = again.as_ref().err().unwrap_or(error).without_snippet();
         // A single dot is the document as a whole.
-        if field.is_empty() || field == "." {
-            error.to_string()
-        } else {
-            format!("{field}: {error}")
-        }
+        if field.is_empty() || field == "." { error.to_string() } else { format!("{field}: {error}") }
     }
 
-    pub(super) fn refuse(
-        &self,
-        field: &'static str,
-        value: &str,
-        expected: &'static str,
-    ) -> YamlError {
-        YamlError::Refused {
-            document: self.document,
-            field,
-            value: excerpt(value),
-            expected,
-        }
+    pub(super) fn refuse(&self, field: &'static str, value: &str, expected: &'static str) -> YamlError {
+        YamlError::Refused { document: self.document, field, value: excerpt(value), expected }
     }
 
     fn has_content(&self) -> bool {
-        self.text
-            .lines()
-            .map(str::trim)
-            .any(|line| !line.is_empty() && !line.starts_with('#') && line != "---")
+        self.text.lines().map(str::trim).any(|line| !line.is_empty() && !line.starts_with('#') && line != "---")
     }
 }
 
@@ -79,22 +60,16 @@ pub(super) fn documents(text: &str) -> impl Iterator<Item = Source<'_>> {
         at += line.len();
     }
     sources.push((start, text.len(), lines_before));
-    let sources = sources
-        .into_iter()
-        .map(|(start, end, lines_before)| Source {
-            text: text.get(start..end).unwrap_or_default(),
-            document: 0,
-            lines_before,
-        });
-    sources
-        .filter(Source::has_content)
-        .zip(1..)
-        .map(|(source, document)| Source { document, ..source })
+    let sources = sources.into_iter().map(|(start, end, lines_before)| Source {
+        text: text.get(start..end).unwrap_or_default(),
+        document: 0,
+        lines_before,
+    });
+    sources.filter(Source::has_content).zip(1..).map(|(source, document)| Source { document, ..source })
 }
 
 fn is_marker(line: &str) -> bool {
-    line.strip_prefix("---")
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
+    line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
 }
 
 #[cfg(test)]
@@ -104,9 +79,7 @@ mod tests {
     #[test]
     fn documents_are_counted_and_know_their_line() {
         let text = "# head\n---\na: 1\n--- # second\n\n---\nb: ---\nc: 2\n---";
-        let found: Vec<_> = documents(text)
-            .map(|s| (s.document, s.lines_before, s.text))
-            .collect();
+        let found: Vec<_> = documents(text).map(|s| (s.document, s.lines_before, s.text)).collect();
         assert_eq!(found.len(), 3);
         assert_eq!(found[0], (1, 1, "---\na: 1\n"));
         assert_eq!(found[2], (3, 5, "---\nb: ---\nc: 2\n"));

@@ -40,18 +40,12 @@ spec:
         - destination_selector: {{}}
 "#
     ));
-    assert_eq!(
-        (service.name.as_str(), service.payload.as_str()),
-        ("secure", "ETHERNET")
-    );
+    assert_eq!((service.name.as_str(), service.payload.as_str()), ("secure", "ETHERNET"));
     let rule = &service.matches[0];
     assert_eq!(rule.source_selector["app"], "firewall");
     assert!(rule.fallthrough);
     assert_eq!(rule.metadata.as_ref().unwrap().labels["sriov"], "true");
-    assert_eq!(
-        rule.routes[0].destination_selector["nodeName"],
-        "{{.nodeName}}"
-    );
+    assert_eq!(rule.routes[0].destination_selector["nodeName"], "{{.nodeName}}");
     assert_eq!(rule.routes[0].weight, 3);
     assert_eq!(service.matches[1].routes.len(), 1);
 }
@@ -71,9 +65,7 @@ fn an_endpoint_has_times_as_objects() {
          network_service_labels: {{a: {{labels: {{app: vpn}}}}}}\n  url: tcp://10.0.0.1:5001\n  \
          expiration_time: {{seconds: 100, nanos: 5}}\n"
     );
-    let Document::NetworkServiceEndpoint(endpoint) = parse(&text).unwrap().remove(0) else {
-        panic!("not an endpoint")
-    };
+    let Document::NetworkServiceEndpoint(endpoint) = parse(&text).unwrap().remove(0) else { panic!("not an endpoint") };
     assert_eq!(endpoint.network_service_labels["a"].labels["app"], "vpn");
     let time = endpoint.expiration_time.unwrap();
     assert_eq!((time.seconds, time.nanos), (100, 5));
@@ -82,23 +74,11 @@ fn an_endpoint_has_times_as_objects() {
 #[test]
 fn an_error_names_document_line_and_field() {
     let good = format!("{HEAD}kind: NetworkService\nmetadata: {{name: a}}\n");
-    let bad = format!(
-        "{HEAD}kind: NetworkService\nmetadata: {{name: b}}\nspec:\n  matches:\n    - sourceSelector: {{}}\n"
-    );
+    let bad =
+        format!("{HEAD}kind: NetworkService\nmetadata: {{name: b}}\nspec:\n  matches:\n    - sourceSelector: {{}}\n");
     let error = parse(&format!("{good}---\n{bad}")).unwrap_err();
-    let YamlError::Malformed {
-        document: 2,
-        reason,
-    } = &error
-    else {
-        panic!("{error:?}")
-    };
-    for part in [
-        "spec.matches[0]",
-        "sourceSelector",
-        "source_selector",
-        "line 10,",
-    ] {
+    let YamlError::Malformed { document: 2, reason } = &error else { panic!("{error:?}") };
+    for part in ["spec.matches[0]", "sourceSelector", "source_selector", "line 10,"] {
         assert!(reason.contains(part), "{reason}");
     }
 }
@@ -114,13 +94,8 @@ fn what_is_not_accepted_is_said_with_what_is() {
     assert!(error(&format!("{HEAD}kind: NetworkService\n")).contains("metadata.name"));
     assert!(error("kind: NetworkService\n").contains("apiVersion"));
     assert!(error("[").contains("line 1"));
-    let weight =
-        format!("{HEAD}kind: NetworkService\nspec: {{matches: [{{routes: [{{weight: -1}}]}}]}}");
-    assert!(
-        error(&weight).contains("spec.matches[0].routes[0].weight: "),
-        "{}",
-        error(&weight)
-    );
+    let weight = format!("{HEAD}kind: NetworkService\nspec: {{matches: [{{routes: [{{weight: -1}}]}}]}}");
+    assert!(error(&weight).contains("spec.matches[0].routes[0].weight: "), "{}", error(&weight));
     assert_eq!(parse(" \n# nothing\n---\n"), Ok(Vec::new()));
 }
 
@@ -135,10 +110,7 @@ fn rules() -> impl Strategy<Value = Match> {
             source_selector,
             routes: routes
                 .into_iter()
-                .map(|(destination_selector, weight)| Destination {
-                    destination_selector,
-                    weight,
-                })
+                .map(|(destination_selector, weight)| Destination { destination_selector, weight })
                 .collect(),
             fallthrough,
             metadata: metadata.map(|labels| registry::Metadata { labels }),

@@ -19,8 +19,8 @@ use tonic::{Request, Response, Status};
 use super::headers;
 use super::status::received;
 use crate::{
-    BoxError, Call, Change, Closed, Element, EventStream, LinkInfo, Next, Order, Peer, Protocol,
-    Registry, RegistryPath, Result, Service, Watch,
+    BoxError, Call, Change, Closed, Element, EventStream, LinkInfo, Next, Order, Peer, Protocol, Registry,
+    RegistryPath, Result, Service, Watch,
 };
 
 /// The next hop behind a gRPC channel. It answers: nothing may follow it in a chain.
@@ -42,11 +42,8 @@ pub struct ServerPeer(
 
 /// What gRPC needs of a channel, in one name.
 pub trait Channel:
-    GrpcService<
-        Body,
-        Future: Send,
-        ResponseBody: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static,
-    > + Clone
+    GrpcService<Body, Future: Send, ResponseBody: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static>
+    + Clone
     + Send
     + Sync
     + 'static
@@ -69,10 +66,7 @@ impl<S> GrpcLink<S> {
     /// The peer behind `channel`, called `address` in errors.
     #[must_use]
     pub fn new(channel: S, address: impl Into<Arc<str>>) -> Self {
-        Self {
-            channel,
-            address: address.into(),
-        }
+        Self { channel, address: address.into() }
     }
 
     /// One unary RPC under the caller's deadline and patience.
@@ -81,15 +75,8 @@ impl<S> GrpcLink<S> {
         call: &mut Call<P>,
         rpc: impl Future<Output = Result<Response<R>, Status>>,
     ) -> Result<Response<R>> {
-        let response = call
-            .patiently(rpc)
-            .await?
-            .map_err(|status| received(&status, &self.address))?;
-        if let Some(peer) = response
-            .extensions()
-            .get::<LinkInfo>()
-            .and_then(|link| link.peer.clone())
-        {
+        let response = call.patiently(rpc).await?.map_err(|status| received(&status, &self.address))?;
+        if let Some(peer) = response.extensions().get::<LinkInfo>().and_then(|link| link.peer.clone()) {
             call.set_fact(ServerPeer(peer));
         }
         Ok(response)
@@ -136,18 +123,12 @@ impl<S: Channel> Element<Service> for GrpcLink<S> {
 
     async fn monitor(&self, watch: Watch, _next: Next<'_>) -> Result<EventStream<Service>> {
         let mut client = MonitorConnectionClient::new(self.channel.clone());
-        let response = client
-            .monitor_connections(watch.query)
-            .await
-            .map_err(|status| received(&status, &self.address))?;
+        let response =
+            client.monitor_connections(watch.query).await.map_err(|status| received(&status, &self.address))?;
         let address = Arc::clone(&self.address);
         Ok(response
             .into_inner()
-            .map(move |event| {
-                event
-                    .map(Arc::new)
-                    .map_err(|status| received(&status, &address))
-            })
+            .map(move |event| event.map(Arc::new).map_err(|status| received(&status, &address)))
             .boxed())
     }
 
@@ -166,10 +147,7 @@ macro_rules! registry {
                 _next: Next<'_, Registry<$record>>,
             ) -> Result<Call<Registry<$record>>> {
                 let mut request = outgoing(&call, call.body().clone());
-                headers::send_path(
-                    request.metadata_mut(),
-                    call.extra().as_ref().unwrap_or(&RegistryPath::default()),
-                )?;
+                headers::send_path(request.metadata_mut(), call.extra().as_ref().unwrap_or(&RegistryPath::default()))?;
                 let mut client = $client::new(self.channel.clone());
                 let response = self.unary(&mut call, client.register(request)).await?;
                 if let Some(path) = headers::receive_path(response.metadata())? {
@@ -185,10 +163,7 @@ macro_rules! registry {
                 _next: Next<'_, Registry<$record>>,
             ) -> Result<Call<Registry<$record>>> {
                 let mut request = outgoing(&call, call.body().clone());
-                headers::send_path(
-                    request.metadata_mut(),
-                    call.extra().as_ref().unwrap_or(&RegistryPath::default()),
-                )?;
+                headers::send_path(request.metadata_mut(), call.extra().as_ref().unwrap_or(&RegistryPath::default()))?;
                 let mut client = $client::new(self.channel.clone());
                 self.unary(&mut call, client.unregister(request)).await?;
                 Ok(call)
@@ -200,20 +175,14 @@ macro_rules! registry {
                 _next: Next<'_, Registry<$record>>,
             ) -> Result<EventStream<Registry<$record>>> {
                 let mut client = $client::new(self.channel.clone());
-                let response = client
-                    .find(watch.query)
-                    .await
-                    .map_err(|status| received(&status, &self.address))?;
+                let response = client.find(watch.query).await.map_err(|status| received(&status, &self.address))?;
                 let address = Arc::clone(&self.address);
                 let found = response.into_inner().filter_map(move |found| {
                     // An answer without the record inside says nothing.
                     let found = match found {
-                        Ok(found) => found.$field.map(|record| {
-                            Ok(Change {
-                                record: Arc::new(record),
-                                deleted: found.deleted,
-                            })
-                        }),
+                        Ok(found) => {
+                            found.$field.map(|record| Ok(Change { record: Arc::new(record), deleted: found.deleted }))
+                        }
                         Err(status) => Some(Err(received(&status, &address))),
                     };
                     std::future::ready(found)
@@ -228,16 +197,8 @@ macro_rules! registry {
     };
 }
 
-registry!(
-    NetworkService,
-    NetworkServiceRegistryClient,
-    network_service
-);
-registry!(
-    NetworkServiceEndpoint,
-    NetworkServiceEndpointRegistryClient,
-    network_service_endpoint
-);
+registry!(NetworkService, NetworkServiceRegistryClient, network_service);
+registry!(NetworkServiceEndpoint, NetworkServiceEndpointRegistryClient, network_service_endpoint);
 
 impl<S> fmt::Debug for GrpcLink<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -33,29 +33,20 @@ pub fn receive_token(metadata: &MetadataMap) -> Result<Option<Token>> {
         let mut all = metadata.get_all(key).iter();
         match (all.next(), all.next()) {
             (None, _) => Ok(None),
-            (Some(value), None) => value
-                .to_str()
-                .map(Some)
-                .map_err(|_| Error::invalid(format!("the header {key} is not text"))),
-            (Some(_), Some(_)) => Err(Error::invalid(format!(
-                "the header {key} came more than once"
-            ))),
+            (Some(value), None) => {
+                value.to_str().map(Some).map_err(|_| Error::invalid(format!("the header {key} is not text")))
+            }
+            (Some(_), Some(_)) => Err(Error::invalid(format!("the header {key} came more than once"))),
         }
     };
     match (one(TOKEN)?, one(EXPIRES)?) {
         (None, None) => Ok(None),
         (Some(text), Some(expires)) => {
-            let expires = parse_rfc3339(expires).ok_or_else(|| {
-                Error::invalid(format!("the header {EXPIRES} is not an RFC 3339 time"))
-            })?;
-            Ok(Some(Token {
-                text: text.into(),
-                expires,
-            }))
+            let expires = parse_rfc3339(expires)
+                .ok_or_else(|| Error::invalid(format!("the header {EXPIRES} is not an RFC 3339 time")))?;
+            Ok(Some(Token { text: text.into(), expires }))
         }
-        _ => Err(Error::invalid(format!(
-            "{TOKEN} and {EXPIRES} must come together"
-        ))),
+        _ => Err(Error::invalid(format!("{TOKEN} and {EXPIRES} must come together"))),
     }
 }
 
@@ -63,12 +54,7 @@ pub fn receive_token(metadata: &MetadataMap) -> Result<Option<Token>> {
 struct PathHeader {
     #[serde(rename = "Index", alias = "index", default)]
     index: u32,
-    #[serde(
-        rename = "PathSegments",
-        alias = "pathSegments",
-        alias = "path_segments",
-        default
-    )]
+    #[serde(rename = "PathSegments", alias = "pathSegments", alias = "path_segments", default)]
     segments: Option<Vec<Option<Segment>>>,
 }
 
@@ -83,24 +69,11 @@ struct Segment {
 /// # Errors
 /// When a token has bytes that no header can carry.
 pub fn send_path(metadata: &mut MetadataMap, path: &RegistryPath) -> Result<()> {
-    let segments = path
-        .tokens
-        .iter()
-        .map(|token| {
-            Some(Segment {
-                token: token.0.clone(),
-            })
-        })
-        .collect();
-    let header = PathHeader {
-        index: u32::try_from(path.index).unwrap_or(u32::MAX),
-        segments: Some(segments),
-    };
-    let text = serde_json::to_string(&header)
-        .map_err(|error| Error::internal("cannot write the path").because(error))?;
-    let value = text
-        .parse()
-        .map_err(|_| Error::internal("the path cannot travel in a header"))?;
+    let segments = path.tokens.iter().map(|token| Some(Segment { token: token.0.clone() })).collect();
+    let header = PathHeader { index: u32::try_from(path.index).unwrap_or(u32::MAX), segments: Some(segments) };
+    let text =
+        serde_json::to_string(&header).map_err(|error| Error::internal("cannot write the path").because(error))?;
+    let value = text.parse().map_err(|_| Error::internal("the path cannot travel in a header"))?;
     metadata.insert(PATH, value);
     Ok(())
 }
@@ -115,22 +88,13 @@ pub fn receive_path(metadata: &MetadataMap) -> Result<Option<RegistryPath>> {
     };
     let wrong = || Error::invalid("the header path is not a registry path");
     let text = value.to_str().map_err(|_| wrong())?;
-    let header: PathHeader =
-        serde_json::from_str(text).map_err(|error| wrong().because(without_text(&error)))?;
+    let header: PathHeader = serde_json::from_str(text).map_err(|error| wrong().because(without_text(&error)))?;
     let segments = header.segments.unwrap_or_default();
     if segments.len() > MOST_SEGMENTS {
-        return Err(Error::invalid(format!(
-            "a registry path of more than {MOST_SEGMENTS} segments"
-        )));
+        return Err(Error::invalid(format!("a registry path of more than {MOST_SEGMENTS} segments")));
     }
-    let tokens = segments
-        .into_iter()
-        .map(|segment| PathToken(segment.map(|s| s.token).unwrap_or_default()))
-        .collect();
-    Ok(Some(RegistryPath {
-        index: header.index as usize,
-        tokens,
-    }))
+    let tokens = segments.into_iter().map(|segment| PathToken(segment.map(|s| s.token).unwrap_or_default())).collect();
+    Ok(Some(RegistryPath { index: header.index as usize, tokens }))
 }
 
 /// A parse error by place only: its text may quote a token.
@@ -142,18 +106,12 @@ fn without_text(error: &serde_json::Error) -> String {
 #[must_use]
 pub fn rfc3339(time: SystemTime) -> String {
     let (seconds, nanos) = match time.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(since) => (
-            i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-            since.subsec_nanos(),
-        ),
+        Ok(since) => (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos()),
         Err(before) => {
             let before = before.duration();
             let extra = i64::from(before.subsec_nanos() > 0);
             let whole = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
-            (
-                -whole - extra,
-                (1_000_000_000 - before.subsec_nanos()) % 1_000_000_000,
-            )
+            (-whole - extra, (1_000_000_000 - before.subsec_nanos()) % 1_000_000_000)
         }
     };
     let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
@@ -168,11 +126,7 @@ pub fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     let bytes = text.as_bytes();
     let number = |from: usize, to: usize| -> Option<i64> {
         let digits = bytes.get(from..to)?;
-        digits.iter().try_fold(0_i64, |sum, digit| {
-            digit
-                .is_ascii_digit()
-                .then(|| sum * 10 + i64::from(digit - b'0'))
-        })
+        digits.iter().try_fold(0_i64, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + i64::from(digit - b'0')))
     };
     let is = |at: usize, any: &[u8]| bytes.get(at).is_some_and(|byte| any.contains(byte));
     if !(is(4, b"-") && is(7, b"-") && is(10, b"Tt ") && is(13, b":") && is(16, b":")) {
@@ -191,16 +145,9 @@ pub fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     let mut at = 19;
     let mut nanos = 0_u32;
     if is(at, b".") {
-        let digits = bytes[at + 1..]
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .count();
+        let digits = bytes[at + 1..].iter().take_while(|byte| byte.is_ascii_digit()).count();
         for place in 0..9 {
-            let digit = if place < digits {
-                u32::from(bytes[at + 1 + place] - b'0')
-            } else {
-                0
-            };
+            let digit = if place < digits { u32::from(bytes[at + 1 + place] - b'0') } else { 0 };
             nanos = nanos * 10 + digit;
         }
         if digits == 0 {
@@ -218,21 +165,14 @@ pub fn parse_rfc3339(text: &str) -> Option<SystemTime> {
     };
     let seconds = days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset;
     let whole = Duration::from_secs(seconds.unsigned_abs());
-    let base = if seconds < 0 {
-        SystemTime::UNIX_EPOCH.checked_sub(whole)
-    } else {
-        SystemTime::UNIX_EPOCH.checked_add(whole)
-    };
+    let base =
+        if seconds < 0 { SystemTime::UNIX_EPOCH.checked_sub(whole) } else { SystemTime::UNIX_EPOCH.checked_add(whole) };
     base?.checked_add(Duration::from_nanos(nanos.into()))
 }
 
 /// How many days a month has.
 fn days_in(year: i64, month: i64) -> i64 {
-    let (next_year, next) = if month == 12 {
-        (year + 1, 1)
-    } else {
-        (year, month + 1)
-    };
+    let (next_year, next) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
     days(next_year, next, 1) - days(year, month, 1)
 }
 
@@ -252,11 +192,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let of_year = of_era - (365 * year + year / 4 - year / 100);
     let march = (5 * of_year + 2) / 153;
     let month = if march < 10 { march + 3 } else { march - 9 };
-    (
-        year + era * 400 + i64::from(month <= 2),
-        month,
-        of_year - (153 * march + 2) / 5 + 1,
-    )
+    (year + era * 400 + i64::from(month <= 2), month, of_year - (153 * march + 2) / 5 + 1)
 }
 
 #[cfg(test)]
@@ -270,22 +206,13 @@ mod tests {
 
     #[test]
     fn known_times_read_as_they_should() {
-        assert_eq!(
-            parse_rfc3339("2001-09-09T01:46:40Z"),
-            Some(unix(1_000_000_000))
-        );
+        assert_eq!(parse_rfc3339("2001-09-09T01:46:40Z"), Some(unix(1_000_000_000)));
         assert_eq!(
             parse_rfc3339("2001-09-09T03:46:40.000000001+02:00"),
             Some(unix(1_000_000_000) + Duration::from_nanos(1))
         );
-        assert_eq!(
-            parse_rfc3339("2024-02-29T00:00:00-00:30"),
-            Some(unix(1_709_166_600))
-        );
-        assert_eq!(
-            rfc3339(unix(1_709_164_800)),
-            "2024-02-29T00:00:00.000000000Z"
-        );
+        assert_eq!(parse_rfc3339("2024-02-29T00:00:00-00:30"), Some(unix(1_709_166_600)));
+        assert_eq!(rfc3339(unix(1_709_164_800)), "2024-02-29T00:00:00.000000000Z");
         for wrong in [
             "",
             "2024-02-29",
@@ -318,15 +245,9 @@ mod tests {
     #[test]
     fn a_path_travels_in_the_case_the_reference_writes() {
         let mut metadata = MetadataMap::new();
-        let path = RegistryPath {
-            index: 1,
-            tokens: vec![PathToken("a".into()), PathToken("b".into())],
-        };
+        let path = RegistryPath { index: 1, tokens: vec![PathToken("a".into()), PathToken("b".into())] };
         send_path(&mut metadata, &path).unwrap();
-        assert_eq!(
-            metadata.get("path").unwrap(),
-            r#"{"Index":1,"PathSegments":[{"token":"a"},{"token":"b"}]}"#
-        );
+        assert_eq!(metadata.get("path").unwrap(), r#"{"Index":1,"PathSegments":[{"token":"a"},{"token":"b"}]}"#);
         assert_eq!(receive_path(&metadata).unwrap(), Some(path));
     }
 
@@ -337,18 +258,8 @@ mod tests {
             metadata.insert("path", text.parse().unwrap());
             receive_path(&metadata)
         };
-        assert_eq!(
-            read(r#"{"Index":0,"PathSegments":null}"#).unwrap(),
-            Some(RegistryPath::default())
-        );
-        assert_eq!(
-            read(r#"{"PathSegments":[null]}"#)
-                .unwrap()
-                .unwrap()
-                .tokens
-                .len(),
-            1
-        );
+        assert_eq!(read(r#"{"Index":0,"PathSegments":null}"#).unwrap(), Some(RegistryPath::default()));
+        assert_eq!(read(r#"{"PathSegments":[null]}"#).unwrap().unwrap().tokens.len(), 1);
         let error = read(r#"{"Index":"secret-token"}"#).unwrap_err();
         assert!(!format!("{error:?}").contains("secret"), "{error:?}");
     }

@@ -12,8 +12,8 @@ use nsm_api::networkservice::network_service_server::NetworkService as NetworkSe
 use nsm_api::registry::network_service_endpoint_registry_server::NetworkServiceEndpointRegistry;
 use nsm_api::registry::network_service_registry_server::NetworkServiceRegistry;
 use nsm_api::registry::{
-    NetworkService, NetworkServiceEndpoint, NetworkServiceEndpointQuery,
-    NetworkServiceEndpointResponse, NetworkServiceQuery, NetworkServiceResponse,
+    NetworkService, NetworkServiceEndpoint, NetworkServiceEndpointQuery, NetworkServiceEndpointResponse,
+    NetworkServiceQuery, NetworkServiceResponse,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -44,11 +44,7 @@ impl<P: Protocol> Server<P> {
     /// Serves this chain.
     #[must_use]
     pub fn new(chain: Chain<P>) -> Self {
-        Self {
-            chain,
-            running: TaskTracker::new(),
-            stopping: CancellationToken::new(),
-        }
+        Self { chain, running: TaskTracker::new(), stopping: CancellationToken::new() }
     }
 
     /// Ends the streams it serves when `stopping` is cancelled.
@@ -79,24 +75,15 @@ impl<P: Protocol> Server<P> {
         metadata: &MetadataMap,
         link: Option<&LinkInfo>,
     ) -> Result<BoxStream<'static, Result<P::Event>>> {
-        let watch = Watch {
-            query,
-            peer: link.and_then(|link| link.peer.clone()),
-            token: headers::receive_token(metadata)?,
-        };
+        let watch =
+            Watch { query, peer: link.and_then(|link| link.peer.clone()), token: headers::receive_token(metadata)? };
         let events = self.chain.monitor(watch).await?;
-        Ok(events
-            .take_until(self.stopping.clone().cancelled_owned())
-            .boxed())
+        Ok(events.take_until(self.stopping.clone().cancelled_owned()).boxed())
     }
 }
 
 /// The call that a request begins, and its extensions' link.
-fn incoming<P: Protocol>(
-    body: P::Body,
-    metadata: &MetadataMap,
-    link: Option<&LinkInfo>,
-) -> Result<Call<P>> {
+fn incoming<P: Protocol>(body: P::Body, metadata: &MetadataMap, link: Option<&LinkInfo>) -> Result<Call<P>> {
     let token = headers::receive_token(metadata)?;
     let mut call = Call::new(body).from_peer(link.and_then(|link| link.peer.clone()), token);
     call.set_deadline(timeout(metadata).map(|timeout| Instant::now() + timeout));
@@ -126,36 +113,22 @@ fn timeout(metadata: &MetadataMap) -> Option<std::time::Duration> {
 
 #[tonic::async_trait]
 impl NetworkServiceRpc for Server<Service> {
-    async fn request(
-        &self,
-        request: Request<NetworkServiceRequest>,
-    ) -> Result<Response<Connection>, Status> {
+    async fn request(&self, request: Request<NetworkServiceRequest>) -> Result<Response<Connection>, Status> {
         let (metadata, extensions, message) = request.into_parts();
         let connection = message.connection.ok_or_else(|| {
-            Error::invalid("the request has no connection")
-                .hint("fill in NetworkServiceRequest.connection")
+            Error::invalid("the request has no connection").hint("fill in NetworkServiceRequest.connection")
         })?;
         let mut call = incoming::<Service>(connection, &metadata, extensions.get())?;
         *call.extra_mut() = message.mechanism_preferences;
-        Ok(Response::new(
-            self.run(Verb::Request(call)).await?.into_body(),
-        ))
+        Ok(Response::new(self.run(Verb::Request(call)).await?.into_body()))
     }
 
     async fn close(&self, request: Request<Connection>) -> Result<Response<()>, Status> {
         let (metadata, extensions, connection) = request.into_parts();
-        let call = self
-            .run(Verb::Close(incoming::<Service>(
-                connection,
-                &metadata,
-                extensions.get(),
-            )?))
-            .await?;
+        let call = self.run(Verb::Close(incoming::<Service>(connection, &metadata, extensions.get())?)).await?;
         let mut response = Response::new(());
         if call.closed() == Closed::Unknown {
-            response
-                .metadata_mut()
-                .insert(CLOSED, tonic::metadata::MetadataValue::from_static(UNKNOWN));
+            response.metadata_mut().insert(CLOSED, tonic::metadata::MetadataValue::from_static(UNKNOWN));
         }
         Ok(response)
     }
@@ -171,11 +144,7 @@ impl MonitorConnection for Server<Service> {
     ) -> Result<Response<Self::MonitorConnectionsStream>, Status> {
         let (metadata, extensions, selector) = request.into_parts();
         let events = self.watch(selector, &metadata, extensions.get()).await?;
-        Ok(Response::new(
-            events
-                .map(|event| event.map(Arc::unwrap_or_clone).map_err(Status::from))
-                .boxed(),
-        ))
+        Ok(Response::new(events.map(|event| event.map(Arc::unwrap_or_clone).map_err(Status::from)).boxed()))
     }
 }
 
@@ -186,10 +155,7 @@ macro_rules! registry {
         impl $service for Server<Registry<$record>> {
             type FindStream = BoxStream<'static, Result<$response, Status>>;
 
-            async fn register(
-                &self,
-                request: Request<$record>,
-            ) -> Result<Response<$record>, Status> {
+            async fn register(&self, request: Request<$record>) -> Result<Response<$record>, Status> {
                 let (metadata, extensions, record) = request.into_parts();
                 let mut call = incoming::<Registry<$record>>(record, &metadata, extensions.get())?;
                 *call.extra_mut() = headers::receive_path(&metadata)?;
@@ -202,17 +168,13 @@ macro_rules! registry {
                 Ok(response)
             }
 
-            async fn find(
-                &self,
-                request: Request<$query>,
-            ) -> Result<Response<Self::FindStream>, Status> {
+            async fn find(&self, request: Request<$query>) -> Result<Response<Self::FindStream>, Status> {
                 let (metadata, extensions, query) = request.into_parts();
                 let found = self.watch(query, &metadata, extensions.get()).await?;
                 let found = found.map(|found| match found {
-                    Ok(found) => Ok($response {
-                        $field: Some(Arc::unwrap_or_clone(found.record)),
-                        deleted: found.deleted,
-                    }),
+                    Ok(found) => {
+                        Ok($response { $field: Some(Arc::unwrap_or_clone(found.record)), deleted: found.deleted })
+                    }
                     Err(error) => Err(Status::from(error)),
                 });
                 Ok(Response::new(found.boxed()))
@@ -229,13 +191,7 @@ macro_rules! registry {
     };
 }
 
-registry!(
-    NetworkService,
-    NetworkServiceRegistry,
-    NetworkServiceQuery,
-    NetworkServiceResponse,
-    network_service
-);
+registry!(NetworkService, NetworkServiceRegistry, NetworkServiceQuery, NetworkServiceResponse, network_service);
 registry!(
     NetworkServiceEndpoint,
     NetworkServiceEndpointRegistry,
@@ -246,11 +202,7 @@ registry!(
 
 impl<P: Protocol> Clone for Server<P> {
     fn clone(&self) -> Self {
-        Self {
-            chain: self.chain.clone(),
-            running: self.running.clone(),
-            stopping: self.stopping.clone(),
-        }
+        Self { chain: self.chain.clone(), running: self.running.clone(), stopping: self.stopping.clone() }
     }
 }
 

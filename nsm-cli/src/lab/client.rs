@@ -43,14 +43,8 @@ impl Lab {
     pub(crate) fn add_client(&mut self, name: &str, node: usize) -> Result<(), Failure> {
         let interfaces = KernelOffer::new().in_netns(Interfaces::of(&self.workload(name)?.netns));
         let builder = roles::client(name, &self.site(name)?, &self.node(node)?.url());
-        let stack = builder
-            .with(elements![interfaces])
-            .build()
-            .map_err(|error| Failure::of(name, &error))?;
-        self.clients.push(Client {
-            name: name.to_owned(),
-            stack,
-        });
+        let stack = builder.with(elements![interfaces]).build().map_err(|error| Failure::of(name, &error))?;
+        self.clients.push(Client { name: name.to_owned(), stack });
         Ok(())
     }
 }

@@ -32,16 +32,11 @@ impl Lab {
     /// Registers network services through the manager of the first node.
     pub(crate) async fn apply(&mut self, services: Vec<NetworkService>) -> Result<(), Failure> {
         let channels = self.site("operator")?.channels();
-        let registry = RegistryClient::builder("operator")
-            .connect(channels, self.node(0)?.url())
-            .build();
+        let registry = RegistryClient::builder("operator").connect(channels, self.node(0)?.url()).build();
         let registry = registry.map_err(|error| Failure::of("operator", &error))?;
         let applied = self.applied.insert(registry);
         for service in services {
-            let registered = applied
-                .services
-                .request(Call::new(service).within(APPLYING))
-                .await;
+            let registered = applied.services.request(Call::new(service).within(APPLYING)).await;
             registered.map_err(|error| Failure::of("registry", &error))?;
         }
         Ok(())
@@ -58,29 +53,17 @@ impl Lab {
     ) -> Result<&Endpoint, Failure> {
         let failed = |error: &(dyn std::error::Error + 'static)| Failure::of(name, error);
         let interfaces = KernelAccept::new().in_netns(Interfaces::of(&self.workload(name)?.netns));
-        let mechanisms = Mechanisms::new()
-            .with(KERNEL, interfaces)
-            .map_err(|error| failed(&error))?;
+        let mechanisms = Mechanisms::new().with(KERNEL, interfaces).map_err(|error| failed(&error))?;
         let mut role = EndpointRole::new(name, self.site(name)?)
             .listen_on(self.sockets.url(name))
             .registers_at(self.node(node)?.url())
             .with(elements![addresses(number)?, mechanisms]);
         for (service, labels) in serves {
-            role = role.serves_with(
-                service,
-                labels
-                    .iter()
-                    .map(|(key, value)| (key.as_str(), value.as_str())),
-            );
+            role = role.serves_with(service, labels.iter().map(|(key, value)| (key.as_str(), value.as_str())));
         }
         let role = role.serve().await.map_err(|error| failed(&error))?;
-        self.endpoints.push(Endpoint {
-            name: name.to_owned(),
-            role,
-        });
-        self.endpoints
-            .last()
-            .ok_or_else(|| Failure::at(name, "it was not kept", "start it again"))
+        self.endpoints.push(Endpoint { name: name.to_owned(), role });
+        self.endpoints.last().ok_or_else(|| Failure::at(name, "it was not kept", "start it again"))
     }
 }
 
@@ -88,9 +71,7 @@ impl Lab {
 fn addresses(number: u8) -> Result<Group, Failure> {
     let failed = |error: &(dyn std::error::Error + 'static)| Failure::of("addresses", error);
     let pool = |prefix: String| {
-        let prefix: IpNet = prefix
-            .parse()
-            .map_err(|error: ipnet::AddrParseError| failed(&error))?;
+        let prefix: IpNet = prefix.parse().map_err(|error: ipnet::AddrParseError| failed(&error))?;
         Pool::new([prefix]).map_err(|error| failed(&error))
     };
     let v4 = PointToPoint::new(pool(format!("10.{number}.0.0/16"))?);

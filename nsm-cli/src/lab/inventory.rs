@@ -39,24 +39,13 @@ impl Inventory {
         let own = Netns::current().map_err(failed)?;
         let marked = marked(Census::take(&own).await.map_err(failed)?);
         let sockets = open_sockets().map_err(|error| Failure::of("inventory", &error))?;
-        Ok(Self {
-            own,
-            marked,
-            sockets,
-            watched: Vec::new(),
-        })
+        Ok(Self { own, marked, sockets, watched: Vec::new() })
     }
 
     /// Notes what is in a namespace that was just made.
     pub(super) async fn watch(&mut self, name: &str, netns: &Netns) -> Result<(), Failure> {
-        let before = Census::take(netns)
-            .await
-            .map_err(|error| Failure::of(name, &error))?;
-        self.watched.push(Watched {
-            name: name.to_owned(),
-            netns: netns.clone(),
-            before,
-        });
+        let before = Census::take(netns).await.map_err(|error| Failure::of(name, &error))?;
+        self.watched.push(Watched { name: name.to_owned(), netns: netns.clone(), before });
         Ok(())
     }
 
@@ -72,21 +61,13 @@ impl Inventory {
             match Census::take(&watched.netns).await {
                 Ok(now) => {
                     let appeared = watched.before.diff(&now).appeared;
-                    left.extend(
-                        appeared
-                            .iter()
-                            .map(|item| format!("{}: {item}", watched.name)),
-                    );
+                    left.extend(appeared.iter().map(|item| format!("{}: {item}", watched.name)));
                 }
                 Err(error) => left.push(format!("{}: cannot be looked at: {error}", watched.name)),
             }
         }
         match Census::take(&self.own).await {
-            Ok(now) => left.extend(
-                marked(now)
-                    .difference(&self.marked)
-                    .map(|item| format!("this namespace: {item}")),
-            ),
+            Ok(now) => left.extend(marked(now).difference(&self.marked).map(|item| format!("this namespace: {item}"))),
             Err(error) => left.push(format!("this namespace cannot be looked at: {error}")),
         }
         left
@@ -94,15 +75,8 @@ impl Inventory {
 
     /// Lets go of the namespaces.
     pub(super) fn end(self) -> Ended {
-        let namespaces = self
-            .watched
-            .into_iter()
-            .map(|watched| (watched.name, watched.netns.id()))
-            .collect();
-        Ended {
-            namespaces,
-            sockets: self.sockets,
-        }
+        let namespaces = self.watched.into_iter().map(|watched| (watched.name, watched.netns.id())).collect();
+        Ended { namespaces, sockets: self.sockets }
     }
 }
 
@@ -114,21 +88,12 @@ impl Ended {
         let (held, sockets) = match netns_in_use().and_then(|held| Ok((held, open_sockets()?))) {
             Ok(counted) => counted,
             Err(error) => {
-                return vec![format!(
-                    "this process cannot be looked at in /proc: {error}"
-                )];
+                return vec![format!("this process cannot be looked at in /proc: {error}")];
             }
         };
-        let kept = self
-            .namespaces
-            .iter()
-            .filter(|(_, id)| held.contains(&id.ino));
-        let sockets = sockets
-            .difference(&self.sockets)
-            .map(|socket| format!("open {socket}"));
-        kept.map(|(name, id)| format!("network namespace {id} of {name}"))
-            .chain(sockets)
-            .collect()
+        let kept = self.namespaces.iter().filter(|(_, id)| held.contains(&id.ino));
+        let sockets = sockets.difference(&self.sockets).map(|socket| format!("open {socket}"));
+        kept.map(|(name, id)| format!("network namespace {id} of {name}")).chain(sockets).collect()
     }
 }
 
@@ -153,23 +118,10 @@ mod tests {
         assert_eq!(inventory.left().await, [""; 0]);
         let end = |name| InterfaceSpec::new(name, "nsm:forwarder-1:42").unwrap();
         let near = end("nsm-1").with_address("10.1.0.1/32".parse().unwrap());
-        VethWire::create(
-            (&netns, &near),
-            (&netns, &end("nse")),
-            PeerNeighbours::Learned,
-        )
-        .await
-        .unwrap();
+        VethWire::create((&netns, &near), (&netns, &end("nse")), PeerNeighbours::Learned).await.unwrap();
         let left = inventory.left().await;
-        for what in [
-            "nsc-1: interface nsm-1",
-            "nsc-1: address 10.1.0.1/32 on nsm-1",
-            "nsc-1: route 10.1.0.1/32",
-        ] {
-            assert!(
-                left.iter().any(|item| item.starts_with(what)),
-                "{what} in {left:?}"
-            );
+        for what in ["nsc-1: interface nsm-1", "nsc-1: address 10.1.0.1/32 on nsm-1", "nsc-1: route 10.1.0.1/32"] {
+            assert!(left.iter().any(|item| item.starts_with(what)), "{what} in {left:?}");
         }
     }
 
@@ -181,21 +133,11 @@ mod tests {
         };
         let (a, _b) = tokio::net::UnixStream::pair().unwrap();
         // The namespace this test runs in stays for sure.
-        inventory
-            .watch("here", &Netns::current().unwrap())
-            .await
-            .unwrap();
+        inventory.watch("here", &Netns::current().unwrap()).await.unwrap();
         let ended = inventory.end();
         let left = ended.left();
-        assert!(
-            left.iter()
-                .any(|what| what.starts_with("network namespace") && what.ends_with("of here")),
-            "{left:?}"
-        );
-        assert!(
-            left.iter().any(|what| what.starts_with("open socket:")),
-            "{left:?}"
-        );
+        assert!(left.iter().any(|what| what.starts_with("network namespace") && what.ends_with("of here")), "{left:?}");
+        assert!(left.iter().any(|what| what.starts_with("open socket:")), "{left:?}");
         drop(a);
     }
 }

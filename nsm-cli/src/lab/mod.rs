@@ -62,8 +62,7 @@ pub(crate) struct Lab {
 impl Lab {
     /// An empty lab: a directory for sockets, an authority, and a look at what is there already.
     pub(crate) async fn new(trail: Trail) -> Result<Self, Failure> {
-        let authority = DevAuthority::new("quickstart.nsm")
-            .map_err(|error| Failure::of("authority", &error))?;
+        let authority = DevAuthority::new("quickstart.nsm").map_err(|error| Failure::of("authority", &error))?;
         Ok(Self {
             sockets: Sockets::create()?,
             authority,
@@ -86,17 +85,11 @@ impl Lab {
             return Ok(());
         }
         let failed = |error: &(dyn std::error::Error + 'static)| Failure::of("underlay", error);
-        let prefix: ipnet::IpNet = UNDERLAY
-            .parse()
-            .map_err(|error: ipnet::AddrParseError| failed(&error))?;
-        let network = Underlay::create(nodes, prefix)
-            .await
-            .map_err(|error| failed(&error))?;
+        let prefix: ipnet::IpNet = UNDERLAY.parse().map_err(|error: ipnet::AddrParseError| failed(&error))?;
+        let network = Underlay::create(nodes, prefix).await.map_err(|error| failed(&error))?;
         self.inventory.watch("underlay", network.hub()).await?;
         for (at, node) in network.nodes().iter().enumerate() {
-            self.inventory
-                .watch(&format!("node-{}", at + 1), &node.netns)
-                .await?;
+            self.inventory.watch(&format!("node-{}", at + 1), &node.netns).await?;
         }
         self.network = Some(network);
         Ok(())
@@ -109,32 +102,21 @@ impl Lab {
 
     /// Starts the registry.
     pub(crate) async fn start_registry(&mut self) -> Result<&Running, Failure> {
-        let role = RegistryRole::new("registry", self.site("registry")?)
-            .listen_on(self.sockets.url("registry"));
-        let registry = role
-            .serve()
-            .await
-            .map_err(|error| Failure::of("registry", &error))?;
+        let role = RegistryRole::new("registry", self.site("registry")?).listen_on(self.sockets.url("registry"));
+        let registry = role.serve().await.map_err(|error| Failure::of("registry", &error))?;
         Ok(self.registry.insert(registry))
     }
 
     /// The identity of a role.
     fn site(&self, name: &str) -> Result<Site, Failure> {
-        let source = self
-            .authority
-            .issue(&format!("/{name}"))
-            .map_err(|error| Failure::of(name, &error))?;
+        let source = self.authority.issue(&format!("/{name}")).map_err(|error| Failure::of(name, &error))?;
         Ok(Site::mtls(source))
     }
 
     /// The node with this position, where there is one.
     fn node(&self, at: usize) -> Result<&Node, Failure> {
-        self.nodes.get(at).ok_or_else(|| {
-            Failure::at(
-                format!("node-{}", at + 1),
-                "it was not started",
-                "start it first",
-            )
-        })
+        self.nodes
+            .get(at)
+            .ok_or_else(|| Failure::at(format!("node-{}", at + 1), "it was not started", "start it first"))
     }
 }

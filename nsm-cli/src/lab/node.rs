@@ -31,28 +31,16 @@ impl Lab {
     pub(crate) async fn start_manager(&mut self) -> Result<&Node, Failure> {
         let number = self.nodes.len() + 1;
         let name = format!("nsmgr-{number}");
-        let place = self
-            .network
-            .as_ref()
-            .and_then(|network| network.nodes().get(number - 1))
-            .cloned();
-        let mut role = ManagerRole::new(&name, self.site_at(&name, place.as_ref())?)
-            .listen_on(self.sockets.url(&name));
+        let place = self.network.as_ref().and_then(|network| network.nodes().get(number - 1)).cloned();
+        let mut role = ManagerRole::new(&name, self.site_at(&name, place.as_ref())?).listen_on(self.sockets.url(&name));
         if let Some(registry) = &self.registry {
             role = role.registry(registry.url());
         }
         if let Some(place) = &place {
             role = role.listen_on(format!("tcp://{}:{MANAGER_PORT}", place.ip()));
         }
-        let manager = role
-            .serve()
-            .await
-            .map_err(|error| Failure::of(&name, &error))?;
-        self.nodes.push(Node {
-            number,
-            manager,
-            forwarder: None,
-        });
+        let manager = role.serve().await.map_err(|error| Failure::of(&name, &error))?;
+        self.nodes.push(Node { number, manager, forwarder: None });
         self.node(number - 1)
     }
 
@@ -60,29 +48,17 @@ impl Lab {
     pub(crate) async fn start_forwarder(&mut self, at: usize) -> Result<&Running, Failure> {
         let node = self.node(at)?;
         let name = format!("forwarder-{}", node.number);
-        let place = self
-            .network
-            .as_ref()
-            .and_then(|network| network.nodes().get(at));
+        let place = self.network.as_ref().and_then(|network| network.nodes().get(at));
         let failed = |error: &(dyn std::error::Error + 'static)| Failure::of(&name, error);
         let linux = match place {
-            Some(place) => {
-                Linux::with_underlay(&name, Underlay::new(place.ip()), place.netns.clone())
-            }
+            Some(place) => Linux::with_underlay(&name, Underlay::new(place.ip()), place.netns.clone()),
             None => Linux::new(&name),
         };
-        let wire = elements![
-            self.wires.note(&name),
-            CrossConnect::new(linux.map_err(|error| failed(&error))?),
-        ];
+        let wire = elements![self.wires.note(&name), CrossConnect::new(linux.map_err(|error| failed(&error))?),];
         let site = self.site_at(&name, place)?;
-        let role =
-            ForwarderRole::new(&name, site, node.url(), wire).listen_on(self.sockets.url(&name));
+        let role = ForwarderRole::new(&name, site, node.url(), wire).listen_on(self.sockets.url(&name));
         let forwarder = role.serve().await.map_err(|error| failed(&error))?;
-        let node = self
-            .nodes
-            .get_mut(at)
-            .ok_or_else(|| Failure::at(&name, "its node has gone", "start it again"))?;
+        let node = self.nodes.get_mut(at).ok_or_else(|| Failure::at(&name, "its node has gone", "start it again"))?;
         Ok(node.forwarder.insert(forwarder))
     }
 

@@ -40,13 +40,7 @@ fn blocked(error: &nsm_kernel::Error) -> Failure {
 pub(crate) fn descriptors(nodes: u64, endpoints: u64, clients: u64) -> Result<(), Failure> {
     // Measured at rest: 12 for each node, 6 for each endpoint, 3 for each client. Workers have some 200 at times.
     let needed = 300 + 16 * nodes + 8 * endpoints + 4 * clients;
-    let failed = |error| {
-        Failure::at(
-            "descriptors",
-            format!("the limit of open files cannot be read: {error}"),
-            RAISE,
-        )
-    };
+    let failed = |error| Failure::at("descriptors", format!("the limit of open files cannot be read: {error}"), RAISE);
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed)?;
     if soft < hard
         && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
@@ -55,12 +49,10 @@ pub(crate) fn descriptors(nodes: u64, endpoints: u64, clients: u64) -> Result<()
     }
     let (allowed, _) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed)?;
     if allowed < needed {
-        let cause =
-            format!("some {needed} open files are needed, and this process may have {allowed}");
+        let cause = format!("some {needed} open files are needed, and this process may have {allowed}");
         return Err(Failure::at("descriptors", cause, RAISE));
     }
     Ok(())
 }
 
-const RAISE: &str =
-    "raise the hard limit (ulimit -Hn), or ask for fewer clients, endpoints or nodes";
+const RAISE: &str = "raise the hard limit (ulimit -Hn), or ask for fewer clients, endpoints or nodes";

@@ -6,10 +6,7 @@ use std::{fs, io};
 
 /// `socket:[inode]` of each open socket of this process.
 pub(super) fn open_sockets() -> io::Result<BTreeSet<String>> {
-    Ok(descriptors()?
-        .into_iter()
-        .filter(|target| target.starts_with("socket:"))
-        .collect())
+    Ok(descriptors()?.into_iter().filter(|target| target.starts_with("socket:")).collect())
 }
 
 /// Inode numbers of network namespaces that this process holds open, has threads in, or sees mounted.
@@ -20,21 +17,8 @@ pub(super) fn netns_in_use() -> io::Result<BTreeSet<u64>> {
     }
     // Field 4 of proc_pid_mountinfo(5) is what of the file system is mounted.
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    all.extend(
-        mounts
-            .lines()
-            .filter_map(|line| line.split(' ').nth(3).map(str::to_owned)),
-    );
-    Ok(all
-        .iter()
-        .filter_map(|target| {
-            target
-                .strip_prefix("net:[")?
-                .strip_suffix(']')?
-                .parse()
-                .ok()
-        })
-        .collect())
+    all.extend(mounts.lines().filter_map(|line| line.split(' ').nth(3).map(str::to_owned)));
+    Ok(all.iter().filter_map(|target| target.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()).collect())
 }
 
 /// What each descriptor of this process is.
@@ -50,14 +34,7 @@ fn descriptors() -> io::Result<Vec<String>> {
 fn link(path: &Path) -> io::Result<Option<String>> {
     match fs::read_link(path) {
         Ok(target) => Ok(Some(target.to_string_lossy().into_owned())),
-        Err(error)
-            if matches!(
-                error.raw_os_error(),
-                Some(nix::libc::ENOENT | nix::libc::ESRCH)
-            ) =>
-        {
-            Ok(None)
-        }
+        Err(error) if matches!(error.raw_os_error(), Some(nix::libc::ENOENT | nix::libc::ESRCH)) => Ok(None),
         Err(error) => Err(error),
     }
 }

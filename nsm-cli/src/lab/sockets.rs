@@ -12,15 +12,9 @@ pub(super) struct Sockets(PathBuf);
 impl Sockets {
     /// Under `$XDG_RUNTIME_DIR`, or `/tmp` where that is not there or not ours.
     pub(super) fn create() -> Result<Self, Failure> {
-        let preferred = std::env::var_os("XDG_RUNTIME_DIR")
-            .filter(short_enough)
-            .map(PathBuf::from);
+        let preferred = std::env::var_os("XDG_RUNTIME_DIR").filter(short_enough).map(PathBuf::from);
         let mut failed = None;
-        for parent in preferred
-            .iter()
-            .map(PathBuf::as_path)
-            .chain([Path::new("/tmp")])
-        {
+        for parent in preferred.iter().map(PathBuf::as_path).chain([Path::new("/tmp")]) {
             match nix::unistd::mkdtemp(&parent.join("nsm-XXXXXX")) {
                 Ok(path) => return Ok(Self(path)),
                 Err(error) => {
@@ -48,18 +42,14 @@ impl Sockets {
         let Ok(entries) = std::fs::read_dir(&self.0) else {
             return Vec::new();
         };
-        entries
-            .flatten()
-            .map(|entry| format!("socket {}", entry.path().display()))
-            .collect()
+        entries.flatten().map(|entry| format!("socket {}", entry.path().display())).collect()
     }
 
     /// Removes it; says what is left.
     pub(super) fn remove(self) -> Option<String> {
         let path = self.0.clone();
         drop(self);
-        path.exists()
-            .then(|| format!("directory {}", path.display()))
+        path.exists().then(|| format!("directory {}", path.display()))
     }
 }
 

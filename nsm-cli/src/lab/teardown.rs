@@ -30,39 +30,18 @@ pub(crate) struct Left {
 impl Lab {
     /// Closes all connections, stops all roles, counts what is left, and gives back the rest.
     pub(crate) async fn take_down(self) -> Left {
-        let Self {
-            sockets,
-            inventory,
-            network,
-            registry,
-            applied,
-            nodes,
-            endpoints,
-            workloads,
-            clients,
-            ..
-        } = self;
-        let mut left = Left {
-            namespaces: inventory.namespaces(),
-            ..Left::default()
-        };
+        let Self { sockets, inventory, network, registry, applied, nodes, endpoints, workloads, clients, .. } = self;
+        let mut left = Left { namespaces: inventory.namespaces(), ..Left::default() };
 
         left.connections = clients.iter().map(super::Client::connections).sum();
-        let closing = clients
-            .iter()
-            .map(async |client| (client.name.clone(), client.close().await));
-        let closed: Vec<_> = futures::stream::iter(closing)
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await;
+        let closing = clients.iter().map(async |client| (client.name.clone(), client.close().await));
+        let closed: Vec<_> = futures::stream::iter(closing).buffer_unordered(AT_ONCE).collect().await;
         left.failed(closed);
         drop(clients);
 
         // Forwarders before endpoints: what a client that was cut short has left is closed through to them.
-        let (forwarders, managers): (Vec<_>, Vec<_>) = nodes
-            .into_iter()
-            .map(|node| (node.forwarder, node.manager))
-            .unzip();
+        let (forwarders, managers): (Vec<_>, Vec<_>) =
+            nodes.into_iter().map(|node| (node.forwarder, node.manager)).unzip();
         for forwarder in forwarders.into_iter().flatten() {
             left.stopped(forwarder).await;
         }
@@ -79,18 +58,11 @@ impl Lab {
         left.behind.extend(inventory.left().await);
         left.behind.extend(sockets.left());
         left.behind.extend(sockets.remove());
-        let names: Vec<_> = workloads
-            .iter()
-            .filter_map(|workload| Some(workload.alias.as_ref()?.path().to_owned()))
-            .collect();
+        let names: Vec<_> =
+            workloads.iter().filter_map(|workload| Some(workload.alias.as_ref()?.path().to_owned())).collect();
         let ended = inventory.end();
         drop((workloads, network));
-        left.behind.extend(
-            names
-                .iter()
-                .filter(|name| name.exists())
-                .map(|name| format!("name {}", name.display())),
-        );
+        left.behind.extend(names.iter().filter(|name| name.exists()).map(|name| format!("name {}", name.display())));
         let deadline = Instant::now() + SETTLING;
         let mut held = ended.left();
         while !held.is_empty() && Instant::now() < deadline {
@@ -110,9 +82,7 @@ impl Left {
     }
 
     fn failed(&mut self, results: impl IntoIterator<Item = (String, nsm_chain::Result<()>)>) {
-        let failures = results
-            .into_iter()
-            .filter_map(|(name, result)| Some(Failure::of(&name, &result.err()?)));
+        let failures = results.into_iter().filter_map(|(name, result)| Some(Failure::of(&name, &result.err()?)));
         self.failures.extend(failures);
     }
 }

@@ -128,17 +128,10 @@ mod tests {
     #[tokio::test]
     async fn a_request_leaves_a_trail_while_it_is_followed() {
         let trail = Trail::default();
-        let layer = trail
-            .clone()
-            .with_filter(Targets::new().with_target(TARGET, LevelFilter::TRACE));
+        let layer = trail.clone().with_filter(Targets::new().with_target(TARGET, LevelFilter::TRACE));
         let _guard = tracing_subscriber::registry().with(layer).set_default();
         let chain = Chain::new("hop", elements![Connect]).unwrap();
-        let call = |id: &str| {
-            Call::new(nsm_api::Connection {
-                id: id.into(),
-                ..Default::default()
-            })
-        };
+        let call = |id: &str| Call::new(nsm_api::Connection { id: id.into(), ..Default::default() });
         chain.request(call("before")).await.unwrap();
         trail.start();
         chain.request(call("asked")).await.unwrap();

@@ -25,10 +25,7 @@ pub(crate) struct Wires(Arc<Mutex<HashMap<String, Vec<WireNote>>>>);
 impl Wires {
     /// An element that notes what the forwarder of this name programs; it stands before `CrossConnect`.
     pub(super) fn note(&self, hop: &str) -> NoteWire {
-        NoteWire {
-            hop: hop.into(),
-            wires: self.clone(),
-        }
+        NoteWire { hop: hop.into(), wires: self.clone() }
     }
 
     /// What was noted for the connection with this id at the client, the endpoint's side first.
@@ -51,20 +48,12 @@ pub(super) struct NoteWire {
 impl Element for NoteWire {
     async fn request(&self, call: Call, next: Next<'_>) -> Result<Call> {
         let call = next.request(call).await?;
-        let client = call
-            .connection()
-            .path
-            .as_ref()
-            .and_then(|path| path.segment(0));
+        let client = call.connection().path.as_ref().and_then(|path| path.segment(0));
         // A refresh that changes nothing takes nothing.
         if let (Some(wired), Some(client)) = (call.fact::<Wired>(), client)
             && wired.programmed != Programmed::Unchanged
         {
-            let note = WireNote {
-                hop: Arc::clone(&self.hop),
-                took: wired.took,
-                tunnel: tunnel(&call),
-            };
+            let note = WireNote { hop: Arc::clone(&self.hop), took: wired.took, tunnel: tunnel(&call) };
             let mut all = self.wires.lock();
             let notes = all.entry(client.id.clone()).or_default();
             notes.retain(|known| known.hop != self.hop);
@@ -74,20 +63,13 @@ impl Element for NoteWire {
     }
 
     fn order(&self) -> Order {
-        Order {
-            before: &["CrossConnect"],
-            ..Order::ANYWHERE
-        }
+        Order { before: &["CrossConnect"], ..Order::ANYWHERE }
     }
 }
 
 /// The tunnel by which the caller reaches us, in words.
 fn tunnel(call: &Call) -> Option<String> {
     let vxlan = call.connection().mechanism.as_ref()?.as_vxlan()?;
-    let (vni, src, dst) = (
-        vxlan.vni().ok()??,
-        vxlan.src_ip().ok()??,
-        vxlan.dst_ip().ok()??,
-    );
+    let (vni, src, dst) = (vxlan.vni().ok()??, vxlan.src_ip().ok()??, vxlan.dst_ip().ok()??);
     Some(format!("VXLAN {vni}, {src} to {dst}"))
 }

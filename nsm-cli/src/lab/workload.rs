@@ -18,16 +18,10 @@ pub(crate) struct Workload {
 impl Workload {
     async fn create(name: String, named: bool) -> Result<Self, Failure> {
         // A name is a convenience: where it is taken, or may not be given, the namespace goes without.
-        let alias = if named {
-            Netns::create_named(&name).await.ok()
-        } else {
-            None
-        };
+        let alias = if named { Netns::create_named(&name).await.ok() } else { None };
         let netns = match &alias {
             Some(alias) => alias.netns().clone(),
-            None => Netns::create()
-                .await
-                .map_err(|error| Failure::of(&name, &error))?,
+            None => Netns::create().await.map_err(|error| Failure::of(&name, &error))?,
         };
         Ok(Self { name, netns, alias })
     }
@@ -37,27 +31,19 @@ impl Lab {
     /// Makes one namespace for a workload of this name, with a name for `ip netns` if wanted and possible.
     pub(crate) async fn add_workload(&mut self, name: String, named: bool) -> Result<(), Failure> {
         let workload = Workload::create(name, named).await?;
-        self.inventory
-            .watch(&workload.name, &workload.netns)
-            .await?;
+        self.inventory.watch(&workload.name, &workload.netns).await?;
         self.workloads.push(workload);
         Ok(())
     }
 
     /// As [`add_workload`](Self::add_workload) for many, several at once.
-    pub(crate) async fn add_workloads(
-        &mut self,
-        names: Vec<String>,
-        named: bool,
-    ) -> Result<(), Failure> {
+    pub(crate) async fn add_workloads(&mut self, names: Vec<String>, named: bool) -> Result<(), Failure> {
         use futures::StreamExt;
         let created = names.into_iter().map(|name| Workload::create(name, named));
         let mut created = futures::stream::iter(created).buffered(super::AT_ONCE);
         while let Some(workload) = created.next().await {
             let workload = workload?;
-            self.inventory
-                .watch(&workload.name, &workload.netns)
-                .await?;
+            self.inventory.watch(&workload.name, &workload.netns).await?;
             self.workloads.push(workload);
         }
         Ok(())
@@ -66,13 +52,7 @@ impl Lab {
     /// The namespace of the workload with this name.
     pub(super) fn workload(&self, name: &str) -> Result<&Workload, Failure> {
         let found = self.workloads.iter().find(|workload| workload.name == name);
-        found.ok_or_else(|| {
-            Failure::at(
-                name,
-                "it has no network namespace",
-                "add the workload first",
-            )
-        })
+        found.ok_or_else(|| Failure::at(name, "it has no network namespace", "add the workload first"))
     }
 }
 
@@ -85,11 +65,7 @@ impl Workload {
         let path = self.netns.path();
         if nsm_kernel::privileges().in_user_namespace {
             // The namespace belongs to our user namespace: only from there may it be entered.
-            return format!(
-                "nsenter --preserve-credentials -t {} -U --net={}",
-                std::process::id(),
-                path.display()
-            );
+            return format!("nsenter --preserve-credentials -t {} -U --net={}", std::process::id(), path.display());
         }
         format!("nsenter --net={}", path.display())
     }

@@ -50,10 +50,7 @@ pub(super) async fn connect(
 
     let begun = story.begin();
     let pinging = connected.iter_mut().map(|one| ping(lab, one));
-    let pinged: Vec<_> = futures::stream::iter(pinging)
-        .buffered(ASKING)
-        .collect()
-        .await;
+    let pinged: Vec<_> = futures::stream::iter(pinging).buffered(ASKING).collect().await;
     pinged.into_iter().collect::<Result<(), Failure>>()?;
     let packets: usize = connected.iter().map(|one| one.pings.len()).sum();
     let what = "pings answered, from clients to endpoints and back, IPv4 and IPv6";
@@ -81,16 +78,8 @@ async fn start(options: &Options, story: &Story, lab: &mut Lab) -> Result<String
 }
 
 /// Has the clients ask, several at once. Answers in the order of the clients, up to the first failure.
-async fn ask_all(
-    options: &Options,
-    url: &ServiceUrl,
-    story: &Story,
-    lab: &Lab,
-) -> (Vec<Answer>, Option<Failure>) {
-    let asking = lab
-        .clients
-        .iter()
-        .map(|client| ask(client, url, options.timeout()));
+async fn ask_all(options: &Options, url: &ServiceUrl, story: &Story, lab: &Lab) -> (Vec<Answer>, Option<Failure>) {
+    let asking = lab.clients.iter().map(|client| ask(client, url, options.timeout()));
     let mut asking = futures::stream::iter(asking).buffered(ASKING);
     let mut answers = Vec::new();
     let mut patience = std::pin::pin!(tokio::time::sleep(SILENCE));
@@ -115,11 +104,7 @@ async fn ask(client: &Client, url: &ServiceUrl, within: Duration) -> Result<Answ
     let asked = Instant::now();
     let answer = client.request(url, within).await;
     let connection = answer.map_err(|error| Failure::of(&client.name, &error))?;
-    Ok(Answer {
-        connection,
-        asked,
-        there: Instant::now(),
-    })
+    Ok(Answer { connection, asked, there: Instant::now() })
 }
 
 async fn ping(lab: &Lab, one: &mut Connected) -> Result<(), Failure> {

@@ -61,32 +61,20 @@ pub(super) struct Ping {
 impl Connected {
     /// What a client was given.
     pub(super) fn new(name: &str, answer: Answer, times: &Times, wires: &Wires) -> Self {
-        let Answer {
-            connection,
-            asked,
-            there,
-        } = answer;
+        let Answer { connection, asked, there } = answer;
         let mut wires = wires.of(&connection.id);
         wires.reverse();
         let path = path(&connection);
-        let ip = connection
-            .context
-            .as_ref()
-            .and_then(|context| context.ip_context.as_ref());
+        let ip = connection.context.as_ref().and_then(|context| context.ip_context.as_ref());
         let mechanism = connection.mechanism.as_ref();
-        let interface =
-            mechanism.and_then(|mechanism| mechanism.as_kernel()?.interface_name().ok()?);
+        let interface = mechanism.and_then(|mechanism| mechanism.as_kernel()?.interface_name().ok()?);
         Self {
             name: name.to_owned(),
             phases: phases::measured(&path, asked, there, times, &wires),
             interface: interface.unwrap_or_default().to_owned(),
             addresses: ip.map(|ip| ip.src_nets().collect()).unwrap_or_default(),
             peers: ip.map(|ip| ip.dst_nets().collect()).unwrap_or_default(),
-            mtu: connection
-                .context
-                .as_ref()
-                .map(|context| context.mtu)
-                .filter(|mtu| *mtu > 0),
+            mtu: connection.context.as_ref().map(|context| context.mtu).filter(|mtu| *mtu > 0),
             endpoint: connection.network_service_endpoint_name,
             path,
             wires,
@@ -97,13 +85,8 @@ impl Connected {
 
     /// The interface at the endpoint, as its segment of the path reports it.
     pub(super) fn peer_interface(&self) -> &str {
-        let reported = self
-            .path
-            .last()
-            .and_then(|hop| hop.interfaces.get("server_interface"));
-        reported
-            .and_then(|interface| interface.split_once('/'))
-            .map_or("", |(_, name)| name)
+        let reported = self.path.last().and_then(|hop| hop.interfaces.get("server_interface"));
+        reported.and_then(|interface| interface.split_once('/')).map_or("", |(_, name)| name)
     }
 
     /// Sends a packet from each address of the client to the endpoint's of its family, and one back.
@@ -112,68 +95,33 @@ impl Connected {
             let remedy = "look around with --keep: ip addr, ip route and ping in both namespaces";
             Failure::at(hop, format!("no packets flow: {error}"), remedy)
         };
-        let here = Pinger::new(client)
-            .await
-            .map_err(|error| lost(&self.name, error))?;
-        let there = Pinger::new(endpoint)
-            .await
-            .map_err(|error| lost(&self.endpoint, error))?;
+        let here = Pinger::new(client).await.map_err(|error| lost(&self.name, error))?;
+        let there = Pinger::new(endpoint).await.map_err(|error| lost(&self.endpoint, error))?;
         for own in &self.addresses {
-            for peer in self
-                .peers
-                .iter()
-                .filter(|peer| peer.addr().is_ipv4() == own.addr().is_ipv4())
-            {
+            for peer in self.peers.iter().filter(|peer| peer.addr().is_ipv4() == own.addr().is_ipv4()) {
                 let (own, peer) = (own.addr(), peer.addr());
-                let took = here
-                    .ping(own, peer, PATIENCE)
-                    .await
-                    .map_err(|error| lost(&self.name, error))?;
-                self.pings.push(Ping {
-                    from: own,
-                    to: peer,
-                    took,
-                });
-                let took = there
-                    .ping(peer, own, PATIENCE)
-                    .await
-                    .map_err(|error| lost(&self.endpoint, error))?;
-                self.pings.push(Ping {
-                    from: peer,
-                    to: own,
-                    took,
-                });
+                let took = here.ping(own, peer, PATIENCE).await.map_err(|error| lost(&self.name, error))?;
+                self.pings.push(Ping { from: own, to: peer, took });
+                let took = there.ping(peer, own, PATIENCE).await.map_err(|error| lost(&self.endpoint, error))?;
+                self.pings.push(Ping { from: peer, to: own, took });
             }
         }
         if self.pings.is_empty() {
             let cause = "the connection has no pair of addresses, so no packet can be sent";
-            return Err(Failure::at(
-                &self.endpoint,
-                cause,
-                "give the endpoint an address pool",
-            ));
+            return Err(Failure::at(&self.endpoint, cause, "give the endpoint an address pool"));
         }
         Ok(())
     }
 }
 
 fn path(connection: &Connection) -> Vec<Hop> {
-    let segments = connection
-        .path
-        .as_ref()
-        .map(|path| path.path_segments.as_slice())
-        .unwrap_or_default();
+    let segments = connection.path.as_ref().map(|path| path.path_segments.as_slice()).unwrap_or_default();
     let hop = |segment: &nsm_api::PathSegment| {
-        let interfaces = segment
-            .metrics
-            .iter()
-            .filter(|(key, _)| key.ends_with("_interface"));
+        let interfaces = segment.metrics.iter().filter(|(key, _)| key.ends_with("_interface"));
         Hop {
             name: segment.name.clone(),
             id: segment.id.clone(),
-            interfaces: interfaces
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect(),
+            interfaces: interfaces.map(|(key, value)| (key.clone(), value.clone())).collect(),
         }
     };
     segments.iter().map(hop).collect()

@@ -31,15 +31,13 @@ impl Documents {
         };
         let source = file.display().to_string();
         let text = std::fs::read_to_string(file);
-        let text = text.map_err(|error| {
-            Failure::at(&source, error.to_string(), "give the path of a YAML file")
-        })?;
+        let text = text.map_err(|error| Failure::at(&source, error.to_string(), "give the path of a YAML file"))?;
         Self::parse(&source, &text)
     }
 
     fn parse(source: &str, text: &str) -> Result<Self, Failure> {
-        let documents = yaml::parse(text)
-            .map_err(|error| Failure::at(source, error.to_string(), "correct the document"))?;
+        let documents =
+            yaml::parse(text).map_err(|error| Failure::at(source, error.to_string(), "correct the document"))?;
         let (mut services, mut serves) = (Vec::new(), Vec::new());
         for document in documents {
             match document {
@@ -48,20 +46,12 @@ impl Documents {
             }
         }
         let Some(first) = services.first() else {
-            return Err(Failure::at(
-                source,
-                "it has no NetworkService",
-                "add a document of that kind",
-            ));
+            return Err(Failure::at(source, "it has no NetworkService", "add a document of that kind"));
         };
         if serves.is_empty() {
             serves.push(Serves::from([(first.name.clone(), Default::default())]));
         }
-        Ok(Self {
-            source: source.to_owned(),
-            services,
-            serves,
-        })
+        Ok(Self { source: source.to_owned(), services, serves })
     }
 
     /// What clients ask for where they are not told.
@@ -94,19 +84,12 @@ mod tests {
             network_service_names: vec!["ns-first".into()],
             network_service_labels: [(
                 "ns-first".to_owned(),
-                nsm_api::registry::NetworkServiceLabels {
-                    labels: serves.clone(),
-                },
+                nsm_api::registry::NetworkServiceLabels { labels: serves.clone() },
             )]
             .into(),
             ..Default::default()
         };
-        assert_eq!(
-            documents.services[0]
-                .candidates(&Default::default(), [&endpoint])
-                .len(),
-            1
-        );
+        assert_eq!(documents.services[0].candidates(&Default::default(), [&endpoint]).len(), 1);
     }
 
     #[test]
@@ -119,7 +102,8 @@ mod tests {
 
     #[test]
     fn without_endpoint_documents_the_first_service_is_served_without_labels() {
-        let text = "apiVersion: networkservicemesh.io/v1\nkind: NetworkService\nmetadata: {name: vpn}\nspec: {payload: IP}";
+        let text =
+            "apiVersion: networkservicemesh.io/v1\nkind: NetworkService\nmetadata: {name: vpn}\nspec: {payload: IP}";
         let documents = Documents::parse("x.yaml", text).unwrap();
         assert!(documents.serves[0]["vpn"].is_empty());
     }

@@ -102,9 +102,7 @@ pub(crate) fn main(options: Options) -> ExitCode {
     }
     let trail = Trail::default();
     logging::start(trail.clone());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     match runtime {
         Ok(runtime) => runtime.block_on(run(options, trail, &story)),
         Err(error) => refused(Failure::of("runtime", &error), &story),
@@ -119,11 +117,7 @@ fn refused(failure: Failure, story: &Story) -> ExitCode {
 
 async fn run(options: Options, trail: Trail, story: &Story) -> ExitCode {
     let prepare = async || {
-        lab::descriptors(
-            options.nodes.into(),
-            options.endpoints.into(),
-            options.clients.into(),
-        )?;
+        lab::descriptors(options.nodes.into(), options.endpoints.into(), options.clients.into())?;
         let documents = Documents::read(options.file.as_deref())?;
         Ok((interrupt::listen()?, documents, Lab::new(trail).await?))
     };
@@ -138,11 +132,7 @@ async fn run(options: Options, trail: Trail, story: &Story) -> ExitCode {
         played = play::play(&options, &documents, story, &mut lab, &mut connected) => Some(played),
     };
     let failure = match played {
-        None => Some(Failure::at(
-            "quickstart",
-            "it was interrupted",
-            "run it again",
-        )),
+        None => Some(Failure::at("quickstart", "it was interrupted", "run it again")),
         Some(Err(failure)) => Some(failure),
         Some(Ok(())) => None,
     };
@@ -161,35 +151,16 @@ async fn keep(story: &Story, lab: &Lab, connected: &[Connected], interrupt: &Can
     story.say("");
 }
 
-async fn finish(
-    lab: Lab,
-    connected: Vec<Connected>,
-    failure: Option<Failure>,
-    story: &Story,
-) -> Report {
+async fn finish(lab: Lab, connected: Vec<Connected>, failure: Option<Failure>, story: &Story) -> Report {
     if let Some(failure) = &failure {
         story.failed(failure);
         story.say("");
     }
     let begun = story.begin();
-    let Left {
-        behind,
-        failures,
-        connections,
-        roles,
-        namespaces,
-    } = lab.take_down().await;
-    let count =
-        |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let Left { behind, failures, connections, roles, namespaces } = lab.take_down().await;
+    let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let (connections, roles) = (count(connections, "connection"), count(roles, "role"));
-    story.done(
-        begun,
-        "closed",
-        &format!(
-            "{connections}, {roles}, {}",
-            count(namespaces, "network namespace")
-        ),
-    );
+    story.done(begun, "closed", &format!("{connections}, {roles}, {}", count(namespaces, "network namespace")));
     let clean = if behind.is_empty() {
         "nothing left of interfaces, addresses, routes, rules, sockets, namespaces"
     } else {

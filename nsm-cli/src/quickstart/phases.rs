@@ -44,8 +44,7 @@ pub(super) fn measured(
     times: &Times,
     wires: &[WireNote],
 ) -> Vec<(Phase, Duration)> {
-    let between =
-        |from: Option<Instant>, to: Option<Instant>| Some(to?.saturating_duration_since(from?));
+    let between = |from: Option<Instant>, to: Option<Instant>| Some(to?.saturating_duration_since(from?));
     let at = |hop: &Hop, mark: Mark| times.at(&hop.id, mark);
     let mut phases = Vec::new();
     if let Some(client) = path.first() {
@@ -57,12 +56,8 @@ pub(super) fn measured(
         phases.extend(took.map(|took| (Phase::Hop(place, hop.name.clone()), took)));
     }
     // A forwarder has found what it looked for when it chooses; a manager when it asks.
-    let looked = path.iter().filter_map(|hop| {
-        between(
-            at(hop, Mark::Looks),
-            at(hop, Mark::Found).or(at(hop, Mark::Leaves)),
-        )
-    });
+    let looked =
+        path.iter().filter_map(|hop| between(at(hop, Mark::Looks), at(hop, Mark::Found).or(at(hop, Mark::Leaves))));
     phases.push((Phase::Discovery, looked.sum()));
     phases.push((Phase::Programming, wires.iter().map(|wire| wire.took).sum()));
     let known: Duration = phases.iter().map(|(_, took)| *took).sum();

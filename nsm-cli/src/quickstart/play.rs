@@ -18,11 +18,7 @@ pub(super) async fn play(
     lab: &mut Lab,
     connected: &mut Vec<Connected>,
 ) -> Result<(), Failure> {
-    let user = if nsm_kernel::privileges().in_user_namespace {
-        ", in a user namespace"
-    } else {
-        ""
-    };
+    let user = if nsm_kernel::privileges().in_user_namespace { ", in a user namespace" } else { "" };
     story.title(&format!("A network service mesh on this machine{user}"));
     let url = wanted(options, documents)?;
     roles::start(options, documents, story, lab).await?;
@@ -40,14 +36,10 @@ pub(super) async fn play(
 fn wanted(options: &Options, documents: &Documents) -> Result<ServiceUrl, Failure> {
     let text = options.request.clone().unwrap_or_else(|| documents.url());
     let remedy = "write kernel://service/interface";
-    let url: ServiceUrl = text
-        .parse()
-        .map_err(|error: nsm_api::service_url::ServiceUrlError| Failure::of("nsc-1", &error))?;
+    let url: ServiceUrl =
+        text.parse().map_err(|error: nsm_api::service_url::ServiceUrlError| Failure::of("nsc-1", &error))?;
     if url.mechanism != KERNEL {
-        let cause = format!(
-            "{text} asks for {}, and packets are sent through kernel interfaces only",
-            url.mechanism
-        );
+        let cause = format!("{text} asks for {}, and packets are sent through kernel interfaces only", url.mechanism);
         return Err(Failure::at("nsc-1", cause, remedy));
     }
     Ok(url)

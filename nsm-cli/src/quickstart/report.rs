@@ -49,21 +49,10 @@ struct Step {
 }
 
 impl Report {
-    pub(super) fn new(
-        connected: Vec<Connected>,
-        error: Option<Failure>,
-        left_behind: Vec<String>,
-    ) -> Self {
+    pub(super) fn new(connected: Vec<Connected>, error: Option<Failure>, left_behind: Vec<String>) -> Self {
         let clients: Vec<Client> = connected.into_iter().map(Client::from).collect();
-        let ok = error.is_none()
-            && left_behind.is_empty()
-            && clients.iter().all(|client| client.ping_ok);
-        Self {
-            ok,
-            left_behind,
-            error,
-            clients,
-        }
+        let ok = error.is_none() && left_behind.is_empty() && clients.iter().all(|client| client.ping_ok);
+        Self { ok, left_behind, error, clients }
     }
 
     /// Prints what is not told yet, and gives the exit code.
@@ -92,11 +81,7 @@ impl From<Connected> for Client {
             ping_ok: !connected.pings.is_empty(),
             first_ping_us: connected.pings.first().map(|ping| micros(ping.took)),
             setup_us: micros(connected.setup),
-            phases_us: connected
-                .phases
-                .iter()
-                .map(|(phase, took)| (phase.to_string(), micros(*took)))
-                .collect(),
+            phases_us: connected.phases.iter().map(|(phase, took)| (phase.to_string(), micros(*took))).collect(),
             path: connected.path.into_iter().map(Step::from).collect(),
             name: connected.name,
             endpoint: connected.endpoint,
@@ -106,18 +91,8 @@ impl From<Connected> for Client {
 }
 
 impl From<Hop> for Step {
-    fn from(
-        Hop {
-            name,
-            id,
-            interfaces,
-        }: Hop,
-    ) -> Self {
-        Self {
-            name,
-            id,
-            interfaces,
-        }
+    fn from(Hop { name, id, interfaces }: Hop) -> Self {
+        Self { name, id, interfaces }
     }
 }
 

@@ -21,11 +21,7 @@ pub(super) async fn start(
     let nodes = usize::from(options.nodes);
     lab.lay_network(nodes).await?;
     if nodes > 1 {
-        story.done(
-            begun,
-            "underlay",
-            &format!("{nodes} nodes in namespaces, joined by a network of their own"),
-        );
+        story.done(begun, "underlay", &format!("{nodes} nodes in namespaces, joined by a network of their own"));
     }
     let begun = story.begin();
     let directory = format!("unix://{directory}/");
@@ -39,11 +35,7 @@ pub(super) async fn start(
         story.done(begun, "manager", &shown(&node.manager));
         let begun = story.begin();
         let forwarder = lab.start_forwarder(at).await?;
-        story.done(
-            begun,
-            "forwarder",
-            &format!("{}, registered", shown(forwarder)),
-        );
+        story.done(begun, "forwarder", &format!("{}, registered", shown(forwarder)));
     }
 
     apply(documents, story, lab).await?;
@@ -54,16 +46,8 @@ async fn apply(documents: &Documents, story: &Story, lab: &mut Lab) -> Result<()
     let begun = story.begin();
     lab.apply(documents.services.clone()).await?;
     for service in &documents.services {
-        let payload = if service.payload.is_empty() {
-            "IP"
-        } else {
-            &service.payload
-        };
-        story.done(
-            begun,
-            "service",
-            &format!("{} for {payload}, of {}", service.name, documents.source),
-        );
+        let payload = if service.payload.is_empty() { "IP" } else { &service.payload };
+        story.done(begun, "service", &format!("{} for {payload}, of {}", service.name, documents.source));
     }
     Ok(())
 }
@@ -84,10 +68,7 @@ async fn start_endpoints(
         story.done(
             begun,
             "endpoint",
-            &format!(
-                "{} serves {services}, in a network namespace of its own",
-                endpoint.name
-            ),
+            &format!("{} serves {services}, in a network namespace of its own", endpoint.name),
         );
     }
     Ok(())

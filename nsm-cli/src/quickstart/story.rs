@@ -33,21 +33,10 @@ impl Story {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let colours = crate::logging::coloured(&std::io::stdout());
         // The first of these that is set decides (locale(7)).
-        let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
-            .into_iter()
-            .find(|name| set(name))
-            .and_then(|name| std::env::var(name).ok());
-        let unicode = locale.is_some_and(|locale| {
-            locale
-                .to_ascii_lowercase()
-                .replace('-', "")
-                .contains("utf8")
-        });
-        Self {
-            json,
-            colours,
-            unicode,
-        }
+        let locale =
+            ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find(|name| set(name)).and_then(|name| std::env::var(name).ok());
+        let unicode = locale.is_some_and(|locale| locale.to_ascii_lowercase().replace('-', "").contains("utf8"));
+        Self { json, colours, unicode }
     }
 
     pub(super) fn is_json(&self) -> bool {
@@ -83,32 +72,22 @@ impl Story {
         let room = WIDTH - 4 - WORD - 12;
         let word = self.painted("32", &format!("{word:<WORD$}"));
         // Longer text is not cut: it may be an address that somebody wants to copy.
-        self.say(&format!(
-            "  {word}  {text:<room$}{:>10}",
-            in_ms(begun.elapsed())
-        ));
+        self.say(&format!("  {word}  {text:<room$}{:>10}", in_ms(begun.elapsed())));
     }
 
     /// A line of progress that took no time worth telling.
     pub(super) fn told(&self, word: &str, text: &str) {
-        self.say(&format!(
-            "  {}  {text}",
-            self.painted("32", &format!("{word:<WORD$}"))
-        ));
+        self.say(&format!("  {}  {text}", self.painted("32", &format!("{word:<WORD$}"))));
     }
 
     /// What failed, where, why, and what to do.
     pub(super) fn failed(&self, failure: &Failure) {
-        let place = failure.element.as_ref().map_or_else(
-            || failure.hop.clone(),
-            |element| format!("{}, element {element}", failure.hop),
-        );
+        let place = failure
+            .element
+            .as_ref()
+            .map_or_else(|| failure.hop.clone(), |element| format!("{}, element {element}", failure.hop));
         self.say("");
-        for (word, text) in [
-            ("failed at", &place),
-            ("because", &failure.cause),
-            ("what to do", &failure.remedy),
-        ] {
+        for (word, text) in [("failed at", &place), ("because", &failure.cause), ("what to do", &failure.remedy)] {
             let word = self.painted("31", &format!("{word:<WORD$}"));
             self.say(&format!("  {word}  {text}"));
         }
@@ -125,19 +104,10 @@ impl Story {
     pub(super) fn look_around(&self, lab: &Lab, connected: &[Connected]) {
         let mut lines = vec!["It stays up until Ctrl-C. From another terminal:".to_owned()];
         for one in connected.iter().take(2) {
-            let peer = one
-                .peers
-                .first()
-                .map(|net| net.addr().to_string())
-                .unwrap_or_default();
-            for (name, command) in [
-                (&one.name, format!("ping -c 3 {peer}")),
-                (&one.endpoint, "ip addr".to_owned()),
-            ] {
+            let peer = one.peers.first().map(|net| net.addr().to_string()).unwrap_or_default();
+            for (name, command) in [(&one.name, format!("ping -c 3 {peer}")), (&one.endpoint, "ip addr".to_owned())] {
                 let found = lab.workloads.iter().find(|workload| workload.name == *name);
-                lines.extend(
-                    found.map(|workload| format!("  {:<10}  {} {command}", name, workload.enter())),
-                );
+                lines.extend(found.map(|workload| format!("  {:<10}  {} {command}", name, workload.enter())));
             }
         }
         for line in lines {
@@ -151,11 +121,7 @@ impl Story {
     }
 
     pub(super) fn painted(&self, code: &str, text: &str) -> String {
-        if self.colours {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 }
 

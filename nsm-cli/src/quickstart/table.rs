@@ -14,12 +14,7 @@ pub(super) fn print(story: &Story, connected: &[Connected]) {
     let rows = rows(connected);
     let several = connected.len() > 1;
     let heading = if several {
-        format!(
-            "{:<46}{:>12}{:>12}",
-            format!("Times of {} clients", connected.len()),
-            "median",
-            "longest"
-        )
+        format!("{:<46}{:>12}{:>12}", format!("Times of {} clients", connected.len()), "median", "longest")
     } else {
         "Times, with a TLS handshake at each hop that is asked for the first time".to_owned()
     };
@@ -29,34 +24,18 @@ pub(super) fn print(story: &Story, connected: &[Connected]) {
         let (Some(median), Some(longest)) = (times.get(times.len() / 2), times.last()) else {
             continue;
         };
-        let longest = if several {
-            in_ms(*longest)
-        } else {
-            String::new()
-        };
+        let longest = if several { in_ms(*longest) } else { String::new() };
         story.say(format!("  {name:<44}{:>12}{longest:>12}", in_ms(*median)).trim_end());
     }
 }
 
 /// Every phase, then the whole, then the packets.
 fn rows(connected: &[Connected]) -> Vec<Row> {
-    let first = connected
-        .first()
-        .map(|one| one.phases.as_slice())
-        .unwrap_or_default();
-    let mut rows: Vec<Row> = first
-        .iter()
-        .map(|(phase, _)| phase_row(phase, connected))
-        .collect();
-    rows.push((
-        "connection, in all".to_owned(),
-        connected.iter().map(|one| one.setup).collect(),
-    ));
+    let first = connected.first().map(|one| one.phases.as_slice()).unwrap_or_default();
+    let mut rows: Vec<Row> = first.iter().map(|(phase, _)| phase_row(phase, connected)).collect();
+    rows.push(("connection, in all".to_owned(), connected.iter().map(|one| one.setup).collect()));
     let pings = connected.iter().filter_map(|one| one.pings.first());
-    rows.push((
-        "first ping, there and back".to_owned(),
-        pings.map(|ping| ping.took).collect(),
-    ));
+    rows.push(("first ping, there and back".to_owned(), pings.map(|ping| ping.took).collect()));
     rows
 }
 
@@ -66,10 +45,6 @@ fn phase_row(phase: &Phase, connected: &[Connected]) -> Row {
     let like: Vec<&(Phase, Duration)> = all.filter(|(other, _)| other.is_like(phase)).collect();
     let one_name = like.iter().all(|(other, _)| other == phase);
     let name = phase.explained();
-    let name = if one_name {
-        name
-    } else {
-        format!("{name} and its like")
-    };
+    let name = if one_name { name } else { format!("{name} and its like") };
     (name, like.iter().map(|(_, took)| *took).collect())
 }

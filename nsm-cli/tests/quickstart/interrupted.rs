@@ -8,11 +8,7 @@ use crate::kit::Room;
 
 /// Starts it with its story piped to us.
 fn started(room: &Room, arguments: &[&str]) -> (Child, BufReader<std::process::ChildStdout>) {
-    let mut child = room
-        .quickstart(arguments)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = room.quickstart(arguments).stdout(Stdio::piped()).spawn().unwrap();
     let story = BufReader::new(child.stdout.take().unwrap());
     (child, story)
 }
@@ -22,10 +18,7 @@ fn read_until(story: &mut impl BufRead, text: &str) -> Vec<String> {
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();
-        assert!(
-            story.read_line(&mut line).unwrap() > 0,
-            "it ended before {text:?}: {lines:#?}"
-        );
+        assert!(story.read_line(&mut line).unwrap() > 0, "it ended before {text:?}: {lines:#?}");
         let found = line.contains(text);
         lines.push(line);
         if found {
@@ -47,10 +40,7 @@ fn it_stays_up_until_ctrl_c_and_then_leaves_nothing() {
     let (mut child, mut story) = started(&room, &["--keep"]);
     read_until(&mut story, "until Ctrl-C");
     let hint = read_until(&mut story, "nse-1").concat();
-    assert!(
-        hint.contains("nsc-1") && hint.contains("ping -c 3 10.1.0.0") && hint.contains("ip addr"),
-        "{hint}"
-    );
+    assert!(hint.contains("nsc-1") && hint.contains("ping -c 3 10.1.0.0") && hint.contains("ip addr"), "{hint}");
     assert!(child.try_wait().unwrap().is_none(), "it is still up");
     signal(&child, Signal::SIGINT);
     let rest = read_until(&mut story, "nothing left").concat();
@@ -79,10 +69,7 @@ fn interrupted_at_any_step_it_cleans_up() {
         let rest = read_until(&mut story, "nothing left").concat();
         // On a busy machine it may have come to its end before it was told.
         let code = child.wait().unwrap().code();
-        assert!(
-            code == Some(130) && rest.contains("interrupted") || code == Some(0),
-            "{step}: {code:?} {rest}"
-        );
+        assert!(code == Some(130) && rest.contains("interrupted") || code == Some(0), "{step}: {code:?} {rest}");
         room.assert_empty();
     }
 }

@@ -28,10 +28,7 @@ impl Room {
     pub(crate) fn quickstart(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(NSM);
         command.arg("quickstart").args(arguments);
-        command
-            .env("XDG_RUNTIME_DIR", &self.0)
-            .env_remove("RUST_LOG")
-            .env("LC_ALL", "C.UTF-8");
+        command.env("XDG_RUNTIME_DIR", &self.0).env_remove("RUST_LOG").env("LC_ALL", "C.UTF-8");
         command
     }
 
@@ -41,11 +38,7 @@ impl Room {
     }
 
     pub(crate) fn assert_empty(&self) {
-        let left: Vec<_> = std::fs::read_dir(&self.0)
-            .unwrap()
-            .flatten()
-            .map(|entry| entry.path())
-            .collect();
+        let left: Vec<_> = std::fs::read_dir(&self.0).unwrap().flatten().map(|entry| entry.path()).collect();
         assert!(left.is_empty(), "{left:?}");
     }
 }
@@ -67,29 +60,18 @@ impl Run {
     pub(crate) fn of(output: Output) -> Option<Self> {
         let logged = String::from_utf8(output.stderr).unwrap();
         let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-            panic!(
-                "no JSON document: {error}\n{}\n{logged}",
-                String::from_utf8_lossy(&output.stdout)
-            )
+            panic!("no JSON document: {error}\n{}\n{logged}", String::from_utf8_lossy(&output.stdout))
         });
         if report["error"]["hop"] == "privileges" {
             println!("SKIPPED: {}", report["error"]["cause"]);
             return None;
         }
-        Some(Self {
-            code: output.status.code(),
-            report,
-            logged,
-        })
+        Some(Self { code: output.status.code(), report, logged })
     }
 
     /// It worked, nothing is left, and nothing was worth a warning.
     pub(crate) fn assert_ok(&self) -> &Vec<Value> {
-        assert_eq!(
-            self.report["ok"], true,
-            "{:#}\n{}",
-            self.report, self.logged
-        );
+        assert_eq!(self.report["ok"], true, "{:#}\n{}", self.report, self.logged);
         assert_eq!(self.code, Some(0));
         assert_eq!(self.logged, "");
         self.assert_nothing_left();
@@ -103,19 +85,10 @@ impl Run {
 
 /// The texts in a list of JSON.
 pub(crate) fn texts(list: &Value) -> Vec<&str> {
-    list.as_array()
-        .unwrap()
-        .iter()
-        .map(|text| text.as_str().unwrap())
-        .collect()
+    list.as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect()
 }
 
 /// One field of each step of a client's path.
 pub(crate) fn steps<'a>(client: &'a Value, field: &str) -> Vec<&'a str> {
-    client["path"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|step| step[field].as_str().unwrap_or_default())
-        .collect()
+    client["path"].as_array().unwrap().iter().map(|step| step[field].as_str().unwrap_or_default()).collect()
 }

@@ -12,8 +12,8 @@ use std::{
 use nix::{
     libc,
     sys::socket::{
-        AddressFamily, ControlMessage, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage,
-        recvfrom, sendmsg, socket,
+        AddressFamily, ControlMessage, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, recvfrom, sendmsg,
+        socket,
     },
 };
 use tokio::{io::Interest, net::UdpSocket, sync::Notify, time::Instant};
@@ -57,26 +57,15 @@ struct Slot {
 impl Channel {
     pub(super) async fn open(netns: &Netns, v4: bool) -> Result<Self> {
         let socket = netns.run(move || icmp_socket(v4)).await?;
-        let socket = UdpSocket::from_std(socket)
-            .map_err(|e| Error::os("register an ICMP socket with the runtime", e))?;
-        Ok(Self {
-            socket,
-            v4,
-            waiting: Mutex::default(),
-        })
+        let socket =
+            UdpSocket::from_std(socket).map_err(|e| Error::os("register an ICMP socket with the runtime", e))?;
+        Ok(Self { socket, v4, waiting: Mutex::default() })
     }
 
     /// Sends a request for each pair and waits until all are answered or `deadline`.
-    pub(super) async fn round(
-        &self,
-        pairs: &[ProbePair],
-        deadline: Instant,
-    ) -> Result<Vec<Result<Option<Duration>>>> {
+    pub(super) async fn round(&self, pairs: &[ProbePair], deadline: Instant) -> Result<Vec<Result<Option<Duration>>>> {
         let notify = Arc::new(Notify::new());
-        let mut round = Round {
-            channel: self,
-            asked: Vec::with_capacity(pairs.len()),
-        };
+        let mut round = Round { channel: self, asked: Vec::with_capacity(pairs.len()) };
         for (position, pair) in pairs.iter().enumerate() {
             let asked = self.ask(*pair, &notify).await;
             round.asked.push(asked);
@@ -102,30 +91,18 @@ impl Channel {
     async fn ask(&self, pair: ProbePair, notify: &Arc<Notify>) -> Result<u16> {
         let echo = self.waiting().take(pair.dst, notify)?;
         let message = echo.request(self.v4);
-        let sent = self
-            .socket
-            .async_io(Interest::WRITABLE, || send(&self.socket, pair, &message))
-            .await;
+        let sent = self.socket.async_io(Interest::WRITABLE, || send(&self.socket, pair, &message)).await;
         if let Err(error) = sent {
             self.waiting().by_sequence.remove(&echo.sequence);
-            return Err(Error::os(
-                format!("ping {} from {}", pair.dst, pair.src),
-                error,
-            ));
+            return Err(Error::os(format!("ping {} from {}", pair.dst, pair.src), error));
         }
         Ok(echo.sequence)
     }
 
     /// Waits for packets and hands all that are there to whom they concern.
     async fn read(&self) -> Result<()> {
-        self.socket
-            .readable()
-            .await
-            .map_err(|e| Error::os("read an ICMP socket", e))?;
-        self.drain(|| {
-            self.socket
-                .try_io(Interest::READABLE, || receive(&self.socket, self.v4))
-        })
+        self.socket.readable().await.map_err(|e| Error::os("read an ICMP socket", e))?;
+        self.drain(|| self.socket.try_io(Interest::READABLE, || receive(&self.socket, self.v4)))
     }
 
     /// As [`read`](Self::read) without waiting, and without asking the runtime, which learns of packets only
@@ -154,10 +131,7 @@ impl Waiting {
     fn take(&mut self, dst: IpAddr, notify: &Arc<Notify>) -> Result<Echo> {
         if self.by_sequence.len() >= WAITING {
             let busy = io::Error::from_raw_os_error(libc::ENOBUFS);
-            return Err(Error::os(
-                format!("ping {dst}: {WAITING} requests are waiting"),
-                busy,
-            ));
+            return Err(Error::os(format!("ping {dst}: {WAITING} requests are waiting"), busy));
         }
         // Ends, since fewer than 65536 are taken.
         loop {
@@ -167,17 +141,8 @@ impl Waiting {
             }
         }
         self.nonce = self.nonce.wrapping_add(1);
-        let echo = Echo {
-            sequence: self.sequence,
-            nonce: self.nonce,
-        };
-        let slot = Slot {
-            dst,
-            nonce: self.nonce,
-            sent: Instant::now(),
-            answered: None,
-            notify: Arc::clone(notify),
-        };
+        let echo = Echo { sequence: self.sequence, nonce: self.nonce };
+        let slot = Slot { dst, nonce: self.nonce, sent: Instant::now(), answered: None, notify: Arc::clone(notify) };
         self.by_sequence.insert(self.sequence, slot);
         Ok(echo)
     }
@@ -203,27 +168,15 @@ struct Round<'a> {
 impl Round<'_> {
     fn is_waiting(&self) -> bool {
         let waiting = self.channel.waiting();
-        let mut slots = self
-            .asked
-            .iter()
-            .flatten()
-            .filter_map(|seq| waiting.by_sequence.get(seq));
+        let mut slots = self.asked.iter().flatten().filter_map(|seq| waiting.by_sequence.get(seq));
         slots.any(|slot| slot.answered.is_none())
     }
 
     fn outcomes(mut self) -> Vec<Result<Option<Duration>>> {
         let asked = std::mem::take(&mut self.asked);
         let mut waiting = self.channel.waiting();
-        let mut outcome = |sequence| {
-            waiting
-                .by_sequence
-                .remove(&sequence)
-                .and_then(|slot| slot.answered)
-        };
-        asked
-            .into_iter()
-            .map(|asked| asked.map(&mut outcome))
-            .collect()
+        let mut outcome = |sequence| waiting.by_sequence.remove(&sequence).and_then(|slot| slot.answered);
+        asked.into_iter().map(|asked| asked.map(&mut outcome)).collect()
     }
 }
 
@@ -237,11 +190,8 @@ impl Drop for Round<'_> {
 }
 
 fn icmp_socket(v4: bool) -> io::Result<std::net::UdpSocket> {
-    let (family, protocol) = if v4 {
-        (AddressFamily::Inet, SockProtocol::Icmp)
-    } else {
-        (AddressFamily::Inet6, SockProtocol::IcmpV6)
-    };
+    let (family, protocol) =
+        if v4 { (AddressFamily::Inet, SockProtocol::Icmp) } else { (AddressFamily::Inet6, SockProtocol::IcmpV6) };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     Ok(socket(family, SockType::Datagram, flags, protocol)?.into())
 }
@@ -255,9 +205,7 @@ fn receive(socket: &UdpSocket, v4: bool) -> io::Result<Option<(Echo, IpAddr)>> {
         let v4 = from.as_sockaddr_in().map(|from| IpAddr::V4(from.ip()));
         v4.or_else(|| from.as_sockaddr_in6().map(|from| IpAddr::V6(from.ip())))
     });
-    let echo = message
-        .get(..length)
-        .and_then(|message| Echo::reply(message, v4));
+    let echo = message.get(..length).and_then(|message| Echo::reply(message, v4));
     Ok(echo.zip(from))
 }
 
@@ -271,33 +219,14 @@ fn send(socket: &UdpSocket, pair: ProbePair, message: &[u8]) -> io::Result<()> {
         IpAddr::V4(src) => {
             let info = libc::in_pktinfo {
                 ipi_ifindex: 0,
-                ipi_spec_dst: libc::in_addr {
-                    s_addr: u32::from(src).to_be(),
-                },
+                ipi_spec_dst: libc::in_addr { s_addr: u32::from(src).to_be() },
                 ipi_addr: libc::in_addr { s_addr: 0 },
             };
-            sendmsg(
-                fd,
-                &message,
-                &[ControlMessage::Ipv4PacketInfo(&info)],
-                flags,
-                Some(&to),
-            )
+            sendmsg(fd, &message, &[ControlMessage::Ipv4PacketInfo(&info)], flags, Some(&to))
         }
         IpAddr::V6(src) => {
-            let info = libc::in6_pktinfo {
-                ipi6_addr: libc::in6_addr {
-                    s6_addr: src.octets(),
-                },
-                ipi6_ifindex: 0,
-            };
-            sendmsg(
-                fd,
-                &message,
-                &[ControlMessage::Ipv6PacketInfo(&info)],
-                flags,
-                Some(&to),
-            )
+            let info = libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: src.octets() }, ipi6_ifindex: 0 };
+            sendmsg(fd, &message, &[ControlMessage::Ipv6PacketInfo(&info)], flags, Some(&to))
         }
     }?;
     Ok(())

@@ -66,10 +66,7 @@ impl Pinger {
         let mut shared = netns.liveness().lock().await;
         let sockets = shared.upgrade().unwrap_or_default();
         *shared = Arc::downgrade(&sockets);
-        Ok(Self {
-            netns: netns.clone(),
-            sockets,
-        })
+        Ok(Self { netns: netns.clone(), sockets })
     }
 
     /// Sends one echo request and waits for its answer; returns the round trip time.
@@ -78,10 +75,7 @@ impl Pinger {
     /// [`Error::NoAnswer`] after `timeout`; [`Error::Kernel`] if it cannot be sent, as without a route.
     pub async fn ping(&self, src: IpAddr, dst: IpAddr, timeout: Duration) -> Result<Duration> {
         let answers = self.round(&[ProbePair { src, dst }], timeout).await?;
-        answers.into_iter().next().unwrap_or(Err(Error::NoAnswer {
-            target: dst,
-            millis: 0,
-        }))
+        answers.into_iter().next().unwrap_or(Err(Error::NoAnswer { target: dst, millis: 0 }))
     }
 
     /// Checks all pairs at once: alive as soon as each has answered once, dead if one leaves `missed`
@@ -89,22 +83,13 @@ impl Pinger {
     ///
     /// # Errors
     /// Only if the sockets cannot be made: a packet that cannot be sent counts as unanswered.
-    pub async fn probe(
-        &self,
-        pairs: &[ProbePair],
-        interval: Duration,
-        missed: u32,
-    ) -> Result<Liveness> {
+    pub async fn probe(&self, pairs: &[ProbePair], interval: Duration, missed: u32) -> Result<Liveness> {
         let mut waiting = pairs.to_vec();
         let mut longest = Duration::ZERO;
         for attempt in 0..missed.max(1) {
             let started = Instant::now();
             let answers = self.round(&waiting, interval).await?;
-            longest = answers
-                .iter()
-                .flatten()
-                .copied()
-                .fold(longest, Duration::max);
+            longest = answers.iter().flatten().copied().fold(longest, Duration::max);
             let mut answered = answers.iter().map(Result::is_ok);
             waiting.retain(|_| !answered.next().unwrap_or(false));
             if waiting.is_empty() {
@@ -115,9 +100,7 @@ impl Pinger {
                 tokio::time::sleep_until(started + interval).await;
             }
         }
-        Ok(waiting
-            .first()
-            .map_or(Liveness::Alive(longest), |pair| Liveness::Dead(*pair)))
+        Ok(waiting.first().map_or(Liveness::Alive(longest), |pair| Liveness::Dead(*pair)))
     }
 
     /// Probes all pairs every `interval` until one has left `missed` requests in a row unanswered; returns
@@ -125,12 +108,7 @@ impl Pinger {
     ///
     /// # Errors
     /// As [`probe`](Self::probe).
-    pub async fn watch(
-        &self,
-        pairs: &[ProbePair],
-        interval: Duration,
-        missed: u32,
-    ) -> Result<ProbePair> {
+    pub async fn watch(&self, pairs: &[ProbePair], interval: Duration, missed: u32) -> Result<ProbePair> {
         if pairs.is_empty() {
             return std::future::pending().await;
         }
@@ -151,29 +129,17 @@ impl Pinger {
     /// One request for each pair; the outcomes in their order, at the latest after `timeout`.
     async fn round(&self, pairs: &[ProbePair], timeout: Duration) -> Result<Vec<Result<Duration>>> {
         let deadline = Instant::now() + timeout;
-        let of_family = |v4: bool| -> Vec<ProbePair> {
-            pairs
-                .iter()
-                .filter(|pair| pair.dst.is_ipv4() == v4)
-                .copied()
-                .collect()
-        };
+        let of_family =
+            |v4: bool| -> Vec<ProbePair> { pairs.iter().filter(|pair| pair.dst.is_ipv4() == v4).copied().collect() };
         let (v4, v6) = (of_family(true), of_family(false));
         let (v4, v6) = tokio::join!(
             self.round_of(&self.sockets.v4, true, &v4, deadline),
             self.round_of(&self.sockets.v6, false, &v6, deadline),
         );
         let (mut v4, mut v6) = (v4?.into_iter(), v6?.into_iter());
-        let unanswered = |pair: &ProbePair| Error::NoAnswer {
-            target: pair.dst,
-            millis: timeout.as_millis(),
-        };
+        let unanswered = |pair: &ProbePair| Error::NoAnswer { target: pair.dst, millis: timeout.as_millis() };
         let outcome = |pair: &ProbePair| {
-            let next = if pair.dst.is_ipv4() {
-                v4.next()
-            } else {
-                v6.next()
-            };
+            let next = if pair.dst.is_ipv4() { v4.next() } else { v6.next() };
             match next {
                 Some(Ok(Some(rtt))) => Ok(rtt),
                 Some(Err(error)) => Err(error),
@@ -193,9 +159,7 @@ impl Pinger {
         if pairs.is_empty() {
             return Ok(Vec::new());
         }
-        let channel = channel
-            .get_or_try_init(|| Channel::open(&self.netns, v4))
-            .await?;
+        let channel = channel.get_or_try_init(|| Channel::open(&self.netns, v4)).await?;
         channel.round(pairs, deadline).await
     }
 }

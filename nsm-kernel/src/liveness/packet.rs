@@ -28,10 +28,7 @@ impl Echo {
         }
         let (_, rest) = message.split_first_chunk::<6>()?;
         let (sequence, nonce) = rest.split_first_chunk::<2>()?;
-        Some(Self {
-            sequence: u16::from_be_bytes(*sequence),
-            nonce: u64::from_be_bytes(nonce.try_into().ok()?),
-        })
+        Some(Self { sequence: u16::from_be_bytes(*sequence), nonce: u64::from_be_bytes(nonce.try_into().ok()?) })
     }
 }
 

@@ -188,10 +188,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
         // A new handle of the same namespace may have taken the place since our last reference went.
-        if known
-            .get(&self.id)
-            .is_some_and(|weak| weak.strong_count() == 0)
-        {
+        if known.get(&self.id).is_some_and(|weak| weak.strong_count() == 0) {
             known.remove(&self.id);
         }
     }

@@ -46,14 +46,8 @@ impl Netns {
         File::create_new(&path).map_err(|e| Error::os(format!("create {}", path.display()), e))?;
         // From here on dropping removes what there is of the name.
         let named = NamedNetns { netns, path };
-        mount(
-            Some(&named.netns.path()),
-            &named.path,
-            None::<&str>,
-            MsFlags::MS_BIND,
-            None::<&str>,
-        )
-        .map_err(|e| Error::os(format!("bind {}", named.path.display()), e.into()))?;
+        mount(Some(&named.netns.path()), &named.path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .map_err(|e| Error::os(format!("bind {}", named.path.display()), e.into()))?;
         Ok(named)
     }
 }

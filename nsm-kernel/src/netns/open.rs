@@ -19,8 +19,7 @@ use crate::{Error, Result, rtnl::Rtnl};
 
 pub(super) fn create(here: &mut Here) -> Result<Netns> {
     let netns = here.detour(|| {
-        unshare(CloneFlags::CLONE_NEWNET)
-            .map_err(|e| Error::os("create a network namespace", e.into()))?;
+        unshare(CloneFlags::CLONE_NEWNET).map_err(|e| Error::os("create a network namespace", e.into()))?;
         Netns::current()
     })?;
     here.enter(&netns)?;
@@ -34,10 +33,7 @@ pub(super) fn open(path: &Path) -> Result<Netns> {
         .read(true)
         .custom_flags(libc::O_PATH)
         .open(path)
-        .map_err(|source| Error::NamespaceGone {
-            path: path.into(),
-            source,
-        })?;
+        .map_err(|source| Error::NamespaceGone { path: path.into(), source })?;
     verified(&looked_at, path)
 }
 
@@ -47,10 +43,7 @@ pub(super) fn from_fd(fd: OwnedFd) -> Result<Netns> {
 }
 
 fn verified(looked_at: &File, path: &Path) -> Result<Netns> {
-    let gone = |source| Error::NamespaceGone {
-        path: path.into(),
-        source,
-    };
+    let gone = |source| Error::NamespaceGone { path: path.into(), source };
     if !on_nsfs(looked_at) {
         return Err(Error::NotANetns { path: path.into() });
     }
@@ -60,25 +53,15 @@ fn verified(looked_at: &File, path: &Path) -> Result<Netns> {
         return Err(Error::NotANetns { path: path.into() });
     }
     let metadata = file.metadata().map_err(gone)?;
-    Ok(Netns::interned(
-        NetnsId {
-            dev: metadata.dev(),
-            ino: metadata.ino(),
-        },
-        file.into(),
-    ))
+    Ok(Netns::interned(NetnsId { dev: metadata.dev(), ino: metadata.ino() }, file.into()))
 }
 
 fn on_nsfs(file: &File) -> bool {
-    nix::sys::statfs::fstatfs(file)
-        .is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::NSFS_MAGIC)
+    nix::sys::statfs::fstatfs(file).is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::NSFS_MAGIC)
 }
 
 /// Asks the kernel for the kind of a namespace (ioctl_ns(2), `NS_GET_NSTYPE`).
-#[allow(
-    unsafe_code,
-    reason = "no safe wrapper of ioctl_ns(2) in nix or rustix"
-)]
+#[allow(unsafe_code, reason = "no safe wrapper of ioctl_ns(2) in nix or rustix")]
 fn is_network_kind(file: &File) -> bool {
     const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
     // SAFETY: this ioctl takes no argument and touches no memory of ours; the descriptor is open, on nsfs.
@@ -102,22 +85,10 @@ mod tests {
         let answer = Netns::open(&fifo);
         std::fs::remove_file(&fifo).unwrap();
         assert!(matches!(answer, Err(Error::NotANetns { .. })), "{answer:?}");
-        assert!(matches!(
-            Netns::open("/proc/self/ns/mnt"),
-            Err(Error::NotANetns { .. })
-        ));
-        assert!(matches!(
-            Netns::open("/proc/self/exe"),
-            Err(Error::NotANetns { .. })
-        ));
-        assert!(matches!(
-            Netns::open("/proc/0/ns/net"),
-            Err(Error::NamespaceGone { .. })
-        ));
-        assert!(matches!(
-            Netns::open("nul\0byte"),
-            Err(Error::NamespaceGone { .. })
-        ));
+        assert!(matches!(Netns::open("/proc/self/ns/mnt"), Err(Error::NotANetns { .. })));
+        assert!(matches!(Netns::open("/proc/self/exe"), Err(Error::NotANetns { .. })));
+        assert!(matches!(Netns::open("/proc/0/ns/net"), Err(Error::NamespaceGone { .. })));
+        assert!(matches!(Netns::open("nul\0byte"), Err(Error::NamespaceGone { .. })));
     }
 
     #[test]

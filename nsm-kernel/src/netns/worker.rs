@@ -28,18 +28,14 @@ pub(crate) struct Here {
 impl Here {
     fn at_home() -> Result<Self> {
         let home = Netns::current()?;
-        Ok(Self {
-            at: home.id(),
-            home,
-        })
+        Ok(Self { at: home.id(), home })
     }
 
     /// Moves this thread into `netns` until the job ends or enters another one.
     pub(crate) fn enter(&mut self, netns: &Netns) -> Result<()> {
         if self.at != netns.id() {
-            setns(netns, CloneFlags::CLONE_NEWNET).map_err(|e| {
-                Error::os(format!("enter network namespace {}", netns.id()), e.into())
-            })?;
+            setns(netns, CloneFlags::CLONE_NEWNET)
+                .map_err(|e| Error::os(format!("enter network namespace {}", netns.id()), e.into()))?;
             self.at = netns.id();
         }
         Ok(())
@@ -90,13 +86,8 @@ struct State {
 const WAITING_JOBS: usize = 1024;
 const IDLE: Duration = Duration::from_secs(10);
 
-static QUICK: LazyLock<Pool> = LazyLock::new(|| {
-    Pool::new(
-        std::thread::available_parallelism()
-            .map_or(2, usize::from)
-            .clamp(2, 8),
-    )
-});
+static QUICK: LazyLock<Pool> =
+    LazyLock::new(|| Pool::new(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8)));
 static SLOW: LazyLock<Pool> = LazyLock::new(|| Pool::new(64));
 
 impl Lane {
@@ -111,12 +102,7 @@ impl Lane {
 impl Pool {
     fn new(most_threads: usize) -> Self {
         let places = Arc::new(Semaphore::new(WAITING_JOBS));
-        Self {
-            state: Mutex::default(),
-            submitted: Condvar::new(),
-            most_threads,
-            places,
-        }
+        Self { state: Mutex::default(), submitted: Condvar::new(), most_threads, places }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -187,9 +173,7 @@ impl Pool {
 }
 
 fn abandoned(reason: &str) -> Error {
-    Error::Abandoned {
-        reason: reason.to_owned(),
-    }
+    Error::Abandoned { reason: reason.to_owned() }
 }
 
 /// Does `job` on a worker thread. Once begun it runs to its end, even if nobody waits any more.
@@ -209,10 +193,8 @@ where
     T: Send + 'static,
 {
     let pool = lane.pool();
-    let place = Arc::clone(&pool.places)
-        .acquire_owned()
-        .await
-        .map_err(|_| abandoned("the queue for kernel work is closed"))?;
+    let place =
+        Arc::clone(&pool.places).acquire_owned().await.map_err(|_| abandoned("the queue for kernel work is closed"))?;
     let (answer, reply) = oneshot::channel();
     pool.submit(Box::new(move |here| {
         let _place = place;
@@ -223,9 +205,7 @@ where
             undo(here, unwanted);
         }
     }));
-    reply
-        .await
-        .unwrap_or_else(|_| Err(abandoned("its thread failed")))
+    reply.await.unwrap_or_else(|_| Err(abandoned("its thread failed")))
 }
 
 /// As [`work`], for threads outside a runtime.
@@ -239,9 +219,7 @@ where
         // The caller is blocked in recv() below, so somebody is there to take it.
         let _received = answer.send(job(here));
     }));
-    reply
-        .recv()
-        .unwrap_or_else(|_| Err(abandoned("its thread failed")))
+    reply.recv().unwrap_or_else(|_| Err(abandoned("its thread failed")))
 }
 
 #[cfg(test)]

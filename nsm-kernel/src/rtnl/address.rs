@@ -11,11 +11,7 @@ use crate::Result;
 
 /// The address family of an address or prefix.
 pub(crate) fn family(v4: bool) -> AddressFamily {
-    if v4 {
-        AddressFamily::Inet
-    } else {
-        AddressFamily::Inet6
-    }
+    if v4 { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
 fn message(index: u32, address: IpNet) -> AddressMessage {
@@ -23,10 +19,7 @@ fn message(index: u32, address: IpNet) -> AddressMessage {
     message.header.family = family(address.addr().is_ipv4());
     message.header.prefix_len = address.prefix_len();
     message.header.index = index;
-    message.attributes = vec![
-        AddressAttribute::Local(address.addr()),
-        AddressAttribute::Address(address.addr()),
-    ];
+    message.attributes = vec![AddressAttribute::Local(address.addr()), AddressAttribute::Address(address.addr())];
     message
 }
 
@@ -56,9 +49,7 @@ impl Rtnl {
             let RouteNetlinkMessage::NewAddress(message) = message else {
                 continue;
             };
-            if message.header.scope != AddressScope::Universe
-                || (index != 0 && message.header.index != index)
-            {
+            if message.header.scope != AddressScope::Universe || (index != 0 && message.header.index != index) {
                 continue;
             }
             let mut ip = None;

@@ -94,10 +94,7 @@ fn rule_text(rule: &RuleMessage) -> String {
             _ => {}
         }
     }
-    format!(
-        "from {} lookup table {table}",
-        prefix_text(from, rule.header.src_len)
-    )
+    format!("from {} lookup table {table}", prefix_text(from, rule.header.src_len))
 }
 
 pub(crate) fn route_ip(address: &RouteAddress) -> Option<IpAddr> {

@@ -7,10 +7,7 @@ use std::{
 
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{
-        InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
-        LinkMessage, State,
-    },
+    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State},
 };
 
 use super::{Request, Rtnl};
@@ -37,11 +34,8 @@ pub(crate) struct LinkFacts {
 
 impl From<LinkMessage> for LinkFacts {
     fn from(link: LinkMessage) -> Self {
-        let mut facts = Self {
-            index: link.header.index,
-            up: link.header.flags.contains(LinkFlags::Up),
-            ..Self::default()
-        };
+        let mut facts =
+            Self { index: link.header.index, up: link.header.flags.contains(LinkFlags::Up), ..Self::default() };
         for attribute in link.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => facts.name = name,
@@ -66,13 +60,9 @@ impl Rtnl {
     /// The link of that name in this socket's namespace.
     pub(crate) fn link(&mut self, name: &InterfaceName) -> Result<Option<LinkFacts>> {
         let mut query = LinkMessage::default();
-        query.attributes = vec![
-            LinkAttribute::IfName(name.to_string()),
-            LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]),
-        ];
-        Ok(self
-            .get(RouteNetlinkMessage::GetLink(query))?
-            .and_then(link_facts))
+        query.attributes =
+            vec![LinkAttribute::IfName(name.to_string()), LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
+        Ok(self.get(RouteNetlinkMessage::GetLink(query))?.and_then(link_facts))
     }
 
     /// Waits until link `index`, whose peer was brought up after it, sends packets.
@@ -85,9 +75,7 @@ impl Rtnl {
         for _ in 0..PATIENCE {
             let mut query = on_link(index);
             query.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
-            let found = self
-                .get(RouteNetlinkMessage::GetLink(query))?
-                .and_then(link_facts);
+            let found = self.get(RouteNetlinkMessage::GetLink(query))?.and_then(link_facts);
             // One that is gone is noticed by whoever needs it.
             if found.is_none_or(|link| link.operational) {
                 return Ok(());
@@ -137,13 +125,10 @@ pub(crate) fn up(link: &mut LinkMessage) {
 /// A link with the final name, MTU and hardware address of `spec` in namespace `netns`.
 pub(crate) fn new_link(spec: &InterfaceSpec, netns: &impl AsFd) -> LinkMessage {
     let mut link = LinkMessage::default();
-    link.attributes = vec![
-        LinkAttribute::IfName(spec.name.to_string()),
-        LinkAttribute::NetNsFd(netns.as_fd().as_raw_fd()),
-    ];
+    link.attributes =
+        vec![LinkAttribute::IfName(spec.name.to_string()), LinkAttribute::NetNsFd(netns.as_fd().as_raw_fd())];
     link.attributes.extend(spec.mtu.map(LinkAttribute::Mtu));
-    link.attributes
-        .extend(spec.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+    link.attributes.extend(spec.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
     link
 }
 
@@ -156,19 +141,14 @@ pub(crate) fn kind(link: &mut LinkMessage, kind: InfoKind, data: Option<InfoData
 
 /// One request for both ends of a veth pair, each where and as it shall be.
 pub(crate) fn new_veth(mut end: LinkMessage, peer: LinkMessage) -> Request {
-    kind(
-        &mut end,
-        InfoKind::Veth,
-        Some(InfoData::Veth(InfoVeth::Peer(peer))),
-    );
+    kind(&mut end, InfoKind::Veth, Some(InfoData::Veth(InfoVeth::Peer(peer))));
     Request::create(RouteNetlinkMessage::NewLink(end))
 }
 
 /// Changes the mark.
 pub(crate) fn set_alias(index: u32, alias: &str) -> Request {
     let mut link = on_link(index);
-    link.attributes
-        .push(LinkAttribute::IfAlias(alias.to_owned()));
+    link.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
     Request::change(RouteNetlinkMessage::SetLink(link))
 }
 
@@ -177,8 +157,7 @@ pub(crate) fn set_alias(index: u32, alias: &str) -> Request {
 pub(crate) fn mark_and_up(index: u32, alias: &str) -> Request {
     let mut link = on_link(index);
     up(&mut link);
-    link.attributes
-        .push(LinkAttribute::IfAlias(alias.to_owned()));
+    link.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
     Request::change(RouteNetlinkMessage::SetLink(link))
 }
 

@@ -15,8 +15,8 @@ pub(crate) mod rule;
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -42,47 +42,27 @@ pub(crate) struct Request {
 impl Request {
     /// Make it; fail if it is there.
     pub(crate) fn create(message: RouteNetlinkMessage) -> Self {
-        Self {
-            message,
-            flags: NLM_F_CREATE | NLM_F_EXCL,
-            content_with: &[],
-        }
+        Self { message, flags: NLM_F_CREATE | NLM_F_EXCL, content_with: &[] }
     }
 
     /// Make it beside what is there, before it; content if exactly this is there.
     pub(crate) fn add(message: RouteNetlinkMessage) -> Self {
-        Self {
-            message,
-            flags: NLM_F_CREATE,
-            content_with: &[libc::EEXIST],
-        }
+        Self { message, flags: NLM_F_CREATE, content_with: &[libc::EEXIST] }
     }
 
     /// Make it or overwrite what is there.
     pub(crate) fn put(message: RouteNetlinkMessage) -> Self {
-        Self {
-            message,
-            flags: NLM_F_CREATE | NLM_F_REPLACE,
-            content_with: &[],
-        }
+        Self { message, flags: NLM_F_CREATE | NLM_F_REPLACE, content_with: &[] }
     }
 
     /// Change what is there.
     pub(crate) fn change(message: RouteNetlinkMessage) -> Self {
-        Self {
-            message,
-            flags: 0,
-            content_with: &[],
-        }
+        Self { message, flags: 0, content_with: &[] }
     }
 
     /// Take it away; content if it is gone.
     pub(crate) fn remove(message: RouteNetlinkMessage) -> Self {
-        Self {
-            message,
-            flags: 0,
-            content_with: &[libc::ENOENT, libc::ESRCH, libc::ENODEV, libc::EADDRNOTAVAIL],
-        }
+        Self { message, flags: 0, content_with: &[libc::ENOENT, libc::ESRCH, libc::ENODEV, libc::EADDRNOTAVAIL] }
     }
 }
 
@@ -110,9 +90,7 @@ struct Refusal {
 
 impl Refusal {
     fn is(&self, errnos: &[i32]) -> bool {
-        self.source
-            .raw_os_error()
-            .is_some_and(|errno| errnos.contains(&errno))
+        self.source.raw_os_error().is_some_and(|errno| errnos.contains(&errno))
     }
 
     fn of(self, message: &RouteNetlinkMessage) -> Error {
@@ -122,10 +100,7 @@ impl Refusal {
 
 impl From<io::Error> for Refusal {
     fn from(source: io::Error) -> Self {
-        Self {
-            source,
-            detail: None,
-        }
+        Self { source, detail: None }
     }
 }
 
@@ -154,12 +129,7 @@ impl Rtnl {
         setsockopt(&socket, sockopt::ReceiveTimeout, &SILENCE)?;
         // Dumps honour the filters we give; older kernels than 4.20 do not know it and are filtered here anyway.
         socket.set_netlink_get_strict_chk(true)?;
-        Ok(Self {
-            socket,
-            sequence: 0,
-            sent: 0,
-            buffer: Vec::with_capacity(RECEIVE),
-        })
+        Ok(Self { socket, sequence: 0, sent: 0, buffer: Vec::with_capacity(RECEIVE) })
     }
 
     /// How many changes were asked of the kernel through this socket.
@@ -218,10 +188,7 @@ impl Rtnl {
     }
 
     /// Asks for one object; `None` if the kernel has none.
-    pub(crate) fn get(
-        &mut self,
-        message: RouteNetlinkMessage,
-    ) -> Result<Option<RouteNetlinkMessage>> {
+    pub(crate) fn get(&mut self, message: RouteNetlinkMessage) -> Result<Option<RouteNetlinkMessage>> {
         let (message, answer) = self.query(message, 0);
         match answer {
             Ok(list) => Ok(list.objects.into_iter().next()),
@@ -231,10 +198,7 @@ impl Rtnl {
     }
 
     /// Lists objects; again if something changed meanwhile.
-    pub(crate) fn dump(
-        &mut self,
-        message: RouteNetlinkMessage,
-    ) -> Result<Vec<RouteNetlinkMessage>> {
+    pub(crate) fn dump(&mut self, message: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
         let (mut message, mut answer) = self.query(message, NLM_F_DUMP);
         for _ in 0..DUMPS {
             if !answer.as_ref().is_ok_and(|list| list.interrupted) {
@@ -250,11 +214,7 @@ impl Rtnl {
         }
     }
 
-    fn query(
-        &mut self,
-        message: RouteNetlinkMessage,
-        flags: u16,
-    ) -> (RouteNetlinkMessage, Result<List, Refusal>) {
+    fn query(&mut self, message: RouteNetlinkMessage, flags: u16) -> (RouteNetlinkMessage, Result<List, Refusal>) {
         let mut datagram = Vec::with_capacity(128);
         let message = self.encode(&mut datagram, message, flags);
         (message, self.answer_to(&datagram))
@@ -270,10 +230,7 @@ impl Rtnl {
                 match reply.acknowledgement() {
                     Some(Ok(())) => return Ok(list),
                     Some(Err((errno, detail))) => {
-                        return Err(Refusal {
-                            source: io::Error::from_raw_os_error(errno),
-                            detail,
-                        });
+                        return Err(Refusal { source: io::Error::from_raw_os_error(errno), detail });
                     }
                     None => {}
                 }
@@ -290,12 +247,7 @@ impl Rtnl {
     }
 
     /// Appends the message to `datagram`, numbered, and hands it back for error texts.
-    fn encode(
-        &mut self,
-        datagram: &mut Vec<u8>,
-        message: RouteNetlinkMessage,
-        flags: u16,
-    ) -> RouteNetlinkMessage {
+    fn encode(&mut self, datagram: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16) -> RouteNetlinkMessage {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;

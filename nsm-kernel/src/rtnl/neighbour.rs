@@ -24,14 +24,8 @@ fn message(index: u32, ip: IpAddr) -> NeighbourMessage {
 /// Adds or overwrites an entry.
 pub(crate) fn put(index: u32, neighbour: &Neighbour) -> Request {
     let mut message = message(index, neighbour.ip);
-    message.header.state = if neighbour.permanent {
-        NeighbourState::Permanent
-    } else {
-        NeighbourState::Reachable
-    };
-    message
-        .attributes
-        .push(NeighbourAttribute::LinkLayerAddress(neighbour.mac.to_vec()));
+    message.header.state = if neighbour.permanent { NeighbourState::Permanent } else { NeighbourState::Reachable };
+    message.attributes.push(NeighbourAttribute::LinkLayerAddress(neighbour.mac.to_vec()));
     Request::put(RouteNetlinkMessage::NewNeighbour(message))
 }
 
@@ -43,9 +37,7 @@ pub(crate) fn remove(index: u32, ip: IpAddr) -> Request {
 impl Rtnl {
     /// Permanent entries with the number of their link.
     pub(crate) fn permanent_neighbours(&mut self) -> Result<Vec<(u32, Neighbour)>> {
-        let found = self.dump(RouteNetlinkMessage::GetNeighbour(
-            NeighbourMessage::default(),
-        ))?;
+        let found = self.dump(RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()))?;
         Ok(found.into_iter().filter_map(permanent).collect())
     }
 }
@@ -66,12 +58,5 @@ fn permanent(message: RouteNetlinkMessage) -> Option<(u32, Neighbour)> {
             _ => {}
         }
     }
-    Some((
-        message.header.ifindex,
-        Neighbour {
-            ip: ip?,
-            mac: mac?,
-            permanent: true,
-        },
-    ))
+    Some((message.header.ifindex, Neighbour { ip: ip?, mac: mac?, permanent: true }))
 }

@@ -6,8 +6,7 @@ use ipnet::IpNet;
 use netlink_packet_route::{
     RouteNetlinkMessage,
     route::{
-        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol,
-        RouteScope, RouteType,
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
     },
 };
 use nix::libc::{EHOSTUNREACH, ENETUNREACH};
@@ -40,22 +39,15 @@ impl RouteEntry {
         message.header.protocol = PROTOCOL;
         message.header.kind = RouteType::Unicast;
         message.header.table = u8::try_from(self.table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC);
-        message.attributes = vec![
-            RouteAttribute::Table(self.table),
-            RouteAttribute::Oif(index),
-        ];
+        message.attributes = vec![RouteAttribute::Table(self.table), RouteAttribute::Oif(index)];
         if self.prefix.prefix_len() > 0 {
-            message
-                .attributes
-                .push(RouteAttribute::Destination(self.prefix.network().into()));
+            message.attributes.push(RouteAttribute::Destination(self.prefix.network().into()));
         }
         match self.via {
             Some(via) => {
                 message.header.scope = RouteScope::Universe;
                 message.header.flags = RouteFlags::Onlink;
-                message
-                    .attributes
-                    .push(RouteAttribute::Gateway(RouteAddress::from(via)));
+                message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(via)));
             }
             // IPv6 knows no scopes and ignores it.
             None => message.header.scope = RouteScope::Link,
@@ -93,9 +85,7 @@ impl Rtnl {
         query.header.destination_prefix_length = if ip.is_ipv4() { 32 } else { 128 };
         query.attributes = vec![RouteAttribute::Destination(ip.into())];
         match self.get(RouteNetlinkMessage::GetRoute(query)) {
-            Ok(Some(RouteNetlinkMessage::NewRoute(route))) => {
-                Ok(route.header.kind == RouteType::Local)
-            }
+            Ok(Some(RouteNetlinkMessage::NewRoute(route))) => Ok(route.header.kind == RouteType::Local),
             Ok(_) => Ok(false),
             Err(error) if matches!(error.errno(), Some(ENETUNREACH | EHOSTUNREACH)) => Ok(false),
             Err(error) => Err(error),
@@ -132,9 +122,5 @@ fn found_route(v4: bool, route: &RouteMessage) -> Option<FoundRoute> {
         }
     }
     let prefix = IpNet::new(destination, route.header.destination_prefix_length).ok()?;
-    Some(FoundRoute {
-        index,
-        entry: RouteEntry { table, prefix, via },
-        protocol: route.header.protocol,
-    })
+    Some(FoundRoute { index, entry: RouteEntry { table, prefix, via }, protocol: route.header.protocol })
 }

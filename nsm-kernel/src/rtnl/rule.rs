@@ -40,24 +40,10 @@ impl RuleEntry {
                 attributes.push(RuleAttribute::Source(from.network()));
             }
         }
-        attributes.extend(
-            self.proto
-                .map(|proto| RuleAttribute::IpProtocol(proto.into())),
-        );
-        let range = |ports: &RangeInclusive<u16>| RulePortRange {
-            start: *ports.start(),
-            end: *ports.end(),
-        };
-        attributes.extend(
-            self.src_ports
-                .as_ref()
-                .map(|p| RuleAttribute::SourcePortRange(range(p))),
-        );
-        attributes.extend(
-            self.dst_ports
-                .as_ref()
-                .map(|p| RuleAttribute::DestinationPortRange(range(p))),
-        );
+        attributes.extend(self.proto.map(|proto| RuleAttribute::IpProtocol(proto.into())));
+        let range = |ports: &RangeInclusive<u16>| RulePortRange { start: *ports.start(), end: *ports.end() };
+        attributes.extend(self.src_ports.as_ref().map(|p| RuleAttribute::SourcePortRange(range(p))));
+        attributes.extend(self.dst_ports.as_ref().map(|p| RuleAttribute::DestinationPortRange(range(p))));
         message
     }
 

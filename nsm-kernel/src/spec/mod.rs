@@ -120,11 +120,7 @@ impl InterfaceSpec {
     /// Adds a permanent neighbour.
     #[must_use]
     pub fn with_neighbour(mut self, ip: IpAddr, mac: [u8; 6]) -> Self {
-        self.neighbours.push(Neighbour {
-            ip,
-            mac,
-            permanent: true,
-        });
+        self.neighbours.push(Neighbour { ip, mac, permanent: true });
         self
     }
 
@@ -137,49 +133,29 @@ impl InterfaceSpec {
 
     /// Finds what the kernel would refuse or misread, before anything is touched.
     pub(crate) fn validate(&self) -> Result<()> {
-        let invalid = |reason: String| {
-            Err(Error::InvalidSpec {
-                interface: self.name.to_string(),
-                reason,
-            })
-        };
+        let invalid = |reason: String| Err(Error::InvalidSpec { interface: self.name.to_string(), reason });
         if self.alias.len() > 255 || self.alias.contains('\0') {
-            return invalid(format!(
-                "mark {:?} is longer than 255 bytes or contains NUL",
-                self.alias
-            ));
+            return invalid(format!("mark {:?} is longer than 255 bytes or contains NUL", self.alias));
         }
         if self.mac.is_some_and(|mac| mac[0] & 1 == 1 || mac == [0; 6]) {
             return invalid("hardware address is a multicast address or zero".to_owned());
         }
         let policy_routes = self.policies.iter().flat_map(|p| &p.routes);
         for route in self.routes.iter().chain(policy_routes) {
-            if route
-                .via
-                .is_some_and(|via| via.is_ipv4() != route.prefix.addr().is_ipv4())
-            {
+            if route.via.is_some_and(|via| via.is_ipv4() != route.prefix.addr().is_ipv4()) {
                 return invalid(format!("route {route} mixes IPv4 and IPv6"));
             }
         }
         for policy in &self.policies {
             for ports in [&policy.dst_ports, &policy.src_ports].into_iter().flatten() {
                 if ports.is_empty() || *ports.start() == 0 {
-                    return invalid(format!(
-                        "port range {}-{} is empty or begins with 0",
-                        ports.start(),
-                        ports.end()
-                    ));
+                    return invalid(format!("port range {}-{} is empty or begins with 0", ports.start(), ports.end()));
                 }
             }
             if let Some(from) = policy.from
-                && policy
-                    .routes
-                    .iter()
-                    .any(|r| r.prefix.addr().is_ipv4() != from.addr().is_ipv4())
+                && policy.routes.iter().any(|r| r.prefix.addr().is_ipv4() != from.addr().is_ipv4())
             {
-                return invalid(format!(
-                    "policy from {from} has routes of the other address family"
-                ));
+                return invalid(format!("policy from {from} has routes of the other address family"));
             }
         }
         Ok(())

@@ -32,10 +32,7 @@ impl FromStr for InterfaceName {
             "all" | "default" => "the kernel keeps it for itself",
             _ => return Ok(Self(name.to_owned())),
         };
-        Err(Error::InvalidName {
-            name: name.to_owned(),
-            reason,
-        })
+        Err(Error::InvalidName { name: name.to_owned(), reason })
     }
 }
 
@@ -67,20 +64,9 @@ mod tests {
 
     #[test]
     fn names_the_kernel_would_refuse_are_refused_with_a_reason() {
-        for bad in [
-            "",
-            ".",
-            "..",
-            "a/b",
-            "a b",
-            "a\tb",
-            "nsm:1",
-            "nsm%d",
-            "0123456789abcdef",
-            "a\0b",
-            "all",
-            "äöüäöüäö",
-        ] {
+        for bad in
+            ["", ".", "..", "a/b", "a b", "a\tb", "nsm:1", "nsm%d", "0123456789abcdef", "a\0b", "all", "äöüäöüäö"]
+        {
             let error = bad.parse::<InterfaceName>().unwrap_err();
             assert!(matches!(error, Error::InvalidName { .. }), "{bad:?}");
         }

@@ -55,17 +55,12 @@ pub(crate) fn ends(mark: &str) -> (InterfaceSpec, InterfaceSpec) {
 }
 
 pub(crate) async fn two_namespaces() -> (Netns, Netns) {
-    (
-        Netns::create().await.unwrap(),
-        Netns::create().await.unwrap(),
-    )
+    (Netns::create().await.unwrap(), Netns::create().await.unwrap())
 }
 
 pub(crate) async fn wire(a: &Netns, b: &Netns) -> VethWire {
     let (near, far) = ends("nsm:test");
-    VethWire::create((a, &near), (b, &far), PeerNeighbours::Permanent)
-        .await
-        .unwrap()
+    VethWire::create((a, &near), (b, &far), PeerNeighbours::Permanent).await.unwrap()
 }
 
 /// Sends a datagram from `from` (in `a`) to a socket on `to` (in `b`), which answers; checks both.
@@ -74,30 +69,19 @@ pub(crate) async fn datagram_and_back(a: &Netns, from: &str, b: &Netns, to: &str
     let client = a.udp_socket((ip(from), 0).into()).await.unwrap();
     let mut buffer = vec![0; 65_536];
     let exchange = async {
-        client
-            .send_to(&vec![7; size], server.local_addr().unwrap())
-            .await
-            .unwrap();
+        client.send_to(&vec![7; size], server.local_addr().unwrap()).await.unwrap();
         let (length, peer) = server.recv_from(&mut buffer).await.unwrap();
         assert_eq!((length, peer), (size, client.local_addr().unwrap()));
         server.send_to(&buffer[..length], peer).await.unwrap();
         let (length, peer) = client.recv_from(&mut buffer).await.unwrap();
         assert_eq!((length, peer), (size, server.local_addr().unwrap()));
     };
-    tokio::time::timeout(PATIENCE, exchange)
-        .await
-        .expect("packets flow");
+    tokio::time::timeout(PATIENCE, exchange).await.expect("packets flow");
 }
 
 pub(crate) async fn mtu(netns: &Netns, interface: &str) -> u32 {
     let path = format!("/proc/sys/net/ipv6/conf/{interface}/mtu");
-    netns
-        .run(move || std::fs::read_to_string(path))
-        .await
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap()
+    netns.run(move || std::fs::read_to_string(path)).await.unwrap().trim().parse().unwrap()
 }
 
 /// Censuses of several namespaces, to compare with later.

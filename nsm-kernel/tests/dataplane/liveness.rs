@@ -6,10 +6,7 @@ use tokio::time::Instant;
 use crate::{common::*, needs_net_admin};
 
 fn pair(src: &str, dst: &str) -> ProbePair {
-    ProbePair {
-        src: ip(src),
-        dst: ip(dst),
-    }
+    ProbePair { src: ip(src), dst: ip(dst) }
 }
 
 #[tokio::test]
@@ -20,14 +17,8 @@ async fn a_death_is_noticed_within_its_bounds() {
     let pinger = Pinger::new(&a).await.unwrap();
     let pairs = [pair("10.0.0.1", "10.0.0.2"), pair("fd00::1", "fd00::2")];
     let (interval, missed) = (Duration::from_millis(50), 3);
-    let alive = pinger
-        .probe(&pairs, Duration::from_secs(1), missed)
-        .await
-        .unwrap();
-    assert!(
-        matches!(alive, Liveness::Alive(rtt) if rtt > Duration::ZERO),
-        "{alive:?}"
-    );
+    let alive = pinger.probe(&pairs, Duration::from_secs(1), missed).await.unwrap();
+    assert!(matches!(alive, Liveness::Alive(rtt) if rtt > Duration::ZERO), "{alive:?}");
 
     let watching = tokio::spawn({
         let pinger = pinger.clone();
@@ -44,17 +35,8 @@ async fn a_death_is_noticed_within_its_bounds() {
     let took = noticed - died;
     assert!(took >= interval * (missed - 1), "{took:?}");
     // A busy machine adds to it, never a whole second.
-    assert!(
-        took <= interval * (missed + 1) + deleted + Duration::from_secs(1),
-        "{took:?}"
-    );
-    assert!(matches!(
-        pinger
-            .probe(&pairs, Duration::from_millis(10), 2)
-            .await
-            .unwrap(),
-        Liveness::Dead(_)
-    ));
+    assert!(took <= interval * (missed + 1) + deleted + Duration::from_secs(1), "{took:?}");
+    assert!(matches!(pinger.probe(&pairs, Duration::from_millis(10), 2).await.unwrap(), Liveness::Dead(_)));
 }
 
 #[tokio::test]
@@ -64,26 +46,13 @@ async fn the_pair_that_is_silent_is_named_and_others_are_not_held_up() {
     let _wire = wire(&a, &b).await;
     let pinger = Pinger::new(&a).await.unwrap();
     let silent = pair("10.0.0.1", "10.0.0.3");
-    let pairs = [
-        pair("10.0.0.1", "10.0.0.2"),
-        silent,
-        pair("0.0.0.0", "10.0.0.2"),
-    ];
-    let outcome = pinger
-        .probe(&pairs, Duration::from_millis(30), 2)
-        .await
-        .unwrap();
+    let pairs = [pair("10.0.0.1", "10.0.0.2"), silent, pair("0.0.0.0", "10.0.0.2")];
+    let outcome = pinger.probe(&pairs, Duration::from_millis(30), 2).await.unwrap();
     assert_eq!(outcome, Liveness::Dead(silent));
-    let error = pinger
-        .ping(ip("10.0.0.1"), ip("fd99::1"), Duration::from_millis(30))
-        .await
-        .unwrap_err();
+    let error = pinger.ping(ip("10.0.0.1"), ip("fd99::1"), Duration::from_millis(30)).await.unwrap_err();
     assert!(matches!(error, Error::Kernel { .. }), "no route: {error}");
     // An address that is not ours cannot be a source.
-    pinger
-        .ping(ip("10.0.0.77"), ip("10.0.0.2"), Duration::from_millis(30))
-        .await
-        .unwrap_err();
+    pinger.ping(ip("10.0.0.77"), ip("10.0.0.2"), Duration::from_millis(30)).await.unwrap_err();
 }
 
 #[tokio::test]
@@ -98,9 +67,7 @@ async fn one_socket_serves_many_targets_at_once() {
         far = far.with_address(format!("{dst}/16").parse().unwrap());
         pairs.push(pair("10.0.0.1", &dst));
     }
-    let _wire = VethWire::create((&a, &near), (&b, &far), PeerNeighbours::Permanent)
-        .await
-        .unwrap();
+    let _wire = VethWire::create((&a, &near), (&b, &far), PeerNeighbours::Permanent).await.unwrap();
     let pinger = Pinger::new(&a).await.unwrap();
     // Two at once, so that each reads answers meant for the other.
     let second = tokio::spawn({

@@ -3,10 +3,7 @@
 //! As root the tests run twice: directly, and once more in a user namespace of an unprivileged user
 //! (`user_namespace.rs`). As an ordinary user only the latter. What cannot run here prints why.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "tests may panic, and so may the functions they share"
-)]
+#![allow(clippy::unwrap_used, reason = "tests may panic, and so may the functions they share")]
 
 mod common;
 mod liveness;

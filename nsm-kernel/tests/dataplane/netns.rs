@@ -10,17 +10,9 @@ use crate::{
 async fn sockets_are_made_inside_and_used_from_here() {
     needs_net_admin!();
     let here = Netns::current().unwrap();
-    let underlay = Underlay::create(3, "10.20.0.0/29".parse().unwrap())
-        .await
-        .unwrap();
-    let [_, first, last] = underlay.nodes() else {
-        panic!("three nodes")
-    };
-    let listener = last
-        .netns
-        .tcp_listener((last.ip(), 0).into())
-        .await
-        .unwrap();
+    let underlay = Underlay::create(3, "10.20.0.0/29".parse().unwrap()).await.unwrap();
+    let [_, first, last] = underlay.nodes() else { panic!("three nodes") };
+    let listener = last.netns.tcp_listener((last.ip(), 0).into()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (connected, accepted) = tokio::join!(first.netns.tcp_connect(address), listener.accept());
     let (mut stream, peer) = accepted.unwrap();
@@ -29,17 +21,9 @@ async fn sockets_are_made_inside_and_used_from_here() {
     let mut heard = String::new();
     stream.read_to_string(&mut heard).await.unwrap();
     assert_eq!(heard, "hello");
-    assert_eq!(
-        Netns::current().unwrap(),
-        here,
-        "no thread of the runtime was moved"
-    );
+    assert_eq!(Netns::current().unwrap(), here, "no thread of the runtime was moved");
 
-    let error = first
-        .netns
-        .tcp_connect(([10, 20, 0, 1], 9).into())
-        .await
-        .unwrap_err();
+    let error = first.netns.tcp_connect(([10, 20, 0, 1], 9).into()).await.unwrap_err();
     assert_eq!(error.errno(), Some(nix::libc::ECONNREFUSED), "{error}");
     let error = first.netns.udp_socket(address).await.unwrap_err();
     assert_eq!(error.errno(), Some(nix::libc::EADDRNOTAVAIL), "{error}");
@@ -48,13 +32,8 @@ async fn sockets_are_made_inside_and_used_from_here() {
 #[tokio::test]
 async fn an_underlay_with_more_nodes_than_addresses_is_refused() {
     needs_net_admin!();
-    let error = Underlay::create(3, "10.20.0.0/30".parse().unwrap())
-        .await
-        .unwrap_err();
-    assert!(
-        error.to_string().contains("2 host addresses for 3 nodes"),
-        "{error}"
-    );
+    let error = Underlay::create(3, "10.20.0.0/30".parse().unwrap()).await.unwrap_err();
+    assert!(error.to_string().contains("2 host addresses for 3 nodes"), "{error}");
 }
 
 #[tokio::test]
@@ -65,22 +44,14 @@ async fn a_namespace_is_reachable_by_its_path_while_a_handle_lives() {
     assert_eq!(Netns::open(&path).unwrap().id(), id);
     assert_ne!(id, Netns::current().unwrap().id());
     let loopback = netns.udp_socket(([127, 0, 0, 1], 0).into()).await.unwrap();
-    loopback
-        .send_to(b"self", loopback.local_addr().unwrap())
-        .await
-        .unwrap();
-    loopback
-        .recv(&mut [0; 8])
-        .await
-        .expect("the loopback interface is up");
+    loopback.send_to(b"self", loopback.local_addr().unwrap()).await.unwrap();
+    loopback.recv(&mut [0; 8]).await.expect("the loopback interface is up");
 }
 
 #[test]
 fn blocking_callers_need_no_runtime() {
     needs_net_admin!();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let netns = runtime.block_on(Netns::create()).unwrap();
     let inside = netns.run_blocking(Netns::current).unwrap();
     assert_eq!(inside, netns);
@@ -99,14 +70,8 @@ async fn a_name_is_mounted_and_goes_with_its_guard() {
     assert_eq!(Netns::open(&path).unwrap(), *named.netns());
     let taken = Netns::create_named(&name).await.unwrap_err();
     assert_eq!(taken.errno(), Some(nix::libc::EEXIST), "{taken}");
-    assert!(matches!(
-        Netns::create_named("../x").await,
-        Err(Error::InvalidName { .. })
-    ));
+    assert!(matches!(Netns::create_named("../x").await, Err(Error::InvalidName { .. })));
     drop(named);
     assert!(!path.exists());
-    assert!(matches!(
-        Netns::open(&path),
-        Err(Error::NamespaceGone { .. })
-    ));
+    assert!(matches!(Netns::open(&path), Err(Error::NamespaceGone { .. })));
 }

@@ -1,8 +1,6 @@
 use std::fs::File;
 
-use nsm_kernel::{
-    Census, Interface, InterfaceSpec, Item, Netns, PeerNeighbours, Policy, Route, VethWire,
-};
+use nsm_kernel::{Census, Interface, InterfaceSpec, Item, Netns, PeerNeighbours, Policy, Route, VethWire};
 use tokio::net::UdpSocket;
 
 use crate::{common::*, needs_net_admin};
@@ -15,10 +13,7 @@ fn udp_to_port(port: u16) -> Policy {
         proto: Some(UDP),
         dst_ports: Some(port..=port),
         src_ports: None,
-        routes: vec![Route {
-            prefix: "192.0.2.1/32".parse().unwrap(),
-            via: Some(ip("10.0.2.2")),
-        }],
+        routes: vec![Route { prefix: "192.0.2.1/32".parse().unwrap(), via: Some(ip("10.0.2.2")) }],
     }
 }
 
@@ -45,50 +40,23 @@ impl Fork {
         let near = spec("left", "nsm:fork")
             .with_address("10.0.1.1/32".parse().unwrap())
             .with_route("192.0.2.1/32".parse().unwrap(), Some(ip("10.0.1.2")));
-        VethWire::create(
-            (&client, &near),
-            (&left, &service(1)),
-            PeerNeighbours::Learned,
-        )
-        .await
-        .unwrap();
+        VethWire::create((&client, &near), (&left, &service(1)), PeerNeighbours::Learned).await.unwrap();
         let near = spec("right", "nsm:fork")
             .with_address("10.0.2.1/32".parse().unwrap())
             .with_route("10.0.2.2/32".parse().unwrap(), None);
         let far = service(2);
         let near = InterfaceSpec { policies, ..near };
-        let right_wire =
-            VethWire::create((&client, &near), (&right, &far), PeerNeighbours::Learned)
-                .await
-                .unwrap();
-        Self {
-            client,
-            left,
-            right,
-            right_wire,
-            near,
-            far,
-        }
+        let right_wire = VethWire::create((&client, &near), (&right, &far), PeerNeighbours::Learned).await.unwrap();
+        Self { client, left, right, right_wire, near, far }
     }
 
     /// Which service gets what is sent to a UDP port.
     async fn way_of(&self, port: u16) -> &'static str {
-        let sender = self
-            .client
-            .udp_socket((ip("10.0.1.1"), 0).into())
-            .await
-            .unwrap();
-        let listen = async |netns: &Netns| -> UdpSocket {
-            netns
-                .udp_socket((ip("192.0.2.1"), port).into())
-                .await
-                .unwrap()
-        };
+        let sender = self.client.udp_socket((ip("10.0.1.1"), 0).into()).await.unwrap();
+        let listen =
+            async |netns: &Netns| -> UdpSocket { netns.udp_socket((ip("192.0.2.1"), port).into()).await.unwrap() };
         let (left, right) = (listen(&self.left).await, listen(&self.right).await);
-        sender
-            .send_to(b"which way", (ip("192.0.2.1"), port))
-            .await
-            .unwrap();
+        sender.send_to(b"which way", (ip("192.0.2.1"), port)).await.unwrap();
         let (mut l, mut r) = ([0; 16], [0; 16]);
         let arrival = async {
             tokio::select! {
@@ -96,17 +64,13 @@ impl Fork {
                 _ = right.recv_from(&mut r) => "right",
             }
         };
-        tokio::time::timeout(PATIENCE, arrival)
-            .await
-            .expect("the datagram arrives somewhere")
+        tokio::time::timeout(PATIENCE, arrival).await.expect("the datagram arrives somewhere")
     }
 
     async fn rules(&self) -> usize {
         let census = Census::take(&self.client).await.unwrap();
-        let rules = census
-            .items
-            .iter()
-            .filter(|item| matches!(item, Item::Rule { text } if text.contains("to table 78")));
+        let rules =
+            census.items.iter().filter(|item| matches!(item, Item::Rule { text } if text.contains("to table 78")));
         rules.count()
     }
 }
@@ -115,27 +79,15 @@ impl Fork {
 async fn a_policy_diverts_what_it_selects_and_nothing_else() {
     needs_net_admin!();
     let mut fork = Fork::new(vec![udp_to_port(6000)]).await;
-    assert_eq!(
-        (fork.way_of(6000).await, fork.way_of(7000).await),
-        ("right", "left")
-    );
+    assert_eq!((fork.way_of(6000).await, fork.way_of(7000).await), ("right", "left"));
     let (near, far) = (fork.near.clone(), fork.far.clone());
     assert_eq!(fork.right_wire.update(&near, &far).await.unwrap().writes, 0);
 
-    let moved = InterfaceSpec {
-        policies: vec![udp_to_port(7000)],
-        ..near
-    };
+    let moved = InterfaceSpec { policies: vec![udp_to_port(7000)], ..near };
     fork.right_wire.update(&moved, &far).await.unwrap();
-    assert_eq!(
-        (fork.way_of(6000).await, fork.way_of(7000).await),
-        ("left", "right")
-    );
+    assert_eq!((fork.way_of(6000).await, fork.way_of(7000).await), ("left", "right"));
     assert_eq!(fork.rules().await, 1);
-    let without = InterfaceSpec {
-        policies: vec![],
-        ..moved
-    };
+    let without = InterfaceSpec { policies: vec![], ..moved };
     fork.right_wire.update(&without, &far).await.unwrap();
     assert_eq!(fork.way_of(7000).await, "left");
     assert_eq!(fork.rules().await, 0);
@@ -164,10 +116,7 @@ async fn of_two_policies_that_match_the_last_decides() {
     needs_net_admin!();
     let nowhere = Policy {
         dst_ports: None,
-        routes: vec![Route {
-            prefix: "192.0.2.1/32".parse().unwrap(),
-            via: Some(ip("10.0.2.77")),
-        }],
+        routes: vec![Route { prefix: "192.0.2.1/32".parse().unwrap(), via: Some(ip("10.0.2.77")) }],
         ..udp_to_port(1)
     };
     let fork = Fork::new(vec![nowhere, udp_to_port(6000)]).await;
@@ -200,15 +149,9 @@ async fn after_a_restart_rules_are_found_again_and_removed_with_the_interface() 
     let client = Netns::from_fd(kept.into()).unwrap();
 
     let before = Census::take(&client).await.unwrap();
-    let adopted = Interface::adopt(&client, &wanted)
-        .await
-        .unwrap()
-        .expect("it is ours");
+    let adopted = Interface::adopt(&client, &wanted).await.unwrap().expect("it is ours");
     let diff = before.diff(&Census::take(&client).await.unwrap());
-    assert!(
-        diff.is_empty(),
-        "adopting what is right changes nothing: {diff}"
-    );
+    assert!(diff.is_empty(), "adopting what is right changes nothing: {diff}");
     fork.client = client;
     assert_eq!(fork.way_of(6000).await, "right");
     assert!(adopted.delete().await.unwrap());
@@ -219,20 +162,13 @@ async fn after_a_restart_rules_are_found_again_and_removed_with_the_interface() 
 async fn rules_an_earlier_life_left_without_interface_are_removed() {
     needs_net_admin!();
     let fork = Fork::new(vec![udp_to_port(6000)]).await;
-    let Fork {
-        client, right_wire, ..
-    } = fork;
+    let Fork { client, right_wire, .. } = fork;
     right_wire.b().delete().await.unwrap();
     let kept = File::open(client.path()).unwrap();
     drop((client, right_wire));
     let client = Netns::from_fd(kept.into()).unwrap();
-    nsm_kernel::delete_link(&client, "left", "nsm:fork")
-        .await
-        .unwrap();
+    nsm_kernel::delete_link(&client, "left", "nsm:fork").await.unwrap();
     let census = Census::take(&client).await.unwrap();
     let left: Vec<_> = census.items.iter().map(ToString::to_string).collect();
-    assert!(
-        !left.iter().any(|item| item.contains("table 78")),
-        "{left:#?}"
-    );
+    assert!(!left.iter().any(|item| item.contains("table 78")), "{left:#?}");
 }

@@ -1,6 +1,6 @@
 use nsm_kernel::{
-    Census, Error, Interface, InterfaceSpec, Neighbour, PeerNeighbours, Pinger, Policy, Route,
-    VethWire, apply, reconcile,
+    Census, Error, Interface, InterfaceSpec, Neighbour, PeerNeighbours, Pinger, Policy, Route, VethWire, apply,
+    reconcile,
 };
 use proptest::{prelude::*, sample::subsequence, strategy::ValueTree, test_runner::TestRunner};
 
@@ -11,9 +11,7 @@ async fn an_unchanged_wire_is_not_touched() {
     needs_net_admin!();
     let (a, b) = two_namespaces().await;
     let (near, far) = ends("nsm:test");
-    let mut wire = VethWire::create((&a, &near), (&b, &far), PeerNeighbours::Permanent)
-        .await
-        .unwrap();
+    let mut wire = VethWire::create((&a, &near), (&b, &far), PeerNeighbours::Permanent).await.unwrap();
     assert_eq!(wire.update(&near, &far).await.unwrap().writes, 0);
     // Nor is it when the state is read instead of remembered.
     assert_eq!(reconcile(&a, wire.a().spec()).await.unwrap().writes, 0);
@@ -25,9 +23,7 @@ async fn only_the_difference_is_written() {
     needs_net_admin!();
     let (a, b) = two_namespaces().await;
     let (near, far) = ends("nsm:test");
-    let mut wire = VethWire::create((&a, &near), (&b, &far), PeerNeighbours::Permanent)
-        .await
-        .unwrap();
+    let mut wire = VethWire::create((&a, &near), (&b, &far), PeerNeighbours::Permanent).await.unwrap();
     let near = near.with_mtu(1300);
     assert_eq!(wire.update(&near, &far).await.unwrap().writes, 1);
     assert_eq!(mtu(&a, "nsm-1").await, 1300);
@@ -52,14 +48,9 @@ async fn replacing_the_only_address_keeps_the_routes() {
         .with_address(address("10.0.0.2/32"))
         .with_address(address("10.7.0.1/32"))
         .with_route(address("10.0.0.0/24"), None);
-    let mut wire = VethWire::create((&a, &near), (&b, &far), PeerNeighbours::Learned)
-        .await
-        .unwrap();
+    let mut wire = VethWire::create((&a, &near), (&b, &far), PeerNeighbours::Learned).await.unwrap();
     datagram_and_back(&a, "10.0.0.1", &b, "10.7.0.1", 100).await;
-    let near = InterfaceSpec {
-        addresses: vec![address("10.0.0.5/32")],
-        ..near
-    };
+    let near = InterfaceSpec { addresses: vec![address("10.0.0.5/32")], ..near };
     wire.update(&near, &far).await.unwrap();
     datagram_and_back(&a, "10.0.0.5", &b, "10.7.0.1", 100).await;
     assert_eq!(reconcile(&a, wire.a().spec()).await.unwrap().writes, 0);
@@ -70,20 +61,12 @@ async fn a_change_the_kernel_refuses_leaves_the_former_state() {
     needs_net_admin!();
     let (a, b) = two_namespaces().await;
     let (near, far) = ends("nsm:test");
-    let mut wire = VethWire::create((&a, &near), (&b, &far), PeerNeighbours::Permanent)
-        .await
-        .unwrap();
+    let mut wire = VethWire::create((&a, &near), (&b, &far), PeerNeighbours::Permanent).await.unwrap();
     let before = Before::of(&[&a, &b]).await;
     let other = near.clone().with_address("10.0.0.7/32".parse().unwrap());
     // Below the smallest MTU; the first end's new address is taken back as well.
-    let error = wire
-        .update(&other, &far.clone().with_mtu(10))
-        .await
-        .unwrap_err();
-    assert!(
-        error.to_string().contains("nsm-2") || error.errno() == Some(22),
-        "{error}"
-    );
+    let error = wire.update(&other, &far.clone().with_mtu(10)).await.unwrap_err();
+    assert!(error.to_string().contains("nsm-2") || error.errno() == Some(22), "{error}");
     before.assert_nothing_changed().await;
     assert_eq!(wire.update(&near, &far).await.unwrap().writes, 0);
     datagram_and_back(&a, "10.0.0.1", &b, "10.0.0.2", 100).await;
@@ -117,9 +100,7 @@ async fn a_route_of_ours_takes_precedence_and_gives_the_other_back() {
     .unwrap();
     let before = Before::of(&[&pod]).await;
     let (near, _) = ends("nsm:test");
-    let near = near
-        .with_route(default(false), None)
-        .with_route(default(true), None);
+    let near = near.with_route(default(false), None).with_route(default(true), None);
     let wire = VethWire::create(
         (&pod, &near),
         (&service, &shared("nsm", "10.0.0.2/32", "fd00::2/128")),
@@ -149,26 +130,14 @@ async fn an_interface_is_adopted_with_its_mark_only_and_put_right() {
     };
     apply(&a, &tampered, Some(&wanted)).await.unwrap();
     let pinger = Pinger::new(&a).await.unwrap();
-    pinger
-        .ping(ip("10.0.0.1"), ip("10.0.0.2"), PATIENCE)
-        .await
-        .unwrap_err();
+    pinger.ping(ip("10.0.0.1"), ip("10.0.0.2"), PATIENCE).await.unwrap_err();
 
-    let stranger = InterfaceSpec {
-        alias: "nsm:other".to_owned(),
-        ..wanted.clone()
-    };
+    let stranger = InterfaceSpec { alias: "nsm:other".to_owned(), ..wanted.clone() };
     assert!(Interface::adopt(&a, &stranger).await.unwrap().is_none());
     let error = reconcile(&a, &stranger).await.unwrap_err();
     assert!(matches!(error, Error::NameTaken { .. }), "{error}");
-    let mut adopted = Interface::adopt(&a, &wanted)
-        .await
-        .unwrap()
-        .expect("it is ours");
-    pinger
-        .ping(ip("10.0.0.1"), ip("10.0.0.2"), PATIENCE)
-        .await
-        .unwrap();
+    let mut adopted = Interface::adopt(&a, &wanted).await.unwrap().expect("it is ours");
+    pinger.ping(ip("10.0.0.1"), ip("10.0.0.2"), PATIENCE).await.unwrap();
     assert_eq!(mtu(&a, "nsm-1").await, 1400);
     assert_eq!(adopted.update(&wanted).await.unwrap().writes, 0);
     assert_eq!(reconcile(&a, &wanted).await.unwrap().writes, 0);
@@ -193,13 +162,7 @@ async fn whatever_the_change_the_kernel_ends_in_the_state_asked_for() {
     needs_net_admin!();
     let (a, b) = two_namespaces().await;
     let base = spec("nsm-1", "nsm:test");
-    let _wire = VethWire::create(
-        (&a, &base),
-        (&b, &spec("nsm-2", "x")),
-        PeerNeighbours::Learned,
-    )
-    .await
-    .unwrap();
+    let _wire = VethWire::create((&a, &base), (&b, &spec("nsm-2", "x")), PeerNeighbours::Learned).await.unwrap();
     let mut runner = TestRunner::deterministic();
     let mut previous = base.clone();
     for round in 0..200 {
@@ -208,10 +171,7 @@ async fn whatever_the_change_the_kernel_ends_in_the_state_asked_for() {
         let applied = Census::take(&a).await.unwrap();
         let left_to_do = reconcile(&a, &next).await.unwrap().writes;
         let diff = applied.diff(&Census::take(&a).await.unwrap());
-        assert_eq!(
-            left_to_do, 0,
-            "round {round}: {diff}\nfrom {previous:#?}\nto {next:#?}"
-        );
+        assert_eq!(left_to_do, 0, "round {round}: {diff}\nfrom {previous:#?}\nto {next:#?}");
         previous = next;
     }
 }
@@ -220,18 +180,8 @@ async fn whatever_the_change_the_kernel_ends_in_the_state_asked_for() {
 /// next hop, neighbours, policies, in both families.
 fn random_spec(base: &InterfaceSpec) -> impl Strategy<Value = InterfaceSpec> {
     let net = |text: &str| text.parse::<ipnet::IpNet>().unwrap();
-    let addresses = [
-        "10.0.0.1/24",
-        "10.0.0.2/24",
-        "10.0.0.3/32",
-        "10.1.0.1/16",
-        "fd00::1/64",
-        "fd00::2/128",
-    ];
-    let route = |prefix: &str, via: Option<&str>| Route {
-        prefix: net(prefix),
-        via: via.map(ip),
-    };
+    let addresses = ["10.0.0.1/24", "10.0.0.2/24", "10.0.0.3/32", "10.1.0.1/16", "fd00::1/64", "fd00::2/128"];
+    let route = |prefix: &str, via: Option<&str>| Route { prefix: net(prefix), via: via.map(ip) };
     let routes = [
         route("10.2.0.0/16", None),
         route("10.2.0.0/16", Some("10.2.0.1")),
@@ -240,16 +190,8 @@ fn random_spec(base: &InterfaceSpec) -> impl Strategy<Value = InterfaceSpec> {
         route("fd02::/64", None),
         route("::/0", Some("fd02::1")),
     ];
-    let neighbour = |ip_text: &str, last| Neighbour {
-        ip: ip(ip_text),
-        mac: [2, 0, 0, 0, 0, last],
-        permanent: true,
-    };
-    let neighbours = [
-        neighbour("10.2.0.1", 1),
-        neighbour("10.2.0.9", 1),
-        neighbour("fd02::1", 1),
-    ];
+    let neighbour = |ip_text: &str, last| Neighbour { ip: ip(ip_text), mac: [2, 0, 0, 0, 0, last], permanent: true };
+    let neighbours = [neighbour("10.2.0.1", 1), neighbour("10.2.0.9", 1), neighbour("fd02::1", 1)];
     let policy = |from: Option<&str>, port: Option<u16>, routes: &[Route]| Policy {
         from: from.map(net),
         proto: port.map(|_| 17),
@@ -272,15 +214,13 @@ fn random_spec(base: &InterfaceSpec) -> impl Strategy<Value = InterfaceSpec> {
         prop_oneof![Just(1500u32), Just(1400), Just(1280)],
         prop_oneof![Just([2, 0, 0, 0, 0, 7]), Just([2, 0, 0, 0, 0, 8])],
     )
-        .prop_map(
-            move |(addresses, routes, neighbours, policies, mtu, mac)| InterfaceSpec {
-                addresses,
-                routes,
-                neighbours,
-                policies,
-                mtu: Some(mtu),
-                mac: Some(mac),
-                ..base.clone()
-            },
-        )
+        .prop_map(move |(addresses, routes, neighbours, policies, mtu, mac)| InterfaceSpec {
+            addresses,
+            routes,
+            neighbours,
+            policies,
+            mtu: Some(mtu),
+            mac: Some(mac),
+            ..base.clone()
+        })
 }

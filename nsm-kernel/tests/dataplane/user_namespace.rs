@@ -25,14 +25,8 @@ fn everything_works_in_a_user_namespace_too() {
             let said = String::from_utf8_lossy(&output.stdout);
             let complained = String::from_utf8_lossy(&output.stderr);
             println!("in a user namespace:\n{said}\n{complained}");
-            assert!(
-                output.status.success(),
-                "in a user namespace:\n{said}\n{complained}"
-            );
-            assert!(
-                !complained.contains("not permitted"),
-                "no privileges there:\n{complained}"
-            );
+            assert!(output.status.success(), "in a user namespace:\n{said}\n{complained}");
+            assert!(!complained.contains("not permitted"), "no privileges there:\n{complained}");
         }
         Err(error) => skipped(&blocked(error)),
     }

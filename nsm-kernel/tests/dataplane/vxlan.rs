@@ -4,31 +4,14 @@ use crate::{common::*, needs_net_admin};
 
 fn tunnel(vni: u32, underlay: &Underlay, from: usize) -> VxlanTunnel {
     let nodes = underlay.nodes();
-    VxlanTunnel {
-        vni,
-        local: nodes[from].ip(),
-        remote: nodes[1 - from].ip(),
-        port: 4789,
-        ttl: Some(64),
-    }
+    VxlanTunnel { vni, local: nodes[from].ip(), remote: nodes[1 - from].ip(), port: 4789, ttl: Some(64) }
 }
 
-async fn remote_wire(
-    vni: u32,
-    underlay: &Underlay,
-    a: &Netns,
-    b: &Netns,
-) -> (Interface, Interface) {
+async fn remote_wire(vni: u32, underlay: &Underlay, a: &Netns, b: &Netns) -> (Interface, Interface) {
     let (near, far) = ends("nsm:test");
     let nodes = underlay.nodes();
-    let near = tunnel(vni, underlay, 0)
-        .create(&nodes[0].netns, (a, &near))
-        .await
-        .unwrap();
-    let far = tunnel(vni, underlay, 1)
-        .create(&nodes[1].netns, (b, &far))
-        .await
-        .unwrap();
+    let near = tunnel(vni, underlay, 0).create(&nodes[0].netns, (a, &near)).await.unwrap();
+    let far = tunnel(vni, underlay, 1).create(&nodes[1].netns, (b, &far)).await.unwrap();
     (near, far)
 }
 
@@ -48,10 +31,7 @@ async fn a_tunnel_between_two_nodes_carries_packets_and_leaves_nothing() {
         assert_eq!(mtu(&a, "nsm-1").await, 1400);
         // Deterministic hardware addresses on both sides make permanent neighbours possible.
         let mut near = near;
-        let spec = near
-            .spec()
-            .clone()
-            .with_neighbour(ip("10.0.0.2"), far.mac());
+        let spec = near.spec().clone().with_neighbour(ip("10.0.0.2"), far.mac());
         assert_eq!(near.update(&spec).await.unwrap().writes, 1);
         datagram_and_back(&a, "10.0.0.1", &b, "10.0.0.2", 100).await;
         assert!(near.delete().await.unwrap());
@@ -63,57 +43,30 @@ async fn a_tunnel_between_two_nodes_carries_packets_and_leaves_nothing() {
 #[tokio::test]
 async fn a_vni_in_use_on_the_node_is_told_and_can_be_used_again_later() {
     needs_net_admin!();
-    let underlay = Underlay::create(2, "192.168.7.0/24".parse().unwrap())
-        .await
-        .unwrap();
+    let underlay = Underlay::create(2, "192.168.7.0/24".parse().unwrap()).await.unwrap();
     let node = &underlay.nodes()[0].netns;
     let (a, b) = two_namespaces().await;
     let (near, _) = ends("nsm:test");
-    let first = tunnel(7, &underlay, 0)
-        .create(node, (&a, &near))
-        .await
-        .unwrap();
+    let first = tunnel(7, &underlay, 0).create(node, (&a, &near)).await.unwrap();
     let before = Before::of(&[&b, node]).await;
     // In another workload, towards another node: still one node, one port.
-    let elsewhere = VxlanTunnel {
-        remote: ip("192.168.7.99"),
-        ..tunnel(7, &underlay, 0)
-    };
+    let elsewhere = VxlanTunnel { remote: ip("192.168.7.99"), ..tunnel(7, &underlay, 0) };
     let error = elsewhere.create(node, (&b, &near)).await.unwrap_err();
-    assert!(
-        matches!(error, Error::VniInUse { vni: 7, port: 4789, netns } if netns == node.id()),
-        "{error}"
-    );
-    let error = tunnel(8, &underlay, 0)
-        .create(node, (&a, &near))
-        .await
-        .unwrap_err();
+    assert!(matches!(error, Error::VniInUse { vni: 7, port: 4789, netns } if netns == node.id()), "{error}");
+    let error = tunnel(8, &underlay, 0).create(node, (&a, &near)).await.unwrap_err();
     assert!(matches!(error, Error::NameTaken { .. }), "{error}");
     before.assert_nothing_changed().await;
-    let other_port = VxlanTunnel {
-        port: 4790,
-        ..elsewhere
-    };
+    let other_port = VxlanTunnel { port: 4790, ..elsewhere };
     let second = other_port.create(node, (&b, &near)).await.unwrap();
     assert!(second.delete().await.unwrap());
     assert!(first.delete().await.unwrap());
-    assert!(
-        elsewhere
-            .create(node, (&b, &near))
-            .await
-            .unwrap()
-            .delete()
-            .await
-            .unwrap()
-    );
+    assert!(elsewhere.create(node, (&b, &near)).await.unwrap().delete().await.unwrap());
 }
 
 #[tokio::test]
 async fn tunnels_of_different_vnis_do_not_mix() {
     needs_net_admin!();
-    let underlay = Underlay::create(2, "192.168.7.0/24".parse().unwrap())
-        .await
-        .unwrap();
+    let underlay = Underlay::create(2, "192.168.7.0/24".parse().unwrap()).await.unwrap();
     let (a1, b1) = two_namespaces().await;
     let (a2, b2) = two_namespaces().await;
     let first = remote_wire(1, &underlay, &a1, &b1).await;
@@ -123,10 +76,7 @@ async fn tunnels_of_different_vnis_do_not_mix() {
     first.1.delete().await.unwrap();
     let pinger = Pinger::new(&a1).await.unwrap();
     let silence = std::time::Duration::from_millis(200);
-    pinger
-        .ping(ip("10.0.0.1"), ip("10.0.0.2"), silence)
-        .await
-        .unwrap_err();
+    pinger.ping(ip("10.0.0.1"), ip("10.0.0.2"), silence).await.unwrap_err();
     datagram_and_back(&a2, "10.0.0.1", &b2, "10.0.0.2", 100).await;
 }
 
@@ -134,39 +84,15 @@ async fn tunnels_of_different_vnis_do_not_mix() {
 async fn a_tunnel_that_cannot_be_is_refused_before_anything_is_made() {
     needs_net_admin!();
     let (node, workload) = two_namespaces().await;
-    let good = VxlanTunnel {
-        vni: 1,
-        local: ip("10.1.1.1"),
-        remote: ip("10.1.1.2"),
-        port: 4789,
-        ttl: None,
-    };
+    let good = VxlanTunnel { vni: 1, local: ip("10.1.1.1"), remote: ip("10.1.1.2"), port: 4789, ttl: None };
     for bad in [
-        VxlanTunnel {
-            vni: 1 << 24,
-            ..good
-        },
-        VxlanTunnel {
-            remote: ip("fd00::1"),
-            ..good
-        },
-        VxlanTunnel {
-            remote: ip("0.0.0.0"),
-            ..good
-        },
-        VxlanTunnel {
-            remote: ip("224.0.0.1"),
-            ..good
-        },
+        VxlanTunnel { vni: 1 << 24, ..good },
+        VxlanTunnel { remote: ip("fd00::1"), ..good },
+        VxlanTunnel { remote: ip("0.0.0.0"), ..good },
+        VxlanTunnel { remote: ip("224.0.0.1"), ..good },
         VxlanTunnel { port: 0, ..good },
     ] {
-        let error = bad
-            .create(&node, (&workload, &spec("nsm-1", "x")))
-            .await
-            .unwrap_err();
-        assert!(
-            matches!(error, Error::InvalidSpec { .. }),
-            "{bad:?}: {error}"
-        );
+        let error = bad.create(&node, (&workload, &spec("nsm-1", "x"))).await.unwrap_err();
+        assert!(matches!(error, Error::InvalidSpec { .. }), "{bad:?}: {error}");
     }
 }

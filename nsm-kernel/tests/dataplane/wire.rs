@@ -1,6 +1,4 @@
-use nsm_kernel::{
-    Census, Error, Item, Netns, PeerNeighbours, VethWire, delete_link, links_with_mark,
-};
+use nsm_kernel::{Census, Error, Item, Netns, PeerNeighbours, VethWire, delete_link, links_with_mark};
 
 use crate::{common::*, needs_net_admin};
 
@@ -16,24 +14,15 @@ async fn a_wire_carries_packets_both_ways_and_leaves_nothing() {
         // Larger than the MTU: fragments pass too.
         datagram_and_back(&a, from, &b, to, 4000).await;
     }
-    assert_eq!(
-        (mtu(&a, "nsm-1").await, mtu(&b, "nsm-2").await),
-        (1400, 1400)
-    );
+    assert_eq!((mtu(&a, "nsm-1").await, mtu(&b, "nsm-2").await), (1400, 1400));
     let marked = links_with_mark(&a, "nsm:").await.unwrap();
     assert_eq!(marked.len(), 1);
-    assert_eq!(
-        (marked[0].name.as_str(), marked[0].kind.as_deref()),
-        ("nsm-1", Some("veth"))
-    );
+    assert_eq!((marked[0].name.as_str(), marked[0].kind.as_deref()), ("nsm-1", Some("veth")));
     assert_eq!(links_with_mark(&a, "other:").await.unwrap(), []);
 
     assert!(wire.delete().await.unwrap());
     before.assert_nothing_changed().await;
-    assert!(
-        !wire.delete().await.unwrap(),
-        "deleting again finds nothing"
-    );
+    assert!(!wire.delete().await.unwrap(), "deleting again finds nothing");
 }
 
 #[tokio::test]
@@ -42,25 +31,13 @@ async fn hardware_addresses_are_those_asked_for_and_known_to_the_peer() {
     let (a, b) = two_namespaces().await;
     let (near, far) = ends("nsm:test");
     let mac = [2, 0, 0, 0, 0, 1];
-    let wire = VethWire::create(
-        (&a, &near.with_mac(mac)),
-        (&b, &far),
-        PeerNeighbours::Permanent,
-    )
-    .await
-    .unwrap();
+    let wire = VethWire::create((&a, &near.with_mac(mac)), (&b, &far), PeerNeighbours::Permanent).await.unwrap();
     assert_eq!(wire.a().mac(), mac);
     assert_ne!(wire.b().mac(), [0; 6]);
     let known = &wire.b().spec().neighbours;
-    assert!(
-        known.iter().all(|n| n.mac == mac) && known.len() == 2,
-        "{known:?}"
-    );
+    assert!(known.iter().all(|n| n.mac == mac) && known.len() == 2, "{known:?}");
     let census = Census::take(&a).await.unwrap();
-    let neighbours = census
-        .items
-        .iter()
-        .filter(|item| matches!(item, Item::Neighbour { .. }));
+    let neighbours = census.items.iter().filter(|item| matches!(item, Item::Neighbour { .. }));
     assert_eq!(neighbours.count(), 2);
 }
 
@@ -77,22 +54,12 @@ async fn a_name_taken_at_the_second_end_is_told_and_nothing_remains() {
     .unwrap();
     let before = Before::of(&[&a, &b]).await;
     let (near, far) = ends("nsm:test");
-    let error = VethWire::create((&a, &near), (&b, &far), PeerNeighbours::Learned)
-        .await
-        .unwrap_err();
-    let Error::NameTaken { name, netns, alias } = error else {
-        panic!("{error}")
-    };
-    assert_eq!(
-        (name.as_str(), netns, alias.as_deref()),
-        ("nsm-2", b.id(), Some("somebody else"))
-    );
+    let error = VethWire::create((&a, &near), (&b, &far), PeerNeighbours::Learned).await.unwrap_err();
+    let Error::NameTaken { name, netns, alias } = error else { panic!("{error}") };
+    assert_eq!((name.as_str(), netns, alias.as_deref()), ("nsm-2", b.id(), Some("somebody else")));
     before.assert_nothing_changed().await;
 
-    assert!(
-        !delete_link(&b, "nsm-2", "nsm:test").await.unwrap(),
-        "a foreign interface is left alone"
-    );
+    assert!(!delete_link(&b, "nsm-2", "nsm:test").await.unwrap(), "a foreign interface is left alone");
     before.assert_nothing_changed().await;
     assert!(delete_link(&b, "nsm-2", "somebody else").await.unwrap());
     drop(foreign);
@@ -106,15 +73,8 @@ async fn what_the_kernel_refuses_half_way_is_undone() {
     let (near, far) = ends("nsm:test");
     // A gateway that is the interface's own address is refused, after link and addresses were made.
     let near = near.with_route("10.9.0.0/16".parse().unwrap(), Some(ip("10.0.0.1")));
-    let error = VethWire::create((&a, &near), (&b, &far), PeerNeighbours::Permanent)
-        .await
-        .unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("add route 10.9.0.0/16 via 10.0.0.1"),
-        "{error}"
-    );
+    let error = VethWire::create((&a, &near), (&b, &far), PeerNeighbours::Permanent).await.unwrap_err();
+    assert!(error.to_string().contains("add route 10.9.0.0/16 via 10.0.0.1"), "{error}");
     before.assert_nothing_changed().await;
 }
 
@@ -166,9 +126,7 @@ async fn many_wires_of_one_namespace_are_made_and_removed_at_once() {
         wires.push(wire.await.unwrap().unwrap());
     }
     assert_eq!(links_with_mark(&hub, "nsm:many").await.unwrap().len(), 64);
-    let removing = wires
-        .into_iter()
-        .map(|wire| tokio::spawn(async move { wire.delete().await }));
+    let removing = wires.into_iter().map(|wire| tokio::spawn(async move { wire.delete().await }));
     for removed in removing.collect::<Vec<_>>() {
         assert!(removed.await.unwrap().unwrap());
     }
@@ -181,9 +139,7 @@ async fn a_wire_whose_other_namespace_ended_is_deleted_without_error() {
     let (a, b) = two_namespaces().await;
     let before = Before::of(&[&a]).await;
     let (near, far) = ends("nsm:test");
-    let wire = VethWire::create((&a, &near), (&b, &far), PeerNeighbours::Learned)
-        .await
-        .unwrap();
+    let wire = VethWire::create((&a, &near), (&b, &far), PeerNeighbours::Learned).await.unwrap();
     assert!(delete_link(&b, "nsm-2", "nsm:test").await.unwrap());
     assert!(!wire.delete().await.unwrap());
     before.assert_nothing_changed().await;
@@ -197,14 +153,8 @@ async fn the_very_first_packet_over_a_new_wire_is_answered() {
     for _ in 0..20 {
         let wire = wire(&a, &b).await;
         // Not repeated: a packet that is lost fails the test.
-        pinger
-            .ping(ip("10.0.0.1"), ip("10.0.0.2"), PATIENCE)
-            .await
-            .unwrap();
-        pinger
-            .ping(ip("fd00::1"), ip("fd00::2"), PATIENCE)
-            .await
-            .unwrap();
+        pinger.ping(ip("10.0.0.1"), ip("10.0.0.2"), PATIENCE).await.unwrap();
+        pinger.ping(ip("fd00::1"), ip("fd00::2"), PATIENCE).await.unwrap();
         wire.delete().await.unwrap();
     }
 }

@@ -33,11 +33,7 @@ impl Element for Further {
         if seen.refuses {
             return Err(Error::unavailable("the endpoint is down"));
         }
-        let chosen = call
-            .connection()
-            .mechanism
-            .clone()
-            .or_else(|| call.preferences().first().cloned());
+        let chosen = call.connection().mechanism.clone().or_else(|| call.preferences().first().cloned());
         let mut mechanism = seen.answers.clone().or(chosen).unwrap();
         if let Some(mut kernel) = mechanism.as_kernel_mut() {
             kernel.set_interface_name("nse-1").unwrap();
@@ -54,11 +50,7 @@ impl Element for Further {
     async fn close(&self, call: Call, _next: Next<'_>) -> Result<Call> {
         let mut seen = self.0.lock().unwrap();
         seen.closes.push(call.connection().mechanism.clone());
-        if seen.refuses {
-            Err(Error::unavailable("the endpoint is down"))
-        } else {
-            Ok(call)
-        }
+        if seen.refuses { Err(Error::unavailable("the endpoint is down")) } else { Ok(call) }
     }
 }
 
@@ -80,44 +72,19 @@ fn mesh() -> Mesh {
         async move { next.request(call).await }
     });
     let cross = CrossConnect::new(fabric.forwarder("fwd", Some(underlay.clone())));
-    let chain = Chain::new(
-        "fwd",
-        elements![Begin::default(), discovery, cross, further.clone()],
-    )
-    .unwrap();
-    Mesh {
-        chain,
-        further,
-        fabric,
-        hop,
-        underlay,
-    }
+    let chain = Chain::new("fwd", elements![Begin::default(), discovery, cross, further.clone()]).unwrap();
+    Mesh { chain, further, fabric, hop, underlay }
 }
 
 fn kernel(name: &str) -> Mechanism {
     let mut mechanism = Mechanism::kernel();
-    mechanism
-        .as_kernel_mut()
-        .unwrap()
-        .set_interface_name(name)
-        .unwrap();
+    mechanism.as_kernel_mut().unwrap().set_interface_name(name).unwrap();
     mechanism
 }
 
 fn connection() -> Connection {
-    let segment = PathSegment {
-        name: "fwd".into(),
-        id: "1".into(),
-        ..Default::default()
-    };
-    Connection {
-        id: "1".into(),
-        path: Some(Path {
-            index: 0,
-            path_segments: vec![segment],
-        }),
-        ..Default::default()
-    }
+    let segment = PathSegment { name: "fwd".into(), id: "1".into(), ..Default::default() };
+    Connection { id: "1".into(), path: Some(Path { index: 0, path_segments: vec![segment] }), ..Default::default() }
 }
 
 fn asked() -> Call {
@@ -135,45 +102,25 @@ async fn a_local_wire_joins_the_callers_interface_to_the_endpoints() {
     assert_eq!(call.connection().mechanism, Some(kernel("nsm-1")));
     assert_eq!(call.preferences(), [kernel("nsm-1")]);
     assert_eq!(wired(&call), Programmed::Made);
-    let [(forwarder, wire)] = &mesh.fabric.wires()[..] else {
-        panic!("{:?}", mesh.fabric.wires())
-    };
+    let [(forwarder, wire)] = &mesh.fabric.wires()[..] else { panic!("{:?}", mesh.fabric.wires()) };
     assert_eq!((forwarder.as_str(), &*wire.id), ("fwd", "1"));
-    assert_eq!(
-        (&wire.caller, &wire.next),
-        (&kernel("nsm-1"), &kernel("nse-1"))
-    );
+    assert_eq!((&wire.caller, &wire.next), (&kernel("nsm-1"), &kernel("nse-1")));
     let metrics = &call.connection().current_segment().unwrap().metrics;
-    assert_eq!(
-        (&*metrics["server_interface"], &*metrics["client_interface"]),
-        ("KERNEL/nsm-1", "KERNEL/nse-1")
-    );
+    assert_eq!((&*metrics["server_interface"], &*metrics["client_interface"]), ("KERNEL/nsm-1", "KERNEL/nse-1"));
 
     // A refresh goes on with what was agreed there, and touches nothing.
-    let call = mesh
-        .chain
-        .request(Call::new(call.into_body()))
-        .await
-        .unwrap();
-    assert_eq!(
-        (wired(&call), mesh.fabric.writes()),
-        (Programmed::Unchanged, 1)
-    );
-    mesh.further
-        .with(|seen| assert_eq!(seen.requests, [None, Some(kernel("nse-1"))]));
+    let call = mesh.chain.request(Call::new(call.into_body())).await.unwrap();
+    assert_eq!((wired(&call), mesh.fabric.writes()), (Programmed::Unchanged, 1));
+    mesh.further.with(|seen| assert_eq!(seen.requests, [None, Some(kernel("nse-1"))]));
     // A change of addresses is one change.
     let mut moved = call.into_body();
-    moved.context = Some(ConnectionContext {
-        mtu: 1200,
-        ..Default::default()
-    });
+    moved.context = Some(ConnectionContext { mtu: 1200, ..Default::default() });
     let call = mesh.chain.request(Call::new(moved)).await.unwrap();
     assert_eq!(wired(&call), Programmed::Changed { writes: 1 });
 
     mesh.chain.close(Call::new(call.into_body())).await.unwrap();
     assert!(mesh.fabric.wires().is_empty());
-    mesh.further
-        .with(|seen| assert_eq!(seen.closes, [Some(kernel("nse-1"))]));
+    mesh.further.with(|seen| assert_eq!(seen.closes, [Some(kernel("nse-1"))]));
 }
 
 #[tokio::test]
@@ -191,34 +138,13 @@ async fn a_remote_wire_takes_the_smaller_mtu_and_tells_the_caller() {
 async fn a_tunnel_from_another_node_keeps_its_identifier_until_it_is_closed() {
     let mesh = mesh();
     let offer = || Underlay::new("10.0.0.9".parse().unwrap()).offer();
-    let call = mesh
-        .chain
-        .request(Call::request(connection(), vec![offer()]))
-        .await
-        .unwrap();
-    let vni = |call: &Call| {
-        call.connection()
-            .mechanism
-            .as_ref()
-            .unwrap()
-            .as_vxlan()
-            .unwrap()
-            .vni()
-            .unwrap()
-            .unwrap()
-    };
+    let call = mesh.chain.request(Call::request(connection(), vec![offer()])).await.unwrap();
+    let vni = |call: &Call| call.connection().mechanism.as_ref().unwrap().as_vxlan().unwrap().vni().unwrap().unwrap();
     let first = vni(&call);
     assert_eq!(mesh.underlay.vnis().in_use(), 1);
     // The other node lost its memory and asks without it.
-    let call = mesh
-        .chain
-        .request(Call::request(connection(), vec![offer()]))
-        .await
-        .unwrap();
-    assert_eq!(
-        (vni(&call), mesh.underlay.vnis().in_use(), wired(&call)),
-        (first, 1, Programmed::Unchanged)
-    );
+    let call = mesh.chain.request(Call::request(connection(), vec![offer()])).await.unwrap();
+    assert_eq!((vni(&call), mesh.underlay.vnis().in_use(), wired(&call)), (first, 1, Programmed::Unchanged));
     mesh.chain.close(Call::new(call.into_body())).await.unwrap();
     assert_eq!(mesh.underlay.vnis().in_use(), 0);
     // We lost ours: what the other node names is taken up.
@@ -233,17 +159,11 @@ async fn a_tunnel_from_another_node_keeps_its_identifier_until_it_is_closed() {
 #[tokio::test]
 async fn a_first_request_that_fails_here_or_further_on_leaves_nothing() {
     let mesh = mesh();
-    let tunnel = || {
-        Call::request(
-            connection(),
-            vec![Underlay::new("10.0.0.9".parse().unwrap()).offer()],
-        )
-    };
+    let tunnel = || Call::request(connection(), vec![Underlay::new("10.0.0.9".parse().unwrap()).offer()]);
     mesh.fabric.fail_next(1);
     let error = mesh.chain.request(tunnel()).await.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable);
-    mesh.further
-        .with(|seen| assert_eq!(seen.closes, [Some(kernel("nse-1"))]));
+    mesh.further.with(|seen| assert_eq!(seen.closes, [Some(kernel("nse-1"))]));
     mesh.further.with(|seen| seen.refuses = true);
     mesh.chain.request(tunnel()).await.unwrap_err();
     assert!(mesh.fabric.wires().is_empty());
@@ -253,23 +173,14 @@ async fn a_first_request_that_fails_here_or_further_on_leaves_nothing() {
 #[tokio::test]
 async fn a_refresh_that_fails_keeps_wire_and_identifier() {
     let mesh = mesh();
-    let tunnel = || {
-        Call::request(
-            connection(),
-            vec![Underlay::new("10.0.0.9".parse().unwrap()).offer()],
-        )
-    };
+    let tunnel = || Call::request(connection(), vec![Underlay::new("10.0.0.9".parse().unwrap()).offer()]);
     mesh.chain.request(tunnel()).await.unwrap();
     mesh.further.with(|seen| seen.refuses = true);
     mesh.chain.request(tunnel()).await.unwrap_err();
-    mesh.further
-        .with(|seen| (seen.refuses, seen.mtu) = (false, 900));
+    mesh.further.with(|seen| (seen.refuses, seen.mtu) = (false, 900));
     mesh.fabric.fail_next(1);
     mesh.chain.request(tunnel()).await.unwrap_err();
-    assert_eq!(
-        (mesh.fabric.wires().len(), mesh.underlay.vnis().in_use()),
-        (1, 1)
-    );
+    assert_eq!((mesh.fabric.wires().len(), mesh.underlay.vnis().in_use()), (1, 1));
     mesh.further.with(|seen| assert!(seen.closes.is_empty()));
 }
 
@@ -279,10 +190,7 @@ async fn a_close_does_both_and_tells_what_failed() {
     mesh.chain.request(asked()).await.unwrap();
     mesh.further.with(|seen| seen.refuses = true);
     let error = mesh.chain.close(asked()).await.unwrap_err();
-    assert!(
-        error.to_string().contains("the endpoint is down"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("the endpoint is down"), "{error}");
     assert!(mesh.fabric.wires().is_empty());
 
     mesh.further.with(|seen| seen.refuses = false);
@@ -290,10 +198,7 @@ async fn a_close_does_both_and_tells_what_failed() {
     mesh.fabric.fail_next(1);
     assert!(mesh.chain.close(asked()).await.is_err());
     mesh.further.with(|seen| assert_eq!(seen.closes.len(), 2));
-    assert_eq!(
-        mesh.chain.close(asked()).await.unwrap().closed(),
-        Closed::Unknown
-    );
+    assert_eq!(mesh.chain.close(asked()).await.unwrap().closed(), Closed::Unknown);
 }
 
 #[tokio::test]
@@ -302,8 +207,7 @@ async fn what_was_agreed_with_one_next_hop_is_not_used_with_another() {
     mesh.chain.request(asked()).await.unwrap();
     *mesh.hop.lock().unwrap() = "tcp://10.0.0.2:5001";
     let call = mesh.chain.request(asked()).await.unwrap();
-    mesh.further
-        .with(|seen| assert_eq!(seen.requests, [None, None]));
+    mesh.further.with(|seen| assert_eq!(seen.requests, [None, None]));
     assert_eq!(wired(&call), Programmed::Changed { writes: 1 });
     assert!(mesh.fabric.wires()[0].1.next.as_vxlan().is_some());
 }
@@ -327,34 +231,17 @@ async fn a_reselect_is_a_new_wire() {
 async fn preferences_are_tried_in_order_and_unusable_answers_refused() {
     let mesh = mesh();
     // No name: not usable. The next one is.
-    let call = Call::request(
-        connection(),
-        vec![Mechanism::memif(), Mechanism::kernel(), kernel("nsm-1")],
-    );
+    let call = Call::request(connection(), vec![Mechanism::memif(), Mechanism::kernel(), kernel("nsm-1")]);
     assert!(mesh.chain.request(call).await.is_ok());
     mesh.chain.close(asked()).await.unwrap();
 
-    mesh.further
-        .with(|seen| seen.answers = Some(Mechanism::memif()));
+    mesh.further.with(|seen| seen.answers = Some(Mechanism::memif()));
     let error = mesh.chain.request(asked()).await.unwrap_err();
-    assert!(
-        error.to_string().contains("MEMIF") && error.code() == Code::Unimplemented,
-        "{error}"
-    );
-    mesh.further
-        .with(|seen| assert_eq!(seen.closes.last(), Some(&Some(Mechanism::memif()))));
+    assert!(error.to_string().contains("MEMIF") && error.code() == Code::Unimplemented, "{error}");
+    mesh.further.with(|seen| assert_eq!(seen.closes.last(), Some(&Some(Mechanism::memif()))));
 
-    let error = mesh
-        .chain
-        .request(Call::request(connection(), vec![Mechanism::memif()]))
-        .await
-        .unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("the caller offers MEMIF, here KERNEL, VXLAN can be used"),
-        "{error}"
-    );
+    let error = mesh.chain.request(Call::request(connection(), vec![Mechanism::memif()])).await.unwrap_err();
+    assert!(error.to_string().contains("the caller offers MEMIF, here KERNEL, VXLAN can be used"), "{error}");
 }
 
 #[test]

@@ -58,13 +58,10 @@ impl Element for KernelAccept {
                     .or_else(|| call.slot(&self.generated))
                     .unwrap_or_else(|| generated(&call.connection().network_service, &self.random))
             };
-            self.workload
-                .fill(&mut mechanism, fallback)
-                .map_err(refused)?;
-            if let (Ok(state), Some(name)) = (
-                call.state(),
-                mechanism.parameter(nsm_api::mechanism::keys::INTERFACE_NAME),
-            ) {
+            self.workload.fill(&mut mechanism, fallback).map_err(refused)?;
+            if let (Ok(state), Some(name)) =
+                (call.state(), mechanism.parameter(nsm_api::mechanism::keys::INTERFACE_NAME))
+            {
                 self.generated.set(state, name.to_owned());
             }
             call.connection_mut().mechanism = Some(mechanism);

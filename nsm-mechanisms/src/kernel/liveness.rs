@@ -19,11 +19,7 @@ impl KernelLiveness {
     /// Whether every address answers within `timeout`. A namespace that is gone answers nothing.
     pub async fn is_alive(&self, connection: &Connection, timeout: Duration) -> bool {
         let pairs = pairs(connection);
-        let Some(kernel) = connection
-            .mechanism
-            .as_ref()
-            .and_then(|mechanism| mechanism.as_kernel())
-        else {
+        let Some(kernel) = connection.mechanism.as_ref().and_then(|mechanism| mechanism.as_kernel()) else {
             return true;
         };
         if pairs.is_empty() {
@@ -34,10 +30,7 @@ impl KernelLiveness {
         };
         let probe = async {
             let netns = Netns::open(path)?;
-            Pinger::new(&netns)
-                .await?
-                .probe(&pairs, timeout / REQUESTS, REQUESTS)
-                .await
+            Pinger::new(&netns).await?.probe(&pairs, timeout / REQUESTS, REQUESTS).await
         };
         match probe.await {
             Ok(Liveness::Alive(_)) => true,
@@ -54,19 +47,12 @@ impl KernelLiveness {
 }
 
 fn pairs(connection: &Connection) -> Vec<ProbePair> {
-    let Some(ip) = connection
-        .context
-        .as_ref()
-        .and_then(|context| context.ip_context.as_ref())
-    else {
+    let Some(ip) = connection.context.as_ref().and_then(|context| context.ip_context.as_ref()) else {
         return Vec::new();
     };
     let sources = ip.src_nets().map(|net| net.addr());
     let pair = |src: std::net::IpAddr| {
-        let destinations = ip
-            .dst_nets()
-            .map(|net| net.addr())
-            .filter(move |dst| dst.is_ipv4() == src.is_ipv4());
+        let destinations = ip.dst_nets().map(|net| net.addr()).filter(move |dst| dst.is_ipv4() == src.is_ipv4());
         destinations.map(move |dst| ProbePair { src, dst })
     };
     sources.flat_map(pair).collect()
@@ -79,20 +65,9 @@ mod tests {
 
     fn connection(mechanism: Mechanism, src: &[&str], dst: &[&str]) -> Connection {
         let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
-        let ip = IpContext {
-            src_ip_addrs: texts(src),
-            dst_ip_addrs: texts(dst),
-            ..Default::default()
-        };
-        let context = ConnectionContext {
-            ip_context: Some(ip),
-            ..Default::default()
-        };
-        Connection {
-            mechanism: Some(mechanism),
-            context: Some(context),
-            ..Default::default()
-        }
+        let ip = IpContext { src_ip_addrs: texts(src), dst_ip_addrs: texts(dst), ..Default::default() };
+        let context = ConnectionContext { ip_context: Some(ip), ..Default::default() };
+        Connection { mechanism: Some(mechanism), context: Some(context), ..Default::default() }
     }
 
     #[test]
@@ -109,20 +84,8 @@ mod tests {
     async fn what_cannot_be_judged_is_alive() {
         let second = Duration::from_secs(1);
         let far = ["192.0.2.1/32"];
-        assert!(
-            KernelLiveness
-                .is_alive(&connection(Mechanism::memif(), &far, &far), second)
-                .await
-        );
-        assert!(
-            KernelLiveness
-                .is_alive(&connection(Mechanism::kernel(), &far, &[]), second)
-                .await
-        );
-        assert!(
-            KernelLiveness
-                .is_alive(&Connection::default(), second)
-                .await
-        );
+        assert!(KernelLiveness.is_alive(&connection(Mechanism::memif(), &far, &far), second).await);
+        assert!(KernelLiveness.is_alive(&connection(Mechanism::kernel(), &far, &[]), second).await);
+        assert!(KernelLiveness.is_alive(&Connection::default(), second).await);
     }
 }

@@ -67,25 +67,18 @@ impl Element for KernelOffer {
             self.generated.set(state, name.clone());
         }
         let preferences = call.extra_mut();
-        if !preferences
-            .iter()
-            .any(|mechanism| mechanism.as_kernel().is_some())
-        {
+        if !preferences.iter().any(|mechanism| mechanism.as_kernel().is_some()) {
             preferences.push(Mechanism::kernel());
         }
         for mechanism in preferences {
-            self.workload
-                .fill(mechanism, || name.clone())
-                .map_err(refused)?;
+            self.workload.fill(mechanism, || name.clone()).map_err(refused)?;
         }
         // One chosen in an earlier life of this process names a namespace by a path of that life.
         if let Some(mechanism) = &call.connection().mechanism
             && mechanism.as_kernel().is_some()
         {
             let mut mechanism = mechanism.clone();
-            self.workload
-                .fill(&mut mechanism, || name)
-                .map_err(refused)?;
+            self.workload.fill(&mut mechanism, || name).map_err(refused)?;
             call.connection_mut().mechanism = Some(mechanism);
         }
         let mut call = next.request(call).await?;
@@ -96,11 +89,7 @@ impl Element for KernelOffer {
     }
 
     fn order(&self) -> Order {
-        Order {
-            after: &[],
-            before: &["SendFd", "Connect"],
-            last: false,
-        }
+        Order { after: &[], before: &["SendFd", "Connect"], last: false }
     }
 }
 
@@ -123,18 +112,11 @@ mod tests {
     }
 
     fn asked(preferences: Vec<Mechanism>) -> Call {
-        let segment = PathSegment {
-            name: "nsc".into(),
-            id: "1".into(),
-            ..Default::default()
-        };
+        let segment = PathSegment { name: "nsc".into(), id: "1".into(), ..Default::default() };
         let connection = Connection {
             id: "1".into(),
             network_service: "network-service".into(),
-            path: Some(Path {
-                index: 0,
-                path_segments: vec![segment],
-            }),
+            path: Some(Path { index: 0, path_segments: vec![segment] }),
             ..Default::default()
         };
         Call::request(connection, preferences)
@@ -146,45 +128,23 @@ mod tests {
 
     #[tokio::test]
     async fn a_preference_is_added_where_none_is_kernel() {
-        let call = chain(KernelOffer::new())
-            .request(asked(vec![Mechanism::memif()]))
-            .await
-            .unwrap();
-        let [memif, kernel] = call.preferences() else {
-            panic!("{:?}", call.preferences())
-        };
+        let call = chain(KernelOffer::new()).request(asked(vec![Mechanism::memif()])).await.unwrap();
+        let [memif, kernel] = call.preferences() else { panic!("{:?}", call.preferences()) };
         assert!(memif.parameters.is_empty());
         assert_eq!(kernel.cls, "LOCAL");
-        assert_eq!(
-            kernel.parameter("inodeURL"),
-            Some(&*format!("file:///proc/{}/ns/net", std::process::id()))
-        );
-        assert!(
-            name(kernel).starts_with("network-se-") && name(kernel).len() == 15,
-            "{kernel:?}"
-        );
+        assert_eq!(kernel.parameter("inodeURL"), Some(&*format!("file:///proc/{}/ns/net", std::process::id())));
+        assert!(name(kernel).starts_with("network-se-") && name(kernel).len() == 15, "{kernel:?}");
     }
 
     #[tokio::test]
     async fn a_given_name_stays_and_a_fixed_one_fills_the_gap() {
         let mut given = Mechanism::kernel();
-        given
-            .as_kernel_mut()
-            .unwrap()
-            .set_interface_name("nsm-1")
-            .unwrap();
+        given.as_kernel_mut().unwrap().set_interface_name("nsm-1").unwrap();
         let offer = KernelOffer::new().named("a-name-that-is-too-long").unwrap();
-        let call = chain(offer)
-            .request(asked(vec![given, Mechanism::kernel()]))
-            .await
-            .unwrap();
+        let call = chain(offer).request(asked(vec![given, Mechanism::kernel()])).await.unwrap();
         let names: Vec<_> = call.preferences().iter().map(name).collect();
         assert_eq!(names, ["nsm-1", "a-name-that-is-"]);
-        assert!(
-            call.preferences()
-                .iter()
-                .all(|m| m.parameter("inodeURL").is_some())
-        );
+        assert!(call.preferences().iter().all(|m| m.parameter("inodeURL").is_some()));
         let segment = call.connection().current_segment().unwrap();
         assert_eq!(segment.metrics["client_interface"], "KERNEL/nsm-1");
     }
@@ -205,10 +165,7 @@ mod tests {
     async fn a_name_the_kernel_would_refuse_never_leaves() {
         let mut wrong = Mechanism::kernel();
         wrong.set_parameter("name", "sixteen-octets-1");
-        let error = chain(KernelOffer::new())
-            .request(asked(vec![wrong]))
-            .await
-            .unwrap_err();
+        let error = chain(KernelOffer::new()).request(asked(vec![wrong])).await.unwrap_err();
         assert_eq!(error.code(), Code::InvalidArgument);
         assert!(error.to_string().contains("sixteen-octets-1"), "{error}");
     }
@@ -219,9 +176,6 @@ mod tests {
         let offer = KernelOffer::new().in_netns(Workload::of(&netns));
         let call = chain(offer).request(asked(vec![])).await.unwrap();
         let url = call.preferences()[0].parameter("inodeURL").unwrap();
-        assert_eq!(
-            Netns::open(url.strip_prefix("file://").unwrap()).unwrap(),
-            netns
-        );
+        assert_eq!(Netns::open(url.strip_prefix("file://").unwrap()).unwrap(), netns);
     }
 }

@@ -17,19 +17,13 @@ impl Workload {
     /// The namespace of this process.
     #[must_use]
     pub fn own() -> Self {
-        Self {
-            url: FileUrl::Path(format!("/proc/{}/ns/net", std::process::id()).into()),
-            _netns: None,
-        }
+        Self { url: FileUrl::Path(format!("/proc/{}/ns/net", std::process::id()).into()), _netns: None }
     }
 
     /// A namespace held by this process for another one.
     #[must_use]
     pub fn of(netns: &Netns) -> Self {
-        Self {
-            url: FileUrl::Path(netns.path()),
-            _netns: Some(netns.clone()),
-        }
+        Self { url: FileUrl::Path(netns.path()), _netns: Some(netns.clone()) }
     }
 
     /// Its URL, as the parameter `inodeURL` has it at rest.
@@ -39,11 +33,7 @@ impl Workload {
     }
 
     /// Puts namespace and name into a KERNEL mechanism; a name that is there already must be one the kernel takes.
-    pub(super) fn fill(
-        &self,
-        mechanism: &mut Mechanism,
-        name: impl FnOnce() -> String,
-    ) -> Result<(), ParameterError> {
+    pub(super) fn fill(&self, mechanism: &mut Mechanism, name: impl FnOnce() -> String) -> Result<(), ParameterError> {
         let missing = match mechanism.as_kernel() {
             Some(kernel) => kernel.interface_name()?.is_none(),
             None => return Ok(()),
@@ -71,18 +61,12 @@ const SERVICE_PART: usize = 10;
 pub(super) fn generated(service: &str, random: &Random) -> String {
     const LETTERS: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let usable = |c: char| {
-        if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') {
-            c
-        } else {
-            '-'
-        }
+        if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' }
     };
     let mut name: String = service.chars().take(SERVICE_PART).map(usable).collect();
     name.push('-');
     while name.len() < LONGEST_INTERFACE_NAME {
-        name.push(char::from(
-            LETTERS[random.below(LETTERS.len() as u32) as usize],
-        ));
+        name.push(char::from(LETTERS[random.below(LETTERS.len() as u32) as usize]));
     }
     name
 }
@@ -94,8 +78,7 @@ pub(super) fn fixed(name: &str) -> Result<String> {
         end -= 1;
     }
     let name = &name[..end];
-    check_interface_name(name)
-        .map_err(|error| Error::invalid("the interface name cannot be used").because(error))?;
+    check_interface_name(name).map_err(|error| Error::invalid("the interface name cannot be used").because(error))?;
     Ok(name.to_owned())
 }
 

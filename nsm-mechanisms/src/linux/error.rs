@@ -6,13 +6,11 @@ use nsm_kernel::Error as Kernel;
 /// `what` failed because of `error`, which brings its own remedy.
 pub(super) fn failed(what: impl Into<String>, error: Kernel) -> Error {
     let code = match &error {
-        Kernel::InvalidName { .. } | Kernel::InvalidSpec { .. } | Kernel::NotANetns { .. } => {
-            Code::InvalidArgument
-        }
+        Kernel::InvalidName { .. } | Kernel::InvalidSpec { .. } | Kernel::NotANetns { .. } => Code::InvalidArgument,
         Kernel::NameTaken { .. } | Kernel::VniInUse { .. } => Code::AlreadyExists,
-        Kernel::NamespaceGone { .. }
-        | Kernel::LinkNotFound { .. }
-        | Kernel::NoPrivileges { .. } => Code::FailedPrecondition,
+        Kernel::NamespaceGone { .. } | Kernel::LinkNotFound { .. } | Kernel::NoPrivileges { .. } => {
+            Code::FailedPrecondition
+        }
         Kernel::TablesExhausted { .. } => Code::ResourceExhausted,
         _ => Code::Internal,
     };

@@ -8,11 +8,7 @@ use super::plan::{End, Plan};
 
 /// Makes all of them, or none.
 pub(super) async fn create(plan: &Plan) -> nsm_kernel::Result<Vec<Interface>> {
-    let ends: Vec<(&Netns, &InterfaceSpec)> = plan
-        .ends
-        .iter()
-        .map(|end| (&end.netns, &end.spec))
-        .collect();
+    let ends: Vec<(&Netns, &InterfaceSpec)> = plan.ends.iter().map(|end| (&end.netns, &end.spec)).collect();
     match (&plan.tunnel, &ends[..]) {
         (Some(tunnel), [end]) => Ok(vec![tunnel.vxlan.create(&tunnel.node, *end).await?]),
         (None, [caller, next]) => {

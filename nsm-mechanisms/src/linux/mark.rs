@@ -14,12 +14,9 @@ pub(super) struct Mark(String);
 impl Mark {
     pub(super) fn new(forwarder: &str) -> Result<Self> {
         // A colon would let one forwarder's marks begin like another's.
-        if forwarder.is_empty() || forwarder.len() > LONGEST_NAME || forwarder.contains([':', '\0'])
-        {
-            return Err(Error::invalid(format!(
-                "the forwarder's name {forwarder:?} cannot mark interfaces"
-            ))
-            .hint("give it a name of 1 to 100 octets without a colon"));
+        if forwarder.is_empty() || forwarder.len() > LONGEST_NAME || forwarder.contains([':', '\0']) {
+            return Err(Error::invalid(format!("the forwarder's name {forwarder:?} cannot mark interfaces"))
+                .hint("give it a name of 1 to 100 octets without a colon"));
         }
         Ok(Self(format!("nsm:{forwarder}:")))
     }
@@ -32,31 +29,20 @@ impl Mark {
     /// be taken for it.
     pub(super) fn of(&self, id: &str, tunnel: Option<&VxlanTunnel>) -> Result<String> {
         let mut mark = format!("{}{id}", self.0);
-        if let Some(VxlanTunnel {
-            vni,
-            local,
-            remote,
-            port,
-            ..
-        }) = tunnel
-        {
+        if let Some(VxlanTunnel { vni, local, remote, port, .. }) = tunnel {
             mark += &format!(" vxlan {vni} {local} {remote} {port}");
         }
         // A space would let one connection's marks look like those of another's tunnel.
         if id.is_empty() || mark.len() > LONGEST_ALIAS || id.contains([' ', '\0']) {
-            return Err(
-                Error::invalid("the connection's id cannot mark an interface")
-                    .hint("ids are short and without spaces; the reference uses UUIDs"),
-            );
+            return Err(Error::invalid("the connection's id cannot mark an interface")
+                .hint("ids are short and without spaces; the reference uses UUIDs"));
         }
         Ok(mark)
     }
 
     /// Whether a link with this alias is one of this connection, of whatever tunnel.
     pub(super) fn names(&self, id: &str, alias: &str) -> bool {
-        let rest = alias
-            .strip_prefix(&self.0)
-            .and_then(|rest| rest.strip_prefix(id));
+        let rest = alias.strip_prefix(&self.0).and_then(|rest| rest.strip_prefix(id));
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
     }
 
@@ -65,9 +51,8 @@ impl Mark {
     pub(super) fn mac(&self, id: &str, side: Side) -> [u8; 6] {
         // FNV-1a, 64 bits: the same in every release.
         let octets = self.0.bytes().chain(id.bytes()).chain([0, side as u8]);
-        let hash = octets.fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| {
-            (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = octets
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3));
         let [a, b, c, d, e, f, _, _] = (hash ^ (hash >> 32)).to_le_bytes();
         // Locally administered, one host (IEEE 802, section 8).
         [(a & 0xfc) | 0x02, b, c, d, e, f]
@@ -89,11 +74,7 @@ mod tests {
 
     #[test]
     fn marks_of_different_forwarders_never_begin_alike() {
-        assert!(
-            Mark::new("a:b").is_err()
-                && Mark::new("").is_err()
-                && Mark::new(&"x".repeat(101)).is_err()
-        );
+        assert!(Mark::new("a:b").is_err() && Mark::new("").is_err() && Mark::new(&"x".repeat(101)).is_err());
         let (a, ab) = (Mark::new("a").unwrap(), Mark::new("ab").unwrap());
         assert_eq!(a.of("1", None).unwrap(), "nsm:a:1");
         assert!(!ab.of("1", None).unwrap().starts_with(a.prefix()));
@@ -109,10 +90,7 @@ mod tests {
             ttl: None,
         };
         let mark = Mark::new("fwd").unwrap();
-        assert_eq!(
-            mark.of("1", Some(&tunnel)).unwrap(),
-            "nsm:fwd:1 vxlan 42 10.0.0.1 10.0.0.2 4789"
-        );
+        assert_eq!(mark.of("1", Some(&tunnel)).unwrap(), "nsm:fwd:1 vxlan 42 10.0.0.1 10.0.0.2 4789");
         let before = mark.of("1", Some(&tunnel)).unwrap();
         tunnel.vni = 43;
         assert_ne!(mark.of("1", Some(&tunnel)).unwrap(), before);

@@ -55,11 +55,7 @@ impl Linux {
     /// # Errors
     /// When the name cannot be part of a mark: it is empty, longer than 100 octets or contains a colon.
     pub fn new(forwarder: &str) -> Result<Self> {
-        Ok(Self(Arc::new(Inner {
-            mark: Mark::new(forwarder)?,
-            underlay: None,
-            table: Table::default(),
-        })))
+        Ok(Self(Arc::new(Inner { mark: Mark::new(forwarder)?, underlay: None, table: Table::default() })))
     }
 
     /// As [`new`](Self::new), and reaches other nodes by VXLAN over an underlay; `node` is the namespace that has its
@@ -69,11 +65,7 @@ impl Linux {
     /// As [`new`](Self::new).
     pub fn with_underlay(forwarder: &str, underlay: Underlay, node: Netns) -> Result<Self> {
         let mark = Mark::new(forwarder)?;
-        Ok(Self(Arc::new(Inner {
-            mark,
-            underlay: Some((underlay, node)),
-            table: Table::default(),
-        })))
+        Ok(Self(Arc::new(Inner { mark, underlay: Some((underlay, node)), table: Table::default() })))
     }
 
     /// How many connections have a wire.
@@ -94,25 +86,15 @@ impl Dataplane for Linux {
     fn offers(&self, class: Class, _payload: &str) -> Vec<Mechanism> {
         match class {
             Class::Local => vec![Mechanism::kernel()],
-            Class::Remote => self
-                .0
-                .underlay
-                .iter()
-                .map(|(underlay, _)| underlay.offer())
-                .collect(),
+            Class::Remote => self.0.underlay.iter().map(|(underlay, _)| underlay.offer()).collect(),
         }
     }
 
     fn accept(&self, mechanism: &mut Mechanism, held: Option<&Self::Lease>) -> Result<Self::Lease> {
         match (&self.0.underlay, mechanism.as_kernel()) {
             (_, Some(kernel)) => plan::check_kernel(kernel).map(|_| None),
-            (Some((underlay, _)), None) => underlay
-                .accept(mechanism, held.and_then(Option::as_ref))
-                .map(Some),
-            (None, None) => Err(Error::unsupported(format!(
-                "{} cannot be used here",
-                mechanism.r#type
-            ))),
+            (Some((underlay, _)), None) => underlay.accept(mechanism, held.and_then(Option::as_ref)).map(Some),
+            (None, None) => Err(Error::unsupported(format!("{} cannot be used here", mechanism.r#type))),
         }
     }
 
@@ -120,11 +102,7 @@ impl Dataplane for Linux {
     /// removed again.
     async fn connect(&self, wire: &Wire) -> Result<Programmed> {
         let mut held = Held::take(self, &wire.id).await;
-        if held
-            .wiring
-            .as_ref()
-            .is_some_and(|wiring| wiring.is_for(wire))
-        {
+        if held.wiring.as_ref().is_some_and(|wiring| wiring.is_for(wire)) {
             return Ok(Programmed::Unchanged);
         }
         let (linux, wire) = (self.clone(), wire.clone());
@@ -139,11 +117,7 @@ impl Dataplane for Linux {
             let _nobody_waits = answer.send(outcome);
         };
         tokio::spawn(work.in_current_span());
-        reply.await.unwrap_or_else(|_| {
-            Err(Error::internal(
-                "programming the wire ended without an outcome",
-            ))
-        })
+        reply.await.unwrap_or_else(|_| Err(Error::internal("programming the wire ended without an outcome")))
     }
 
     /// Once begun it runs to its end, even if the future is dropped.
@@ -161,9 +135,8 @@ impl Dataplane for Linux {
             outcome
         };
         let removed = tokio::spawn(work.in_current_span()).await;
-        removed.unwrap_or_else(|error| {
-            Err(Error::internal("removing the wire ended without an outcome").because(error))
-        })
+        removed
+            .unwrap_or_else(|error| Err(Error::internal("removing the wire ended without an outcome").because(error)))
     }
 }
 

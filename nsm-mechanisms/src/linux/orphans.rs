@@ -40,9 +40,7 @@ impl Linux {
     /// Nothing is touched yet. A Request for a connection of an earlier life adopts its interfaces; after a time in which
     /// all clients should have asked again, remove the rest by [`Orphans::remove_after`].
     pub async fn orphans(&self) -> Orphans {
-        let namespaces = tokio::task::spawn_blocking(namespaces)
-            .await
-            .unwrap_or_default();
+        let namespaces = tokio::task::spawn_blocking(namespaces).await.unwrap_or_default();
         let mut found = Vec::new();
         for netns in namespaces {
             match links_with_mark(&netns, self.0.mark.prefix()).await {
@@ -55,10 +53,7 @@ impl Linux {
                 Err(error) => tracing::debug!(netns = %netns.id(), %error, "not looked at"),
             }
         }
-        Orphans {
-            linux: self.clone(),
-            found,
-        }
+        Orphans { linux: self.clone(), found }
     }
 }
 
@@ -98,20 +93,12 @@ impl Orphans {
 fn namespaces() -> Vec<Netns> {
     let mut known = HashSet::new();
     let mut open = Vec::new();
-    let named = fs::read_dir("/run/netns")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
-    let processes = fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| {
-            let name = entry.file_name();
-            let number = name.to_str()?.bytes().all(|byte| byte.is_ascii_digit());
-            number.then(|| entry.path().join("ns/net"))
-        });
+    let named = fs::read_dir("/run/netns").into_iter().flatten().flatten().map(|entry| entry.path());
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
+        let name = entry.file_name();
+        let number = name.to_str()?.bytes().all(|byte| byte.is_ascii_digit());
+        number.then(|| entry.path().join("ns/net"))
+    });
     let mut look = |path: PathBuf| {
         // Identity first: most processes share one namespace, and each open costs a descriptor for a moment.
         let Ok(file) = fs::metadata(&path) else {

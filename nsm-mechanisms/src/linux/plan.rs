@@ -36,41 +36,23 @@ pub(super) struct Tunnel {
 }
 
 impl Plan {
-    pub(super) fn of(
-        wire: &Wire,
-        mark: &Mark,
-        underlay: Option<&(Underlay, Netns)>,
-    ) -> Result<Self> {
-        let end = |kernel: Kernel<'_>, side, tunnel: Option<&VxlanTunnel>| {
-            end(wire, kernel, side, mark, tunnel)
-        };
+    pub(super) fn of(wire: &Wire, mark: &Mark, underlay: Option<&(Underlay, Netns)>) -> Result<Self> {
+        let end = |kernel: Kernel<'_>, side, tunnel: Option<&VxlanTunnel>| end(wire, kernel, side, mark, tunnel);
         match (wire.caller.as_kernel(), wire.next.as_kernel()) {
             (Some(caller), Some(next)) => {
-                let mut ends = [
-                    end(caller, Side::Client, None)?,
-                    end(next, Side::Endpoint, None)?,
-                ];
+                let mut ends = [end(caller, Side::Client, None)?, end(next, Side::Endpoint, None)?];
                 if wire.payload != payload::ETHERNET {
                     introduce(&mut ends);
                 }
-                Ok(Self {
-                    ends: ends.into(),
-                    tunnel: None,
-                })
+                Ok(Self { ends: ends.into(), tunnel: None })
             }
             (Some(caller), None) => {
                 let tunnel = tunnel(&wire.next, Side::Client, underlay)?;
-                Ok(Self {
-                    ends: vec![end(caller, Side::Client, Some(&tunnel.vxlan))?],
-                    tunnel: Some(tunnel),
-                })
+                Ok(Self { ends: vec![end(caller, Side::Client, Some(&tunnel.vxlan))?], tunnel: Some(tunnel) })
             }
             (None, Some(next)) => {
                 let tunnel = tunnel(&wire.caller, Side::Endpoint, underlay)?;
-                Ok(Self {
-                    ends: vec![end(next, Side::Endpoint, Some(&tunnel.vxlan))?],
-                    tunnel: Some(tunnel),
-                })
+                Ok(Self { ends: vec![end(next, Side::Endpoint, Some(&tunnel.vxlan))?], tunnel: Some(tunnel) })
             }
             (None, None) => Err(Error::unsupported(format!(
                 "this forwarder cannot relay from {} to {}",
@@ -83,26 +65,14 @@ impl Plan {
 
 /// Checks what a KERNEL mechanism must have and may not ask for here.
 pub(super) fn check_kernel(kernel: Kernel<'_>) -> Result<(FileUrl, &str)> {
-    let invalid = |error: ParameterError| {
-        Error::invalid("the KERNEL mechanism cannot be used").because(error)
-    };
+    let invalid = |error: ParameterError| Error::invalid("the KERNEL mechanism cannot be used").because(error);
     let missing = |key: &str| {
         Error::invalid(format!("the KERNEL mechanism has no {key}"))
             .hint("the side that offers or selects it must set it")
     };
-    let name = kernel
-        .interface_name()
-        .map_err(invalid)?
-        .ok_or_else(|| missing(keys::INTERFACE_NAME))?;
-    let netns = kernel
-        .netns()
-        .map_err(invalid)?
-        .ok_or_else(|| missing(keys::INODE_URL))?;
-    let asks = |what: &str| {
-        Error::unsupported(format!(
-            "the Linux data plane has no {what} for a KERNEL interface"
-        ))
-    };
+    let name = kernel.interface_name().map_err(invalid)?.ok_or_else(|| missing(keys::INTERFACE_NAME))?;
+    let netns = kernel.netns().map_err(invalid)?.ok_or_else(|| missing(keys::INODE_URL))?;
+    let asks = |what: &str| Error::unsupported(format!("the Linux data plane has no {what} for a KERNEL interface"));
     if kernel.token_id().is_some() || kernel.pci_address().is_some() {
         return Err(asks("virtual function").hint("let an SR-IOV forwarder serve it"));
     }
@@ -115,33 +85,20 @@ pub(super) fn check_kernel(kernel: Kernel<'_>) -> Result<(FileUrl, &str)> {
     Ok((netns, name))
 }
 
-fn end(
-    wire: &Wire,
-    kernel: Kernel<'_>,
-    side: Side,
-    mark: &Mark,
-    tunnel: Option<&VxlanTunnel>,
-) -> Result<End> {
+fn end(wire: &Wire, kernel: Kernel<'_>, side: Side, mark: &Mark, tunnel: Option<&VxlanTunnel>) -> Result<End> {
     let (url, name) = check_kernel(kernel)?;
     let FileUrl::Path(path) = url else {
-        return Err(Error::precondition(format!(
-            "the descriptor of network namespace {url} has not arrived"
-        ))
-        .hint("put RecvFd before CrossConnect, and reach the workload over a unix socket"));
+        return Err(Error::precondition(format!("the descriptor of network namespace {url} has not arrived"))
+            .hint("put RecvFd before CrossConnect, and reach the workload over a unix socket"));
     };
     // Looks at what the path names before opening it: it may come from a peer.
-    let netns = Netns::open(&path)
-        .map_err(|error| failed(format!("interface {name} has nowhere to be"), error))?;
+    let netns = Netns::open(&path).map_err(|error| failed(format!("interface {name} has nowhere to be"), error))?;
     let alias = mark.of(&wire.id, tunnel)?;
-    let mut spec = InterfaceSpec::new(name, alias)
-        .map_err(|error| failed("the interface cannot be described", error))?;
+    let mut spec =
+        InterfaceSpec::new(name, alias).map_err(|error| failed("the interface cannot be described", error))?;
     context::fill(&mut spec, side, &wire.context)?;
     spec.mac = spec.mac.or_else(|| Some(mark.mac(&wire.id, side)));
-    Ok(End {
-        netns,
-        spec,
-        route_localnet: kernel.route_local_net(),
-    })
+    Ok(End { netns, spec, route_localnet: kernel.route_local_net() })
 }
 
 /// Tells each end the other's hardware address: an IP wire needs no questions.
@@ -149,12 +106,7 @@ fn introduce(ends: &mut [End; 2]) {
     let known = [&ends[1], &ends[0]].map(|peer| {
         let mac = peer.spec.mac.unwrap_or_default();
         let ips = peer.spec.addresses.iter().map(|net| net.addr());
-        ips.map(|ip| Neighbour {
-            ip,
-            mac,
-            permanent: true,
-        })
-        .collect::<Vec<_>>()
+        ips.map(|ip| Neighbour { ip, mac, permanent: true }).collect::<Vec<_>>()
     });
     for (end, known) in ends.iter_mut().zip(known) {
         end.spec.neighbours.extend(known);
@@ -162,24 +114,14 @@ fn introduce(ends: &mut [End; 2]) {
 }
 
 /// The tunnel of a VXLAN mechanism, in which the client's side is the source.
-fn tunnel(
-    mechanism: &Mechanism,
-    ours: Side,
-    underlay: Option<&(Underlay, Netns)>,
-) -> Result<Tunnel> {
+fn tunnel(mechanism: &Mechanism, ours: Side, underlay: Option<&(Underlay, Netns)>) -> Result<Tunnel> {
     let (Some(vxlan), Some((underlay, node))) = (mechanism.as_vxlan(), underlay) else {
-        return Err(Error::unsupported(format!(
-            "this forwarder cannot make a wire over {}",
-            mechanism.r#type
-        )));
+        return Err(Error::unsupported(format!("this forwarder cannot make a wire over {}", mechanism.r#type)));
     };
-    let invalid =
-        |error: ParameterError| Error::invalid("the VXLAN mechanism cannot be used").because(error);
+    let invalid = |error: ParameterError| Error::invalid("the VXLAN mechanism cannot be used").because(error);
     let incomplete = || {
-        Error::invalid(
-            "the VXLAN mechanism has no network identifier or no address of the other side",
-        )
-        .hint("the side that selects it must set vni and dst_ip")
+        Error::invalid("the VXLAN mechanism has no network identifier or no address of the other side")
+            .hint("the side that selects it must set vni and dst_ip")
     };
     let (remote, port) = match ours {
         Side::Client => (vxlan.dst_ip(), vxlan.dst_port()),
@@ -201,11 +143,7 @@ fn tunnel(
         ttl: None,
     };
     let foreign = (ours == Side::Client).then(|| underlay.clone());
-    Ok(Tunnel {
-        vxlan,
-        node: node.clone(),
-        foreign,
-    })
+    Ok(Tunnel { vxlan, node: node.clone(), foreign })
 }
 
 #[cfg(test)]
@@ -217,13 +155,8 @@ mod tests {
 
     fn kernel(parameters: &[(&str, &str)]) -> Mechanism {
         let mut mechanism = Mechanism::kernel();
-        for (key, value) in [("name", "nsm-1"), ("inodeURL", "file:///proc/self/ns/net")]
-            .iter()
-            .chain(parameters)
-        {
-            mechanism
-                .parameters
-                .insert((*key).to_owned(), (*value).to_owned());
+        for (key, value) in [("name", "nsm-1"), ("inodeURL", "file:///proc/self/ns/net")].iter().chain(parameters) {
+            mechanism.parameters.insert((*key).to_owned(), (*value).to_owned());
         }
         mechanism
     }
@@ -235,30 +168,13 @@ mod tests {
     #[test]
     fn what_this_data_plane_cannot_do_is_refused_and_not_ignored() {
         assert!(check_kernel(kernel(&[("vlan", "0")]).as_kernel().unwrap()).is_ok());
-        for (key, value) in [
-            ("tokenID", "sriov-1"),
-            ("pciAddress", "0000:01:00.0"),
-            ("vlan", "7"),
-            ("IPTables4NatTemplate", "-A X"),
-        ] {
-            assert_eq!(
-                refusal(&[(key, value)]).code(),
-                Code::Unimplemented,
-                "{key}"
-            );
+        for (key, value) in
+            [("tokenID", "sriov-1"), ("pciAddress", "0000:01:00.0"), ("vlan", "7"), ("IPTables4NatTemplate", "-A X")]
+        {
+            assert_eq!(refusal(&[(key, value)]).code(), Code::Unimplemented, "{key}");
         }
-        for (key, value) in [
-            ("name", ""),
-            ("name", "a/b"),
-            ("inodeURL", ""),
-            ("inodeURL", "/etc"),
-            ("vlan", "x"),
-        ] {
-            assert_eq!(
-                refusal(&[(key, value)]).code(),
-                Code::InvalidArgument,
-                "{key}={value}"
-            );
+        for (key, value) in [("name", ""), ("name", "a/b"), ("inodeURL", ""), ("inodeURL", "/etc"), ("vlan", "x")] {
+            assert_eq!(refusal(&[(key, value)]).code(), Code::InvalidArgument, "{key}={value}");
         }
     }
 
@@ -286,15 +202,13 @@ mod tests {
             Just("file:///proc/self/ns/net".to_owned()),
             Just("file:///dev/null".to_owned()),
         ];
-        (
-            types,
-            prop::collection::btree_map(keys.prop_map(String::from), values, 0..8),
-        )
-            .prop_map(|(kind, parameters)| {
+        (types, prop::collection::btree_map(keys.prop_map(String::from), values, 0..8)).prop_map(
+            |(kind, parameters)| {
                 let mut mechanism = Mechanism::new("", kind);
                 mechanism.parameters.extend(parameters);
                 mechanism
-            })
+            },
+        )
     }
 
     proptest! {

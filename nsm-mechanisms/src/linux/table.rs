@@ -34,11 +34,7 @@ impl Held {
         loop {
             let done = linux.0.table.done.notified();
             if let Some(wiring) = linux.0.table.take(&id) {
-                return Self {
-                    linux: linux.clone(),
-                    id,
-                    wiring,
-                };
+                return Self { linux: linux.clone(), id, wiring };
             }
             done.await;
         }

@@ -27,28 +27,14 @@ const STALE: usize = 2;
 impl Wiring {
     /// Makes a wire; or takes up the one that an earlier life of this forwarder left. `vni` is what the connection's
     /// former wire had claimed.
-    pub(super) async fn make(
-        wire: &Wire,
-        plan: Plan,
-        linux: &Inner,
-        vni: Option<Vni>,
-    ) -> Result<(Self, Programmed)> {
+    pub(super) async fn make(wire: &Wire, plan: Plan, linux: &Inner, vni: Option<Vni>) -> Result<(Self, Programmed)> {
         let vni = claimed(&plan, vni)?;
-        let what = |error| {
-            failed(
-                format!("cannot make the wire of connection {}", wire.id),
-                error,
-            )
-        };
+        let what = |error| failed(format!("cannot make the wire of connection {}", wire.id), error);
         let mut stale = 0;
         let (interfaces, programmed) = loop {
             let (name, netns, alias) = match create(&plan).await {
                 Ok(interfaces) => break (interfaces, Programmed::Made),
-                Err(Kernel::NameTaken {
-                    name,
-                    netns,
-                    alias: Some(alias),
-                }) if stale < STALE => (name, netns, alias),
+                Err(Kernel::NameTaken { name, netns, alias: Some(alias) }) if stale < STALE => (name, netns, alias),
                 Err(error) => return Err(what(error)),
             };
             stale += 1;
@@ -57,27 +43,16 @@ impl Wiring {
             }
             let end = plan.ends.iter().find(|end| end.netns.id() == netns);
             let over = linux.mark.names(&wire.id, &alias)
-                || (alias.starts_with(linux.mark.prefix())
-                    && !linux.table.claims(&linux.mark, (netns, &name, &alias)));
+                || (alias.starts_with(linux.mark.prefix()) && !linux.table.claims(&linux.mark, (netns, &name, &alias)));
             match end {
                 // Of a life that is over: this connection's or another's.
                 Some(end) if over => delete_link(&end.netns, &name, &alias).await.map_err(what)?,
                 _ => {
-                    return Err(what(Kernel::NameTaken {
-                        name,
-                        netns,
-                        alias: Some(alias),
-                    }));
+                    return Err(what(Kernel::NameTaken { name, netns, alias: Some(alias) }));
                 }
             };
         };
-        let mut wiring = Self {
-            wire: wire.clone(),
-            plan,
-            interfaces,
-            vni,
-            sure: true,
-        };
+        let mut wiring = Self { wire: wire.clone(), plan, interfaces, vni, sure: true };
         match wiring.set_route_localnet(&[]).await {
             Ok(_) => Ok((wiring, programmed)),
             Err(error) => {
@@ -108,32 +83,22 @@ impl Wiring {
     pub(super) fn is_at(&self, plan: &Plan) -> bool {
         self.plan.ends.len() == plan.ends.len()
             && self.plan.ends.iter().zip(&plan.ends).all(|(old, new)| {
-                old.netns == new.netns
-                    && old.spec.name == new.spec.name
-                    && old.spec.alias == new.spec.alias
+                old.netns == new.netns && old.spec.name == new.spec.name && old.spec.alias == new.spec.alias
             })
     }
 
     pub(super) fn has(&self, (netns, name, alias): (NetnsId, &str, &str)) -> bool {
-        self.plan.ends.iter().any(|end| {
-            end.netns.id() == netns && end.spec.name.as_str() == name && end.spec.alias == alias
-        })
+        self.plan
+            .ends
+            .iter()
+            .any(|end| end.netns.id() == netns && end.spec.name.as_str() == name && end.spec.alias == alias)
     }
 
     /// Changes what differs; says how many changes that took. What fails is changed back.
     pub(super) async fn change(&mut self, wire: &Wire, plan: Plan) -> Result<usize> {
-        let what = |error| {
-            failed(
-                format!("cannot change the wire of connection {}", wire.id),
-                error,
-            )
-        };
+        let what = |error| failed(format!("cannot change the wire of connection {}", wire.id), error);
         self.sure = false;
-        let before: Vec<_> = self
-            .interfaces
-            .iter()
-            .map(|interface| interface.spec().clone())
-            .collect();
+        let before: Vec<_> = self.interfaces.iter().map(|interface| interface.spec().clone()).collect();
         let mut writes = 0;
         for (at, end) in plan.ends.iter().enumerate() {
             let Some(interface) = self.interfaces.get_mut(at) else {
@@ -159,33 +124,20 @@ impl Wiring {
         let mut left = Vec::new();
         for end in &self.plan.ends {
             // The second end of a pair goes with the first; its rules do not.
-            if let Err(error) =
-                delete_link(&end.netns, end.spec.name.as_str(), &end.spec.alias).await
-            {
-                left.push(failed(
-                    format!("interface {} in {} is left", end.spec.name, end.netns.id()),
-                    error,
-                ));
+            if let Err(error) = delete_link(&end.netns, end.spec.name.as_str(), &end.spec.alias).await {
+                left.push(failed(format!("interface {} in {} is left", end.spec.name, end.netns.id()), error));
             }
         }
         if left.is_empty() {
             return Ok(());
         }
         self.sure = false;
-        Err(Error::all_failed(
-            format!(
-                "the wire of connection {} could not be removed",
-                self.wire.id
-            ),
-            left,
-        ))
+        Err(Error::all_failed(format!("the wire of connection {} could not be removed", self.wire.id), left))
     }
 
     /// Makes a wire again that had to go for another one which then failed.
     pub(super) async fn restored(self, linux: &Inner) -> Option<Self> {
-        let Self {
-            wire, plan, vni, ..
-        } = self;
+        let Self { wire, plan, vni, .. } = self;
         match Self::make(&wire, plan, linux, vni).await {
             Ok((wiring, _)) => Some(wiring),
             Err(error) => {
@@ -218,8 +170,7 @@ fn claimed(plan: &Plan, held: Option<Vni>) -> Result<Option<Vni>> {
         return Ok(Some(held));
     }
     let claimed = underlay.vnis().claim(number);
-    let claimed = claimed.map_err(|error| {
-        Error::taken("the next hop chose a tunnel that cannot be used here").because(error)
-    });
+    let claimed =
+        claimed.map_err(|error| Error::taken("the next hop chose a tunnel that cannot be used here").because(error));
     claimed.map(Some)
 }

@@ -16,19 +16,11 @@ struct Behind {
 
 impl Behind {
     fn failing(fails: &'static [&'static str]) -> Self {
-        Self {
-            fails,
-            ..Self::default()
-        }
+        Self { fails, ..Self::default() }
     }
 
     fn note(&self, verb: &str, call: &Call) -> String {
-        let kind = call
-            .connection()
-            .mechanism
-            .as_ref()
-            .map_or("none", |m| &m.r#type)
-            .to_owned();
+        let kind = call.connection().mechanism.as_ref().map_or("none", |m| &m.r#type).to_owned();
         self.calls.lock().unwrap().push(format!("{verb} {kind}"));
         kind
     }
@@ -58,27 +50,16 @@ fn chain(behind: &Behind) -> Chain {
         .with(KERNEL, KernelAccept::new().seeded(1))
         .and_then(|mechanisms| mechanisms.with(MEMIF, Noop))
         .unwrap();
-    Chain::new(
-        "nse",
-        elements![Begin::default(), mechanisms, behind.clone()],
-    )
-    .unwrap()
+    Chain::new("nse", elements![Begin::default(), mechanisms, behind.clone()]).unwrap()
 }
 
 fn asked(mechanism: Option<Mechanism>, preferences: &[Mechanism]) -> Call {
-    let segment = PathSegment {
-        name: "nse".into(),
-        id: "1".into(),
-        ..Default::default()
-    };
+    let segment = PathSegment { name: "nse".into(), id: "1".into(), ..Default::default() };
     let connection = Connection {
         id: "1".into(),
         network_service: "icmp".into(),
         mechanism,
-        path: Some(Path {
-            index: 0,
-            path_segments: vec![segment],
-        }),
+        path: Some(Path { index: 0, path_segments: vec![segment] }),
         ..Default::default()
     };
     Call::request(connection, preferences.to_vec())
@@ -92,16 +73,10 @@ fn kind(call: &Call) -> &str {
 async fn the_first_preference_that_is_supported_is_taken_and_completed() {
     let behind = Behind::default();
     let preferences = [Mechanism::vxlan(), Mechanism::kernel(), Mechanism::memif()];
-    let call = chain(&behind)
-        .request(asked(None, &preferences))
-        .await
-        .unwrap();
+    let call = chain(&behind).request(asked(None, &preferences)).await.unwrap();
     let mechanism = call.connection().mechanism.as_ref().unwrap();
     let name = mechanism.parameter("name").unwrap();
-    assert!(
-        mechanism.is(KERNEL) && name.starts_with("icmp-"),
-        "{mechanism:?}"
-    );
+    assert!(mechanism.is(KERNEL) && name.starts_with("icmp-"), "{mechanism:?}");
     let netns = format!("file:///proc/{}/ns/net", std::process::id());
     assert_eq!(mechanism.parameter("inodeURL"), Some(&*netns));
     assert_eq!(behind.calls(), ["request KERNEL"]);
@@ -113,10 +88,7 @@ async fn the_first_preference_that_is_supported_is_taken_and_completed() {
 #[tokio::test]
 async fn a_mechanism_that_is_set_is_kept_whatever_is_preferred() {
     let behind = Behind::default();
-    let call = chain(&behind)
-        .request(asked(Some(Mechanism::memif()), &[Mechanism::kernel()]))
-        .await
-        .unwrap();
+    let call = chain(&behind).request(asked(Some(Mechanism::memif()), &[Mechanism::kernel()])).await.unwrap();
     assert_eq!(kind(&call), MEMIF);
 }
 
@@ -125,28 +97,16 @@ async fn what_neither_side_shares_is_refused_with_what_each_has() {
     let behind = Behind::default();
     for call in [
         asked(Some(Mechanism::vxlan()), &[Mechanism::kernel()]),
-        asked(
-            None,
-            &[Mechanism::vxlan(), Mechanism::new("LOCAL", "kernel")],
-        ),
+        asked(None, &[Mechanism::vxlan(), Mechanism::new("LOCAL", "kernel")]),
         asked(None, &[]),
     ] {
         let error = chain(&behind).request(call).await.unwrap_err();
         assert_eq!(error.code(), Code::Unimplemented);
-        assert!(
-            error.to_string().contains("here KERNEL, MEMIF can be used"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("here KERNEL, MEMIF can be used"), "{error}");
     }
     assert!(behind.calls().is_empty());
-    let error = chain(&behind)
-        .request(asked(Some(Mechanism::vxlan()), &[]))
-        .await
-        .unwrap_err();
-    assert!(
-        error.to_string().contains("the caller offers VXLAN"),
-        "{error}"
-    );
+    let error = chain(&behind).request(asked(Some(Mechanism::vxlan()), &[])).await.unwrap_err();
+    assert!(error.to_string().contains("the caller offers VXLAN"), "{error}");
 }
 
 #[tokio::test]
@@ -155,44 +115,20 @@ async fn the_next_preference_finds_nothing_of_one_that_failed() {
     let mut wrong = Mechanism::kernel();
     wrong.set_parameter("name", "a name with spaces");
     let preferences = [wrong, Mechanism::kernel(), Mechanism::memif()];
-    let call = chain(&behind)
-        .request(asked(None, &preferences))
-        .await
-        .unwrap();
+    let call = chain(&behind).request(asked(None, &preferences)).await.unwrap();
     assert_eq!(call.connection().mechanism, Some(Mechanism::memif()));
     // Nothing was asked for the first; what the second may have left is closed.
-    assert_eq!(
-        behind.calls(),
-        [
-            "close KERNEL",
-            "request KERNEL",
-            "close KERNEL",
-            "request MEMIF"
-        ]
-    );
+    assert_eq!(behind.calls(), ["close KERNEL", "request KERNEL", "close KERNEL", "request MEMIF"]);
 }
 
 #[tokio::test]
 async fn when_all_fail_each_cause_is_kept() {
     let behind = Behind::failing(&[KERNEL, MEMIF]);
-    let error = chain(&behind)
-        .request(asked(None, &[Mechanism::kernel(), Mechanism::memif()]))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (error.code(), error.causes().len()),
-        (Code::ResourceExhausted, 2)
-    );
-    assert!(
-        error.to_string().contains("no KERNEL today")
-            && error.to_string().contains("no MEMIF today"),
-        "{error}"
-    );
+    let error = chain(&behind).request(asked(None, &[Mechanism::kernel(), Mechanism::memif()])).await.unwrap_err();
+    assert_eq!((error.code(), error.causes().len()), (Code::ResourceExhausted, 2));
+    assert!(error.to_string().contains("no KERNEL today") && error.to_string().contains("no MEMIF today"), "{error}");
     // A single one speaks for itself.
-    let error = chain(&behind)
-        .request(asked(None, &[Mechanism::memif()]))
-        .await
-        .unwrap_err();
+    let error = chain(&behind).request(asked(None, &[Mechanism::memif()])).await.unwrap_err();
     assert!(error.causes().is_empty());
 }
 
@@ -200,16 +136,9 @@ async fn when_all_fail_each_cause_is_kept() {
 async fn an_established_connection_is_not_closed_by_a_refresh_that_fails() {
     let behind = Behind::default();
     let chain = chain(&behind);
-    let call = chain
-        .request(asked(None, &[Mechanism::kernel()]))
-        .await
-        .unwrap();
+    let call = chain.request(asked(None, &[Mechanism::kernel()])).await.unwrap();
     let mut refresh = call.connection().clone();
-    refresh
-        .mechanism
-        .as_mut()
-        .unwrap()
-        .set_parameter("name", "a/b");
+    refresh.mechanism.as_mut().unwrap().set_parameter("name", "a/b");
     chain.request(Call::new(refresh)).await.unwrap_err();
     assert_eq!(behind.calls(), ["request KERNEL"]);
     chain.close(Call::new(call.into_body())).await.unwrap();
@@ -219,27 +148,9 @@ async fn an_established_connection_is_not_closed_by_a_refresh_that_fails() {
 #[tokio::test]
 async fn a_forwarder_that_forgot_gets_the_same_interface_again() {
     let chain = chain(&Behind::default());
-    let name = |call: Call| {
-        call.connection()
-            .mechanism
-            .as_ref()
-            .unwrap()
-            .parameter("name")
-            .unwrap()
-            .to_owned()
-    };
-    let first = name(
-        chain
-            .request(asked(None, &[Mechanism::kernel()]))
-            .await
-            .unwrap(),
-    );
-    let again = name(
-        chain
-            .request(asked(None, &[Mechanism::kernel()]))
-            .await
-            .unwrap(),
-    );
+    let name = |call: Call| call.connection().mechanism.as_ref().unwrap().parameter("name").unwrap().to_owned();
+    let first = name(chain.request(asked(None, &[Mechanism::kernel()])).await.unwrap());
+    let again = name(chain.request(asked(None, &[Mechanism::kernel()])).await.unwrap());
     assert_eq!(first, again);
 }
 

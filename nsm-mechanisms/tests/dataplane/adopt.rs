@@ -13,31 +13,14 @@ async fn a_restarted_forwarder_takes_up_its_wire_without_cutting_it() {
     assert!(indexes.0.is_some() && indexes.1.is_some());
 
     let restarted = Linux::new("fwd").unwrap();
-    assert_eq!(
-        restarted.connect(&first).await.unwrap(),
-        Programmed::Adopted
-    );
-    assert_eq!(
-        (index(&ns[0], "nsm-1").await, index(&ns[1], "nse-1").await),
-        indexes
-    );
+    assert_eq!(restarted.connect(&first).await.unwrap(), Programmed::Adopted);
+    assert_eq!((index(&ns[0], "nsm-1").await, index(&ns[1], "nse-1").await), indexes);
     assert_packets_both_ways(&ns, 1).await;
 
     // One that comes back with other addresses converges.
     let restarted = Linux::new("fwd").unwrap();
-    restarted
-        .connect(&wire(
-            "1",
-            kernel(&ns[0], "nsm-1"),
-            kernel(&ns[1], "nse-1"),
-            2,
-        ))
-        .await
-        .unwrap();
-    assert_eq!(
-        (index(&ns[0], "nsm-1").await, index(&ns[1], "nse-1").await),
-        indexes
-    );
+    restarted.connect(&wire("1", kernel(&ns[0], "nsm-1"), kernel(&ns[1], "nse-1"), 2)).await.unwrap();
+    assert_eq!((index(&ns[0], "nsm-1").await, index(&ns[1], "nse-1").await), indexes);
     assert_packets_both_ways(&ns, 2).await;
     restarted.disconnect("1").await.unwrap();
     assert_nothing_left(&before, &ns).await;
@@ -48,38 +31,13 @@ async fn half_of_a_former_wire_gives_way_to_a_new_one() {
     let Some(ns) = workloads().await else { return };
     let Some(former) = netns().await else { return };
     let before = census(&ns).await;
-    Linux::new("fwd")
-        .unwrap()
-        .connect(&wire(
-            "1",
-            kernel(&ns[0], "nsm-1"),
-            kernel(&former, "nse-1"),
-            1,
-        ))
-        .await
-        .unwrap();
+    Linux::new("fwd").unwrap().connect(&wire("1", kernel(&ns[0], "nsm-1"), kernel(&former, "nse-1"), 1)).await.unwrap();
     let restarted = Linux::new("fwd").unwrap();
-    restarted
-        .connect(&wire(
-            "1",
-            kernel(&ns[0], "nsm-1"),
-            kernel(&ns[1], "nse-1"),
-            1,
-        ))
-        .await
-        .unwrap();
+    restarted.connect(&wire("1", kernel(&ns[0], "nsm-1"), kernel(&ns[1], "nse-1"), 1)).await.unwrap();
     assert_packets_both_ways(&ns, 1).await;
     // So does one of a connection that nobody asks for any more.
     let restarted = Linux::new("fwd").unwrap();
-    restarted
-        .connect(&wire(
-            "2",
-            kernel(&ns[0], "nsm-1"),
-            kernel(&ns[1], "nse-1"),
-            2,
-        ))
-        .await
-        .unwrap();
+    restarted.connect(&wire("2", kernel(&ns[0], "nsm-1"), kernel(&ns[1], "nse-1"), 2)).await.unwrap();
     assert_packets_both_ways(&ns, 2).await;
     restarted.disconnect("2").await.unwrap();
     assert_nothing_left(&before, &ns).await;
@@ -109,32 +67,11 @@ async fn what_nobody_claims_is_removed_and_nothing_else() {
 
     let name = format!("fwd-{}", std::process::id());
     let earlier = Linux::new(&name).unwrap();
-    let kept = wire(
-        "kept",
-        kernel(&named[0], "kept"),
-        kernel(&named[1], "kept"),
-        1,
-    );
+    let kept = wire("kept", kernel(&named[0], "kept"), kernel(&named[1], "kept"), 1);
     earlier.connect(&kept).await.unwrap();
-    earlier
-        .connect(&wire(
-            "lost",
-            kernel(&named[0], "lost"),
-            kernel(&named[1], "lost"),
-            2,
-        ))
-        .await
-        .unwrap();
+    earlier.connect(&wire("lost", kernel(&named[0], "lost"), kernel(&named[1], "lost"), 2)).await.unwrap();
     // Of this one an end is where nobody looks; it goes with the other end.
-    earlier
-        .connect(&wire(
-            "half",
-            kernel(&named[0], "half"),
-            kernel(&ns[1], "half"),
-            3,
-        ))
-        .await
-        .unwrap();
+    earlier.connect(&wire("half", kernel(&named[0], "half"), kernel(&ns[1], "half"), 3)).await.unwrap();
 
     let restarted = Linux::new(&name).unwrap();
     let orphans = restarted.orphans().await;

@@ -34,57 +34,30 @@ async fn workloads() -> Option<[Netns; 2]> {
 fn kernel(netns: &Netns, name: &str) -> Mechanism {
     let mut mechanism = Mechanism::kernel();
     let mut kernel = mechanism.as_kernel_mut().unwrap();
-    kernel
-        .set_interface_name(name)
-        .unwrap()
-        .set_netns(&FileUrl::Path(netns.path()));
+    kernel.set_interface_name(name).unwrap().set_netns(&FileUrl::Path(netns.path()));
     mechanism
 }
 
 /// Point to point, dual stack: the client has .1, the endpoint .0 of `10.<number>.0.0` and `fd<number>::`.
 fn context(number: u8) -> ConnectionContext {
-    let net = |host: u8| {
-        vec![
-            format!("10.{number}.0.{host}/32"),
-            format!("fd{number:02}::{host}/128"),
-        ]
-    };
-    let ip = IpContext {
-        src_ip_addrs: net(1),
-        dst_ip_addrs: net(0),
-        ..Default::default()
-    };
-    ConnectionContext {
-        ip_context: Some(ip),
-        ..Default::default()
-    }
+    let net = |host: u8| vec![format!("10.{number}.0.{host}/32"), format!("fd{number:02}::{host}/128")];
+    let ip = IpContext { src_ip_addrs: net(1), dst_ip_addrs: net(0), ..Default::default() };
+    ConnectionContext { ip_context: Some(ip), ..Default::default() }
 }
 
 fn wire(id: &str, caller: Mechanism, next: Mechanism, number: u8) -> Wire {
-    Wire {
-        id: Arc::from(id),
-        caller,
-        next,
-        context: context(number),
-        payload: payload::IP.into(),
-    }
+    Wire { id: Arc::from(id), caller, next, context: context(number), payload: payload::IP.into() }
 }
 
 fn addresses(number: u8, host: u8) -> [IpAddr; 2] {
-    [
-        format!("10.{number}.0.{host}").parse().unwrap(),
-        format!("fd{number:02}::{host}").parse().unwrap(),
-    ]
+    [format!("10.{number}.0.{host}").parse().unwrap(), format!("fd{number:02}::{host}").parse().unwrap()]
 }
 
 /// Pings the endpoint's addresses from the client and the client's from the endpoint, in both families.
 async fn assert_packets_both_ways([client, endpoint]: &[Netns; 2], number: u8) {
     for (netns, own, other) in [(client, 1, 0), (endpoint, 0, 1)] {
         let pinger = Pinger::new(netns).await.unwrap();
-        for (src, dst) in addresses(number, own)
-            .into_iter()
-            .zip(addresses(number, other))
-        {
+        for (src, dst) in addresses(number, own).into_iter().zip(addresses(number, other)) {
             pinger
                 .ping(src, dst, Duration::from_secs(2))
                 .await
@@ -95,10 +68,7 @@ async fn assert_packets_both_ways([client, endpoint]: &[Netns; 2], number: u8) {
 
 async fn answers(netns: &Netns, src: IpAddr, dst: IpAddr) -> bool {
     let pinger = Pinger::new(netns).await.unwrap();
-    pinger
-        .ping(src, dst, Duration::from_millis(300))
-        .await
-        .is_ok()
+    pinger.ping(src, dst, Duration::from_millis(300)).await.is_ok()
 }
 
 async fn census(namespaces: &[Netns]) -> Vec<Census> {
@@ -120,8 +90,5 @@ async fn assert_nothing_left(before: &[Census], namespaces: &[Netns]) {
 /// Number of the interface with this name that carries a mark of ours.
 async fn index(netns: &Netns, name: &str) -> Option<u32> {
     let links = links_with_mark(netns, "nsm:").await.unwrap();
-    links
-        .into_iter()
-        .find(|link| link.name == name)
-        .map(|link| link.index)
+    links.into_iter().find(|link| link.name == name).map(|link| link.index)
 }

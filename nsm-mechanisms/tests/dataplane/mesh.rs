@@ -4,8 +4,7 @@ use nsm_api::{Connection, Path, PathSegment};
 use nsm_chain::{Begin, Call, Chain, Element, Next, NextHop, OwnedNext, Result, elements, from_fn};
 use nsm_kernel::Underlay as Network;
 use nsm_mechanisms::{
-    CrossConnect, KernelAccept, KernelLiveness, KernelOffer, Linux, Mechanisms, Programmed,
-    Underlay, Wired, Workload,
+    CrossConnect, KernelAccept, KernelLiveness, KernelOffer, Linux, Mechanisms, Programmed, Underlay, Wired, Workload,
 };
 
 use super::*;
@@ -27,15 +26,9 @@ impl Element for To {
 
 fn endpoint(netns: &Netns) -> Chain {
     let accept = KernelAccept::new().in_netns(Workload::of(netns));
-    let mechanisms = Mechanisms::new()
-        .with(nsm_api::mechanism::KERNEL, accept)
-        .unwrap();
+    let mechanisms = Mechanisms::new().with(nsm_api::mechanism::KERNEL, accept).unwrap();
     let addresses = from_fn(|mut call: Call, next: OwnedNext| {
-        let mtu = call
-            .connection()
-            .context
-            .as_ref()
-            .map_or(0, |context| context.mtu);
+        let mtu = call.connection().context.as_ref().map_or(0, |context| context.mtu);
         call.connection_mut().context = Some(ConnectionContext { mtu, ..context(1) });
         async move { next.request(call).await }
     });
@@ -47,16 +40,7 @@ fn forwarder(linux: &Linux, hop: &'static str, next: Chain) -> Chain {
         call.set_fact(NextHop(hop.into()));
         async move { next.request(call).await }
     });
-    Chain::new(
-        "fwd",
-        elements![
-            Begin::default(),
-            discovery,
-            CrossConnect::new(linux.clone()),
-            To(next)
-        ],
-    )
-    .unwrap()
+    Chain::new("fwd", elements![Begin::default(), discovery, CrossConnect::new(linux.clone()), To(next)]).unwrap()
 }
 
 fn client(netns: &Netns, next: Chain) -> Chain {
@@ -65,19 +49,12 @@ fn client(netns: &Netns, next: Chain) -> Chain {
 }
 
 fn asked() -> Call {
-    let segment = PathSegment {
-        name: "nsc".into(),
-        id: "1".into(),
-        ..Default::default()
-    };
+    let segment = PathSegment { name: "nsc".into(), id: "1".into(), ..Default::default() };
     Call::new(Connection {
         id: "1".into(),
         network_service: "icmp-responder".into(),
         payload: payload::IP.into(),
-        path: Some(Path {
-            index: 0,
-            path_segments: vec![segment],
-        }),
+        path: Some(Path { index: 0, path_segments: vec![segment] }),
         ..Default::default()
     })
 }
@@ -94,27 +71,18 @@ async fn a_client_reaches_an_endpoint_on_its_node_and_a_refresh_touches_nothing(
         let noted = Arc::clone(&noted);
         async move {
             let call = next.request(call).await?;
-            noted
-                .lock()
-                .unwrap()
-                .push(call.fact::<Wired>().unwrap().programmed);
+            noted.lock().unwrap().push(call.fact::<Wired>().unwrap().programmed);
             Ok(call)
         }
     });
-    let chain = client(
-        &ns[0],
-        Chain::new("fwd", elements![watched, forwarder]).unwrap(),
-    );
+    let chain = client(&ns[0], Chain::new("fwd", elements![watched, forwarder]).unwrap());
 
     let call = chain.request(asked()).await.unwrap();
     assert_packets_both_ways(&ns, 1).await;
     let second = Duration::from_secs(1);
     assert!(KernelLiveness.is_alive(call.connection(), second).await);
     chain.request(Call::new(call.share())).await.unwrap();
-    assert_eq!(
-        *programmed.lock().unwrap(),
-        [Programmed::Made, Programmed::Unchanged]
-    );
+    assert_eq!(*programmed.lock().unwrap(), [Programmed::Made, Programmed::Unchanged]);
 
     chain.close(Call::new(call.share())).await.unwrap();
     assert_nothing_left(&before, &ns).await;
@@ -129,15 +97,8 @@ async fn a_client_reaches_an_endpoint_on_another_node() {
     };
     let Some(ns) = workloads().await else { return };
     let before = census(&ns).await;
-    let [a, b] = network.nodes() else {
-        unreachable!("two were asked for")
-    };
-    let near = Linux::with_underlay(
-        "fwd-a",
-        Underlay::new(a.ip()).with_mtu(1400),
-        a.netns.clone(),
-    )
-    .unwrap();
+    let [a, b] = network.nodes() else { unreachable!("two were asked for") };
+    let near = Linux::with_underlay("fwd-a", Underlay::new(a.ip()).with_mtu(1400), a.netns.clone()).unwrap();
     let far = Linux::with_underlay("fwd-b", Underlay::new(b.ip()), b.netns.clone()).unwrap();
     let far_chain = forwarder(&far, "unix:///nse.sock", endpoint(&ns[1]));
     let chain = client(&ns[0], forwarder(&near, "tcp://192.0.2.2:5001", far_chain));
@@ -145,11 +106,7 @@ async fn a_client_reaches_an_endpoint_on_another_node() {
     let call = chain.request(asked()).await.unwrap();
     assert_eq!(call.connection().context.as_ref().unwrap().mtu, 1400 - 54);
     assert_packets_both_ways(&ns, 1).await;
-    assert!(
-        KernelLiveness
-            .is_alive(call.connection(), Duration::from_secs(1))
-            .await
-    );
+    assert!(KernelLiveness.is_alive(call.connection(), Duration::from_secs(1)).await);
     chain.close(Call::new(call.share())).await.unwrap();
     assert_nothing_left(&before, &ns).await;
     assert_eq!((near.wires(), far.wires()), (0, 0));

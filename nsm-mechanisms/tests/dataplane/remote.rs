@@ -13,12 +13,9 @@ async fn nodes(prefix: &str) -> Option<(Network, [Linux; 2])> {
             return None;
         }
     };
-    let linux = |node: &Node, name: &str| {
-        Linux::with_underlay(name, Underlay::new(node.ip()), node.netns.clone()).unwrap()
-    };
-    let [a, b] = network.nodes() else {
-        unreachable!("two were asked for")
-    };
+    let linux =
+        |node: &Node, name: &str| Linux::with_underlay(name, Underlay::new(node.ip()), node.netns.clone()).unwrap();
+    let [a, b] = network.nodes() else { unreachable!("two were asked for") };
     let both = [linux(a, "fwd-a"), linux(b, "fwd-b")];
     Some((network, both))
 }
@@ -35,11 +32,7 @@ async fn over(prefix: &str) {
         return;
     };
     let Some(ns) = workloads().await else { return };
-    let node_ns: Vec<_> = network
-        .nodes()
-        .iter()
-        .map(|node| node.netns.clone())
-        .collect();
+    let node_ns: Vec<_> = network.nodes().iter().map(|node| node.netns.clone()).collect();
     let before = (census(&ns).await, census(&node_ns).await);
     let (tunnel, lease) = negotiated(&linux);
     let mtu = tunnel.as_vxlan().unwrap().mtu().unwrap().unwrap();
@@ -53,10 +46,7 @@ async fn over(prefix: &str) {
     assert_packets_both_ways(&ns, 1).await;
     // Nothing is seen in the nodes' own namespaces.
     assert_nothing_left(&before.1, &node_ns).await;
-    assert_eq!(
-        linux[0].connect(&near).await.unwrap(),
-        Programmed::Unchanged
-    );
+    assert_eq!(linux[0].connect(&near).await.unwrap(), Programmed::Unchanged);
 
     // The near side has claimed what the far side issued.
     let (taken, _lease) = {
@@ -64,10 +54,7 @@ async fn over(prefix: &str) {
         again.as_vxlan_mut().unwrap().set_src_port(4789);
         (wire("other", kernel(&ns[0], "nsm-2"), again, 2), lease)
     };
-    assert_eq!(
-        linux[0].connect(&taken).await.unwrap_err().code(),
-        Code::AlreadyExists
-    );
+    assert_eq!(linux[0].connect(&taken).await.unwrap_err().code(), Code::AlreadyExists);
 
     // The client comes back in another namespace, over the same tunnel.
     let Some(moved) = netns().await else { return };
@@ -102,27 +89,13 @@ async fn what_cannot_be_a_tunnel_is_refused_with_a_reason() {
     let Some(ns) = workloads().await else { return };
     let (tunnel, _lease) = negotiated(&linux);
     let relay = wire("1", tunnel.clone(), tunnel.clone(), 1);
-    assert_eq!(
-        linux[0].connect(&relay).await.unwrap_err().code(),
-        Code::Unimplemented
-    );
-    let half = wire(
-        "1",
-        kernel(&ns[0], "nsm-1"),
-        linux[0].offers(Class::Remote, payload::IP).remove(0),
-        1,
-    );
-    assert_eq!(
-        linux[0].connect(&half).await.unwrap_err().code(),
-        Code::InvalidArgument
-    );
+    assert_eq!(linux[0].connect(&relay).await.unwrap_err().code(), Code::Unimplemented);
+    let half = wire("1", kernel(&ns[0], "nsm-1"), linux[0].offers(Class::Remote, payload::IP).remove(0), 1);
+    assert_eq!(linux[0].connect(&half).await.unwrap_err().code(), Code::InvalidArgument);
     let mut elsewhere = tunnel.clone();
     elsewhere.as_vxlan_mut().unwrap().set_dst_port(8472);
     let port = wire("1", kernel(&ns[0], "nsm-1"), elsewhere, 1);
-    assert_eq!(
-        linux[0].connect(&port).await.unwrap_err().code(),
-        Code::Unimplemented
-    );
+    assert_eq!(linux[0].connect(&port).await.unwrap_err().code(), Code::Unimplemented);
     assert_eq!(linux[0].wires(), 0);
 }
 
@@ -135,10 +108,7 @@ async fn a_restarted_forwarder_takes_up_its_tunnel_but_no_other() {
     let (tunnel, _lease) = negotiated(&linux);
     let near = wire("1", kernel(&ns[0], "nsm-1"), tunnel.clone(), 1);
     linux[0].connect(&near).await.unwrap();
-    linux[1]
-        .connect(&wire("1", tunnel, kernel(&ns[1], "nse-1"), 1))
-        .await
-        .unwrap();
+    linux[1].connect(&wire("1", tunnel, kernel(&ns[1], "nse-1"), 1)).await.unwrap();
     let made = index(&ns[0], "nsm-1").await;
     let restarted = |number: usize, name: &str| {
         let node = &network.nodes()[number];
@@ -153,15 +123,9 @@ async fn a_restarted_forwarder_takes_up_its_tunnel_but_no_other() {
     let both = [restarted(0, "fwd-a"), restarted(1, "fwd-b")];
     let (tunnel, _lease) = negotiated(&both);
     assert_eq!(
-        both[0]
-            .connect(&wire("1", kernel(&ns[0], "nsm-1"), tunnel.clone(), 1))
-            .await
-            .unwrap(),
+        both[0].connect(&wire("1", kernel(&ns[0], "nsm-1"), tunnel.clone(), 1)).await.unwrap(),
         Programmed::Made
     );
-    both[1]
-        .connect(&wire("1", tunnel, kernel(&ns[1], "nse-1"), 1))
-        .await
-        .unwrap();
+    both[1].connect(&wire("1", tunnel, kernel(&ns[1], "nse-1"), 1)).await.unwrap();
     assert_packets_both_ways(&ns, 1).await;
 }

@@ -119,12 +119,8 @@ impl Downstream {
 
     /// After the first message of a stream: what we believe to be there and the next hop does not know is gone.
     fn missing(&self, before: &[(Arc<str>, u64)], initial: &ConnectionEvent) {
-        let ids: HashSet<&str> = initial
-            .connections
-            .values()
-            .flat_map(callers)
-            .map(|segment| segment.id.as_str())
-            .collect();
+        let ids: HashSet<&str> =
+            initial.connections.values().flat_map(callers).map(|segment| segment.id.as_str()).collect();
         for (id, key) in before.iter().filter(|(id, _)| !ids.contains(&**id)) {
             for listener in self.listeners(id).iter().filter(|listener| listener.key == *key) {
                 listener.sink.told(News::Gone);
@@ -158,7 +154,8 @@ impl Downstream {
     }
 
     fn selector(&self, id: Option<&str>) -> MonitorScopeSelector {
-        let segment = PathSegment { name: (*self.name).to_owned(), id: id.unwrap_or_default().to_owned(), ..Default::default() };
+        let segment =
+            PathSegment { name: (*self.name).to_owned(), id: id.unwrap_or_default().to_owned(), ..Default::default() };
         MonitorScopeSelector { path_segments: vec![segment], network_services: Vec::new() }
     }
 
@@ -221,7 +218,9 @@ fn callers(connection: &Connection) -> impl Iterator<Item = &PathSegment> {
 }
 
 async fn run(downstream: Weak<Downstream>) {
-    let Some(downstream) = downstream.upgrade() else { return };
+    let Some(downstream) = downstream.upgrade() else {
+        return;
+    };
     loop {
         match downstream.follow(None).await {
             None => {
@@ -294,9 +293,13 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let Some(downstream) = self.downstream.upgrade() else { return };
+        let Some(downstream) = self.downstream.upgrade() else {
+            return;
+        };
         let mut board = downstream.board();
-        let Some(listeners) = board.listeners.get_mut(&self.id) else { return };
+        let Some(listeners) = board.listeners.get_mut(&self.id) else {
+            return;
+        };
         // Dropped after the lock is released: a sink may own what subscribes.
         let gone: Vec<_> = listeners.extract_if(.., |listener| listener.key == self.key).collect();
         if listeners.is_empty() {
@@ -346,7 +349,8 @@ mod tests {
     #[test]
     fn news_is_for_the_caller_of_that_connection_and_not_for_others_on_its_path() {
         let names = ["nsc", "nsmgr", "forwarder", "nse-1", "nsmgr", "forwarder", "nse-2"];
-        let segment = |(at, name): (usize, &&str)| PathSegment { name: (*name).into(), id: at.to_string(), ..Default::default() };
+        let segment =
+            |(at, name): (usize, &&str)| PathSegment { name: (*name).into(), id: at.to_string(), ..Default::default() };
         let path_segments: Vec<_> = names.iter().enumerate().map(segment).collect();
         let told = |index: u32| {
             let path = Path { index, path_segments: path_segments.clone() };

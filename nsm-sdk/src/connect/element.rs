@@ -67,7 +67,14 @@ impl<P: Protocol> Connect<P> {
     /// Goes wherever [`NextHop`] says.
     #[must_use]
     pub fn new(links: Arc<dyn Links<P>>) -> Self {
-        Self { links, fixed: None, epochs: AtomicU64::new(0), closed: Recent::default(), there: Slot::new(), hops: Mutex::default() }
+        Self {
+            links,
+            fixed: None,
+            epochs: AtomicU64::new(0),
+            closed: Recent::default(),
+            there: Slot::new(),
+            hops: Mutex::default(),
+        }
     }
 
     /// Goes to this URL where no [`NextHop`] says otherwise.
@@ -98,7 +105,8 @@ impl<P: Protocol> Connect<P> {
 impl<P: Protocol + Listens> Element<P> for Connect<P> {
     async fn request(&self, mut call: Call<P>, _next: Next<'_, P>) -> Result<Call<P>> {
         let url = self.chosen(&call).ok_or_else(|| {
-            Error::internal("nobody chose a next hop").hint("put a discovery element before Connect, or give it a fixed URL")
+            Error::internal("nobody chose a next hop")
+                .hint("put a discovery element before Connect, or give it a fixed URL")
         })?;
         let state = call.state().ok().cloned();
         let there = state.as_ref().and_then(|state| self.there.cloned(state));

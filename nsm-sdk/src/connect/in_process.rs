@@ -106,9 +106,11 @@ struct Link<P: Protocol> {
 
 impl<P: Protocol> Link<P> {
     fn hop(&self) -> Result<Hop<P>> {
-        self.to.lock().get(&*self.url).cloned().ok_or_else(|| {
-            Error::unavailable(format!("nobody serves {}", self.url)).hint("serve a chain there first")
-        })
+        self.to
+            .lock()
+            .get(&*self.url)
+            .cloned()
+            .ok_or_else(|| Error::unavailable(format!("nobody serves {}", self.url)).hint("serve a chain there first"))
     }
 
     fn who(&self) -> Result<(Option<Arc<Peer>>, Option<Token>)> {

@@ -51,15 +51,10 @@ impl AwarenessGroups {
 }
 
 fn matches(url: &ServiceUrl, connection: &Connection, mechanism: &Mechanism) -> bool {
-    let labels = || {
-        url.labels
-            .iter()
-            .all(|(key, value)| connection.labels.get(key) == Some(value))
-    };
+    let labels = || url.labels.iter().all(|(key, value)| connection.labels.get(key) == Some(value));
     url.service == connection.network_service
         && mechanism.is(&url.mechanism)
-        && (url.interface.is_none()
-            || url.interface.as_deref() == mechanism.parameter(keys::INTERFACE_NAME))
+        && (url.interface.is_none() || url.interface.as_deref() == mechanism.parameter(keys::INTERFACE_NAME))
         && labels()
 }
 
@@ -72,25 +67,15 @@ impl FromStr for AwarenessGroups {
         while !rest.is_empty() {
             let group = groups.len();
             let brackets = || AwarenessError::Brackets(group);
-            let (urls, after) = rest
-                .strip_prefix('[')
-                .and_then(|rest| rest.split_once(']'))
-                .ok_or_else(brackets)?;
-            let urls = ServiceUrl::parse_list(urls)
-                .map_err(|source| AwarenessError::Url { group, source })?;
-            if let Some(url) = urls
-                .iter()
-                .find(|url| groups.iter().flatten().any(|other| other == *url))
-            {
+            let (urls, after) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')).ok_or_else(brackets)?;
+            let urls = ServiceUrl::parse_list(urls).map_err(|source| AwarenessError::Url { group, source })?;
+            if let Some(url) = urls.iter().find(|url| groups.iter().flatten().any(|other| other == *url)) {
                 return Err(AwarenessError::Twice(Box::new(url.clone())));
             }
             groups.push(urls);
             rest = after.trim_start();
             if !rest.is_empty() {
-                let more = rest
-                    .strip_prefix(',')
-                    .map(str::trim_start)
-                    .filter(|more| !more.is_empty());
+                let more = rest.strip_prefix(',').map(str::trim_start).filter(|more| !more.is_empty());
                 rest = more.ok_or(AwarenessError::Brackets(group + 1))?;
             }
         }
@@ -116,33 +101,17 @@ mod tests {
         assert_eq!(two.0.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
         assert_eq!(groups("kernel://a"), Err(AwarenessError::Brackets(0)));
         assert_eq!(groups("[kernel://a],"), Err(AwarenessError::Brackets(1)));
-        assert_eq!(
-            groups("[kernel://a][kernel://b]"),
-            Err(AwarenessError::Brackets(1))
-        );
-        assert!(matches!(
-            groups("[],[a]"),
-            Err(AwarenessError::Url { group: 1, .. })
-        ));
-        assert!(matches!(
-            groups("[kernel://a],[kernel://a]"),
-            Err(AwarenessError::Twice(_))
-        ));
+        assert_eq!(groups("[kernel://a][kernel://b]"), Err(AwarenessError::Brackets(1)));
+        assert!(matches!(groups("[],[a]"), Err(AwarenessError::Url { group: 1, .. })));
+        assert!(matches!(groups("[kernel://a],[kernel://a]"), Err(AwarenessError::Twice(_))));
     }
 
     #[test]
     fn a_connection_is_of_the_group_whose_url_it_fits() {
         let groups = groups("[kernel://a/n1],[kernel://a/n2?x=y],[memif://b]").unwrap();
         let of = |service: &str, mechanism: Mechanism, labels: &[(&str, &str)]| {
-            let labels = labels
-                .iter()
-                .map(|(key, value)| (key.to_string(), value.to_string()))
-                .collect();
-            let connection = Connection {
-                network_service: service.into(),
-                labels,
-                ..Default::default()
-            };
+            let labels = labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+            let connection = Connection { network_service: service.into(), labels, ..Default::default() };
             groups.of(&connection, &[mechanism])
         };
         let kernel = |name: &str| {
@@ -153,11 +122,7 @@ mod tests {
         assert_eq!(of("a", kernel("n1"), &[("nodeName", "here")]), Some(0));
         assert_eq!(of("a", kernel("n2"), &[("x", "y")]), Some(1));
         assert_eq!(of("a", kernel("n2"), &[]), None);
-        assert_eq!(
-            of("b", Mechanism::memif(), &[]),
-            Some(2),
-            "a URL without an interface stands for any"
-        );
+        assert_eq!(of("b", Mechanism::memif(), &[]), Some(2), "a URL without an interface stands for any");
         assert_eq!(of("b", kernel("n1"), &[]), None);
     }
 

@@ -30,29 +30,19 @@ impl ClientInfo {
     }
 
     fn from_variables(value: impl Fn(&str) -> Option<String>) -> Self {
-        let known = [
-            (labels::NODE_NAME, "NODE_NAME"),
-            (labels::POD_NAME, "POD_NAME"),
-            (labels::CLUSTER_NAME, "CLUSTER_NAME"),
-        ];
-        let set = known
-            .into_iter()
-            .filter_map(|(label, variable)| Some((label.to_owned(), value(variable)?)));
+        let known =
+            [(labels::NODE_NAME, "NODE_NAME"), (labels::POD_NAME, "POD_NAME"), (labels::CLUSTER_NAME, "CLUSTER_NAME")];
+        let set = known.into_iter().filter_map(|(label, variable)| Some((label.to_owned(), value(variable)?)));
         Self(set.filter(|(_, value)| !value.is_empty()).collect())
     }
 }
 
 impl Element for ClientInfo {
     async fn request(&self, mut call: Call, next: Next<'_>) -> Result<Call> {
-        let absent: Vec<_> = self
-            .0
-            .iter()
-            .filter(|(label, _)| !call.connection().labels.contains_key(*label))
-            .collect();
+        let absent: Vec<_> =
+            self.0.iter().filter(|(label, _)| !call.connection().labels.contains_key(*label)).collect();
         if !absent.is_empty() {
-            let absent = absent
-                .into_iter()
-                .map(|(label, value)| (label.clone(), value.clone()));
+            let absent = absent.into_iter().map(|(label, value)| (label.clone(), value.clone()));
             call.connection_mut().labels.extend(absent);
         }
         next.request(call).await
@@ -73,18 +63,9 @@ mod tests {
         };
         let hop = Hop::new(ClientInfo::from_variables(variables));
         let mut asked = connection("a");
-        asked.labels = [
-            ("podName".into(), "mine".into()),
-            ("app".into(), "web".into()),
-        ]
-        .into();
+        asked.labels = [("podName".into(), "mine".into()), ("app".into(), "web".into())].into();
         let labels = hop.request(asked).await.unwrap().labels;
         let expected = [("app", "web"), ("nodeName", "node-1"), ("podName", "mine")];
-        assert_eq!(
-            labels,
-            expected
-                .map(|(label, value)| (label.to_owned(), value.to_owned()))
-                .into()
-        );
+        assert_eq!(labels, expected.map(|(label, value)| (label.to_owned(), value.to_owned())).into());
     }
 }

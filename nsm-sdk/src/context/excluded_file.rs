@@ -49,18 +49,13 @@ impl ExcludedPrefixesFile {
     /// Reads this file when the first Request comes.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into().into(),
-            known: Mutex::default(),
-        }
+        Self { path: path.into().into(), known: Mutex::default() }
     }
 
     async fn prefixes(&self) -> Result<Arc<[String]>> {
         let stamp = {
             let mut known = self.known();
-            let fresh = known
-                .looked
-                .is_some_and(|looked| looked.elapsed() < LOOK_EVERY);
+            let fresh = known.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY);
             if let Some(prefixes) = known.prefixes.as_ref().filter(|_| fresh) {
                 return Ok(Arc::clone(prefixes));
             }
@@ -69,8 +64,7 @@ impl ExcludedPrefixesFile {
         };
         let path = Arc::clone(&self.path);
         let found = tokio::task::spawn_blocking(move || look(&path, stamp)).await;
-        let found = found
-            .map_err(|error| Error::internal("reading the excluded prefixes").because(error))?;
+        let found = found.map_err(|error| Error::internal("reading the excluded prefixes").because(error))?;
         self.known().learn(&self.path, found)
     }
 
@@ -80,11 +74,7 @@ impl ExcludedPrefixesFile {
 }
 
 impl Known {
-    fn learn(
-        &mut self,
-        path: &Path,
-        found: Result<Found, PrefixListError>,
-    ) -> Result<Arc<[String]>> {
+    fn learn(&mut self, path: &Path, found: Result<Found, PrefixListError>) -> Result<Arc<[String]>> {
         match found {
             Ok(Found::Same) => {}
             Ok(Found::Empty) => {
@@ -94,12 +84,9 @@ impl Known {
             Ok(Found::Prefixes(stamp, prefixes)) => self.accept(Some(stamp), prefixes),
             Err(error) if self.prefixes.is_some() => self.warn(path, &error),
             Err(error) => {
-                return Err(Error::precondition(format!(
-                    "excluded prefixes of {}",
-                    path.display()
-                ))
-                .because(error)
-                .hint("make it YAML such as `prefixes: [10.96.0.0/12]`, or remove it"));
+                return Err(Error::precondition(format!("excluded prefixes of {}", path.display()))
+                    .because(error)
+                    .hint("make it YAML such as `prefixes: [10.96.0.0/12]`, or remove it"));
             }
         }
         Ok(self.prefixes.clone().unwrap_or_default())
@@ -143,8 +130,7 @@ mod tests {
 
     impl Scratch {
         fn new(name: &str) -> Self {
-            let folder =
-                std::env::temp_dir().join(format!("nsm-excluded-{}-{name}", std::process::id()));
+            let folder = std::env::temp_dir().join(format!("nsm-excluded-{}-{name}", std::process::id()));
             fs::create_dir_all(&folder).unwrap();
             Self(folder)
         }
@@ -178,42 +164,25 @@ mod tests {
         scratch.write("prefixes: [10.96.0.0/12, 10.244.0.0/16]");
         let hop = scratch.hop();
         let mut asked = connection("a");
-        super::super::ip_context(&mut asked).excluded_prefixes =
-            texts(&["10.244.0.0/16", "192.168.0.0/16"]);
+        super::super::ip_context(&mut asked).excluded_prefixes = texts(&["10.244.0.0/16", "192.168.0.0/16"]);
         let answered = hop.request(asked).await.unwrap();
-        assert_eq!(
-            ip(&answered).excluded_prefixes,
-            ["10.244.0.0/16", "192.168.0.0/16", "10.96.0.0/12"]
-        );
-        assert_eq!(
-            hop.request(answered.clone()).await.unwrap(),
-            answered,
-            "a refresh adds nothing"
-        );
+        assert_eq!(ip(&answered).excluded_prefixes, ["10.244.0.0/16", "192.168.0.0/16", "10.96.0.0/12"]);
+        assert_eq!(hop.request(answered.clone()).await.unwrap(), answered, "a refresh adds nothing");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_changed_file_counts_within_a_second_and_what_was_excluded_stays() {
         let scratch = Scratch::new("changed");
         let hop = scratch.hop();
-        assert!(
-            excluded(&hop, "a").await.is_empty(),
-            "no file, no exclusions"
-        );
+        assert!(excluded(&hop, "a").await.is_empty(), "no file, no exclusions");
         scratch.write("prefixes: [10.0.0.0/8]");
-        assert!(
-            excluded(&hop, "b").await.is_empty(),
-            "not looked at again at once"
-        );
+        assert!(excluded(&hop, "b").await.is_empty(), "not looked at again at once");
         tokio::time::advance(LOOK_EVERY).await;
         let first = hop.request(connection("c")).await.unwrap();
         assert_eq!(ip(&first).excluded_prefixes, ["10.0.0.0/8"]);
         fs::remove_file(scratch.file()).unwrap();
         tokio::time::advance(LOOK_EVERY).await;
-        assert_eq!(
-            ip(&hop.request(first).await.unwrap()).excluded_prefixes,
-            ["10.0.0.0/8"]
-        );
+        assert_eq!(ip(&hop.request(first).await.unwrap()).excluded_prefixes, ["10.0.0.0/8"]);
         assert!(excluded(&hop, "d").await.is_empty());
     }
 
@@ -223,11 +192,7 @@ mod tests {
         scratch.write("prefixes: [10.0.0.0/8]");
         let hop = scratch.hop();
         excluded(&hop, "a").await;
-        for (broken, id) in [
-            ("prefixes: [nonsense]", "b"),
-            ("prefixes: {", "c"),
-            ("", "d"),
-        ] {
+        for (broken, id) in [("prefixes: [nonsense]", "b"), ("prefixes: {", "c"), ("", "d")] {
             scratch.write(broken);
             tokio::time::advance(LOOK_EVERY).await;
             assert_eq!(excluded(&hop, id).await, ["10.0.0.0/8"], "{broken:?}");
@@ -244,12 +209,7 @@ mod tests {
         let hop = scratch.hop();
         let error = hop.request(connection("a")).await.unwrap_err();
         assert_eq!(error.code(), Code::FailedPrecondition);
-        assert!(
-            error
-                .to_string()
-                .contains(r#"prefixes[0] is "10.0.0.0/99""#),
-            "{error}"
-        );
+        assert!(error.to_string().contains(r#"prefixes[0] is "10.0.0.0/99""#), "{error}");
         scratch.write("prefixes: [10.0.0.0/9]");
         assert_eq!(excluded(&hop, "a").await, ["10.0.0.0/9"]);
     }

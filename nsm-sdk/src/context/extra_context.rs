@@ -25,10 +25,7 @@ impl ExtraContext {
 
 impl Element for ExtraContext {
     async fn request(&self, mut call: Call, next: Next<'_>) -> Result<Call> {
-        let entries = self
-            .0
-            .iter()
-            .map(|(key, value)| (key.clone(), value.clone()));
+        let entries = self.0.iter().map(|(key, value)| (key.clone(), value.clone()));
         context(call.connection_mut()).extra_context.extend(entries);
         next.request(call).await
     }
@@ -42,18 +39,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn fixed_entries_win_and_others_stay() {
         let entries = |entries: &[(&str, &str)]| -> BTreeMap<String, String> {
-            entries
-                .iter()
-                .map(|(key, value)| (key.to_string(), value.to_string()))
-                .collect()
+            entries.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
         };
         let hop = Hop::new(ExtraContext::new(entries(&[("a", "mine"), ("b", "mine")])));
         let mut asked = connection("a");
         context(&mut asked).extra_context = entries(&[("a", "theirs"), ("c", "theirs")]);
         let answered = hop.request(asked).await.unwrap();
-        assert_eq!(
-            answered.context.unwrap().extra_context,
-            entries(&[("a", "mine"), ("b", "mine"), ("c", "theirs")])
-        );
+        assert_eq!(answered.context.unwrap().extra_context, entries(&[("a", "mine"), ("b", "mine"), ("c", "theirs")]));
     }
 }

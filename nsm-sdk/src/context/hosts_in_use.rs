@@ -48,10 +48,7 @@ impl HostsInUse {
         let mut closed = table.set.clone();
         own.iter().for_each(|host| closed.remove(*host));
         if group.is_some() {
-            let shared = table
-                .users
-                .iter()
-                .filter(|(_, users)| !others(users, group, false));
+            let shared = table.users.iter().filter(|(_, users)| !others(users, group, false));
             shared.for_each(|(host, _)| closed.remove(*host));
         }
         closed.prefixes()
@@ -71,22 +68,14 @@ impl HostsInUse {
         let mut table = self.lock();
         for address in addresses {
             let mine = own.binary_search(address).is_ok();
-            if table
-                .users
-                .get(address)
-                .is_some_and(|users| others(users, group, mine))
-            {
+            if table.users.get(address).is_some_and(|users| others(users, group, mine)) {
                 return Err(Collision::InUse(*address));
             }
         }
         for host in &hosts {
             table.enter(*host, group);
         }
-        Ok(Hosts {
-            table: self.clone(),
-            group,
-            list: hosts.into(),
-        })
+        Ok(Hosts { table: self.clone(), group, list: hosts.into() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -113,10 +102,7 @@ impl Table {
         let Some(users) = self.users.get_mut(&host) else {
             return;
         };
-        users
-            .iter_mut()
-            .filter(|(other, _)| *other == group)
-            .for_each(|(_, count)| *count -= 1);
+        users.iter_mut().filter(|(other, _)| *other == group).for_each(|(_, count)| *count -= 1);
         users.retain(|(_, count)| *count > 0);
         if users.is_empty() {
             self.users.remove(&host);
@@ -127,13 +113,11 @@ impl Table {
 
 /// Whether somebody uses a host that a connection of this group does not share with; `mine`: it is one of the users.
 fn others(users: &[(Group, usize)], group: Group, mine: bool) -> bool {
-    users
-        .iter()
-        .any(|(other, count)| match (*other == group, group) {
-            (true, Some(_)) => false,
-            (true, None) => *count > usize::from(mine),
-            (false, _) => true,
-        })
+    users.iter().any(|(other, count)| match (*other == group, group) {
+        (true, Some(_)) => false,
+        (true, None) => *count > usize::from(mine),
+        (false, _) => true,
+    })
 }
 
 impl Drop for Hosts {

@@ -55,29 +55,14 @@ fn ip_context(connection: &mut Connection) -> &mut IpContext {
 }
 
 /// Adds what the list of excluded prefixes does not name yet, and says what that was.
-fn exclude<'p>(
-    call: &mut nsm_chain::Call,
-    prefixes: impl IntoIterator<Item = &'p String>,
-) -> Vec<String> {
-    let context = call
-        .connection()
-        .context
-        .as_ref()
-        .and_then(|context| context.ip_context.as_ref());
-    let known: std::collections::HashSet<&String> = context
-        .iter()
-        .flat_map(|context| &context.excluded_prefixes)
-        .collect();
-    let added: Vec<String> = prefixes
-        .into_iter()
-        .filter(|prefix| !known.contains(prefix))
-        .cloned()
-        .collect();
+fn exclude<'p>(call: &mut nsm_chain::Call, prefixes: impl IntoIterator<Item = &'p String>) -> Vec<String> {
+    let context = call.connection().context.as_ref().and_then(|context| context.ip_context.as_ref());
+    let known: std::collections::HashSet<&String> =
+        context.iter().flat_map(|context| &context.excluded_prefixes).collect();
+    let added: Vec<String> = prefixes.into_iter().filter(|prefix| !known.contains(prefix)).cloned().collect();
     // The connection is copied when somebody edits it: not for nothing.
     if !added.is_empty() {
-        ip_context(call.connection_mut())
-            .excluded_prefixes
-            .extend_from_slice(&added);
+        ip_context(call.connection_mut()).excluded_prefixes.extend_from_slice(&added);
     }
     added
 }

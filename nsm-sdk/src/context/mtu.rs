@@ -23,11 +23,7 @@ impl Mtu {
 
 impl Element for Mtu {
     async fn request(&self, mut call: Call, next: Next<'_>) -> Result<Call> {
-        let asked = call
-            .connection()
-            .context
-            .as_ref()
-            .map_or(0, |context| context.mtu);
+        let asked = call.connection().context.as_ref().map_or(0, |context| context.mtu);
         if asked == 0 || asked > self.0.get() {
             context(call.connection_mut()).mtu = self.0.get();
         }
@@ -46,10 +42,7 @@ mod tests {
         for (asked, answered) in [(0, 1450), (9000, 1450), (1450, 1450), (1280, 1280)] {
             let mut connection = connection("a");
             context(&mut connection).mtu = asked;
-            assert_eq!(
-                hop.request(connection).await.unwrap().context.unwrap().mtu,
-                answered
-            );
+            assert_eq!(hop.request(connection).await.unwrap().context.unwrap().mtu, answered);
         }
     }
 }

@@ -24,10 +24,7 @@ impl Passthrough {
     /// Goes on with these labels: those that the service's rule for the next endpoint asks of a client.
     #[must_use]
     pub fn new(labels: BTreeMap<String, String>) -> Self {
-        Self {
-            labels: ReplaceLabels::new(labels),
-            name: ReplaceEndpointName::new(),
-        }
+        Self { labels: ReplaceLabels::new(labels), name: ReplaceEndpointName::new() }
     }
 }
 
@@ -75,46 +72,20 @@ mod tests {
     }
 
     fn asked() -> Connection {
-        Connection {
-            labels: labels("client"),
-            network_service_endpoint_name: "firewall".into(),
-            ..connection("a")
-        }
+        Connection { labels: labels("client"), network_service_endpoint_name: "firewall".into(), ..connection("a") }
     }
 
     async fn passes_through(elements: Vec<Node>) {
         let hop = Hop::of(elements, choose);
         assert_eq!(hop.request(asked()).await.unwrap(), asked());
-        assert_eq!(
-            hop.requested(),
-            Connection {
-                labels: labels("firewall"),
-                ..connection("a")
-            }
-        );
+        assert_eq!(hop.requested(), Connection { labels: labels("firewall"), ..connection("a") });
         hop.request(asked()).await.unwrap();
-        assert_eq!(
-            hop.requested().network_service_endpoint_name,
-            "vpn",
-            "a refresh goes to who answered"
-        );
-        hop.request(Connection {
-            state: State::ReselectRequested.into(),
-            ..asked()
-        })
-        .await
-        .unwrap();
-        assert_eq!(
-            hop.requested().network_service_endpoint_name,
-            "",
-            "a reselect goes to nobody in particular"
-        );
+        assert_eq!(hop.requested().network_service_endpoint_name, "vpn", "a refresh goes to who answered");
+        hop.request(Connection { state: State::ReselectRequested.into(), ..asked() }).await.unwrap();
+        assert_eq!(hop.requested().network_service_endpoint_name, "", "a reselect goes to nobody in particular");
         hop.close("a").await;
         for closed in hop.closed() {
-            assert_eq!(
-                (closed.network_service_endpoint_name.as_str(), closed.labels),
-                ("vpn", labels("firewall"))
-            );
+            assert_eq!((closed.network_service_endpoint_name.as_str(), closed.labels), ("vpn", labels("firewall")));
         }
     }
 
@@ -125,10 +96,6 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn its_parts_one_after_the_other_do_the_same() {
-        passes_through(elements![
-            ReplaceLabels::new(labels("firewall")),
-            ReplaceEndpointName::new()
-        ])
-        .await;
+        passes_through(elements![ReplaceLabels::new(labels("firewall")), ReplaceEndpointName::new()]).await;
     }
 }

@@ -35,10 +35,7 @@ impl PolicyRoutes {
     /// Whatever policies hold when a Request comes.
     #[must_use]
     pub fn from_fn(policies: impl Fn() -> Vec<PolicyRoute> + Send + Sync + 'static) -> Self {
-        Self {
-            policies: Box::new(policies),
-            added: Slot::new(),
-        }
+        Self { policies: Box::new(policies), added: Slot::new() }
     }
 }
 
@@ -48,13 +45,8 @@ impl Element for PolicyRoutes {
         let policies = (self.policies)();
         let sources = sources(&policies)?;
         let context = ip_context(call.connection_mut());
-        let earlier = self
-            .added
-            .cloned(&state)
-            .unwrap_or_else(|| brought(context));
-        context
-            .src_ip_addrs
-            .retain(|text| !text.parse().is_ok_and(|net| earlier.contains(&net)));
+        let earlier = self.added.cloned(&state).unwrap_or_else(|| brought(context));
+        context.src_ip_addrs.retain(|text| !text.parse().is_ok_and(|net| earlier.contains(&net)));
         let mut added = Vec::new();
         for source in sources {
             if !context.src_nets().any(|net| net == source) {
@@ -76,29 +68,18 @@ impl Element for PolicyRoutes {
 /// The source addresses that policies name.
 fn sources(policies: &[PolicyRoute]) -> Result<Vec<IpNet>> {
     let source = |(index, policy): (usize, &PolicyRoute)| {
-        policy
-            .validate()
-            .and_then(|()| policy.source())
-            .map_err(|error| {
-                Error::precondition(format!("policy route {index} of this endpoint"))
-                    .because(error)
-                    .hint("correct the endpoint's policies")
-            })
+        policy.validate().and_then(|()| policy.source()).map_err(|error| {
+            Error::precondition(format!("policy route {index} of this endpoint"))
+                .because(error)
+                .hint("correct the endpoint's policies")
+        })
     };
-    let sources: Vec<Option<IpNet>> = policies
-        .iter()
-        .enumerate()
-        .map(source)
-        .collect::<Result<_>>()?;
+    let sources: Vec<Option<IpNet>> = policies.iter().enumerate().map(source).collect::<Result<_>>()?;
     Ok(sources.into_iter().flatten().collect())
 }
 
 fn brought(context: &IpContext) -> Vec<IpNet> {
-    context
-        .policies
-        .iter()
-        .filter_map(|policy| policy.source().ok().flatten())
-        .collect()
+    context.policies.iter().filter_map(|policy| policy.source().ok().flatten()).collect()
 }
 
 impl fmt::Debug for PolicyRoutes {
@@ -117,51 +98,29 @@ mod tests {
     use super::*;
 
     fn from(source: &str) -> PolicyRoute {
-        PolicyRoute {
-            from: source.into(),
-            proto: "6".into(),
-            dst_port: "80".into(),
-            ..Default::default()
-        }
+        PolicyRoute { from: source.into(), proto: "6".into(), dst_port: "80".into(), ..Default::default() }
     }
 
     type Policies = Arc<Mutex<Vec<PolicyRoute>>>;
 
     fn hop(policies: &Policies) -> Hop {
         let policies = Arc::clone(policies);
-        Hop::new(PolicyRoutes::from_fn(move || {
-            policies.lock().unwrap().clone()
-        }))
+        Hop::new(PolicyRoutes::from_fn(move || policies.lock().unwrap().clone()))
     }
 
     #[tokio::test(start_paused = true)]
     async fn sources_come_and_go_with_the_policies_that_name_them() {
-        let policies = Policies::new(Mutex::new(vec![
-            from("172.16.2.201/24"),
-            from(""),
-            from("10.0.0.1/32"),
-        ]));
+        let policies = Policies::new(Mutex::new(vec![from("172.16.2.201/24"), from(""), from("10.0.0.1/32")]));
         let hop = hop(&policies);
         let mut asked = connection("a");
         ip_context(&mut asked).src_ip_addrs = texts(&["10.0.0.1/32"]);
         let answered = hop.request(asked).await.unwrap();
-        assert_eq!(
-            ip(&answered).src_ip_addrs,
-            ["10.0.0.1/32", "172.16.2.201/24"]
-        );
+        assert_eq!(ip(&answered).src_ip_addrs, ["10.0.0.1/32", "172.16.2.201/24"]);
         assert_eq!(ip(&answered).policies.len(), 3);
-        assert_eq!(
-            hop.request(answered.clone()).await.unwrap(),
-            answered,
-            "a refresh changes nothing"
-        );
+        assert_eq!(hop.request(answered.clone()).await.unwrap(), answered, "a refresh changes nothing");
         *policies.lock().unwrap() = vec![from("172.16.2.7")];
         let answered = hop.request(answered).await.unwrap();
-        assert_eq!(
-            ip(&answered).src_ip_addrs,
-            ["10.0.0.1/32", "172.16.2.7/32"],
-            "what it had not added stays"
-        );
+        assert_eq!(ip(&answered).src_ip_addrs, ["10.0.0.1/32", "172.16.2.7/32"], "what it had not added stays");
         assert_eq!(ip(&answered).policies, [from("172.16.2.7")]);
     }
 
@@ -171,10 +130,7 @@ mod tests {
         let answered = hop(&policies).request(connection("a")).await.unwrap();
         *policies.lock().unwrap() = Vec::new();
         let answered = ip(&hop(&policies).request(answered).await.unwrap());
-        assert_eq!(
-            (answered.src_ip_addrs.len(), answered.policies.len()),
-            (0, 0)
-        );
+        assert_eq!((answered.src_ip_addrs.len(), answered.policies.len()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -183,9 +139,7 @@ mod tests {
         let error = hop.request(connection("a")).await.unwrap_err();
         assert_eq!(error.code(), Code::FailedPrecondition);
         assert!(
-            error.to_string().starts_with(
-                r#"hop/PolicyRoutes: policy route 1 of this endpoint: from is "here""#
-            ),
+            error.to_string().starts_with(r#"hop/PolicyRoutes: policy route 1 of this endpoint: from is "here""#),
             "{error}"
         );
     }

@@ -63,30 +63,19 @@ pub(super) enum Found {
 /// Looks at the file, and reads it if it is not what it was. Blocks.
 pub(super) fn look(path: &Path, known: Option<Stamp>) -> Result<Found, PrefixListError> {
     let file = match std::fs::metadata(path) {
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(Found::Missing);
         }
         Err(error) => return Err(error.into()),
         Ok(metadata) if !metadata.is_file() => return Err(PrefixListError::NotFile),
         Ok(metadata) => metadata,
     };
-    let stamp = Stamp {
-        modified: file.modified().ok(),
-        inode: file.ino(),
-        bytes: file.len(),
-    };
+    let stamp = Stamp { modified: file.modified().ok(), inode: file.ino(), bytes: file.len() };
     if known == Some(stamp) {
         return Ok(Found::Same);
     }
     let mut text = String::new();
-    std::fs::File::open(path)?
-        .take(MAX_BYTES + 1)
-        .read_to_string(&mut text)?;
+    std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
     if text.len() as u64 > MAX_BYTES {
         return Err(PrefixListError::TooLarge);
     }
@@ -105,20 +94,11 @@ fn parse(text: &str) -> Result<Arc<[String]>, PrefixListError> {
     let file: File = serde_saphyr::from_str(text)
         .map_err(|error| PrefixListError::Malformed(error.without_snippet().to_string()))?;
     let read = |(index, text): (usize, &String)| {
-        let prefix = text
-            .parse::<IpNet>()
-            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        prefix.map_err(|_| PrefixListError::NotPrefix {
-            index,
-            text: text.chars().take(48).collect(),
-        })
+        let prefix = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        prefix.map_err(|_| PrefixListError::NotPrefix { index, text: text.chars().take(48).collect() })
     };
     let prefixes = file.prefixes.unwrap_or_default();
-    let prefixes: Vec<IpNet> = prefixes
-        .iter()
-        .enumerate()
-        .map(read)
-        .collect::<Result<_, _>>()?;
+    let prefixes: Vec<IpNet> = prefixes.iter().enumerate().map(read).collect::<Result<_, _>>()?;
     let mut seen = HashSet::new();
     Ok(prefixes
         .iter()
@@ -136,11 +116,9 @@ mod tests {
 
     #[test]
     fn each_prefix_is_read_once_and_without_host_bits() {
-        let text = "# kept by the collector\nprefixes:\n- 10.96.0.7/12\n- fd00::/64\n- 10.96.0.0/12\n- 10.0.0.1\nother: 1\n";
-        assert_eq!(
-            *parse(text).unwrap(),
-            ["10.96.0.0/12", "fd00::/64", "10.0.0.1/32"]
-        );
+        let text =
+            "# kept by the collector\nprefixes:\n- 10.96.0.7/12\n- fd00::/64\n- 10.96.0.0/12\n- 10.0.0.1\nother: 1\n";
+        assert_eq!(*parse(text).unwrap(), ["10.96.0.0/12", "fd00::/64", "10.0.0.1/32"]);
         for none in ["prefixes: []", "prefixes:", "other: 1"] {
             assert!(parse(none).unwrap().is_empty(), "{none}");
         }
@@ -159,10 +137,7 @@ mod tests {
             error("prefixes: 7")
         );
         assert!(error("- 10.0.0.0/8").starts_with("it is not YAML with a list named prefixes"));
-        assert!(matches!(
-            look(Path::new("/dev/null"), None),
-            Err(PrefixListError::NotFile)
-        ));
+        assert!(matches!(look(Path::new("/dev/null"), None), Err(PrefixListError::NotFile)));
     }
 
     proptest! {

@@ -25,19 +25,13 @@ impl ReplaceEndpointName {
     /// Puts the name further on in, and hands back the caller's.
     pub(super) fn replace(&self, call: &mut Call) -> String {
         let further_on = call.slot(&self.0).unwrap_or_default();
-        std::mem::replace(
-            &mut call.connection_mut().network_service_endpoint_name,
-            further_on,
-        )
+        std::mem::replace(&mut call.connection_mut().network_service_endpoint_name, further_on)
     }
 
     /// Remembers who answered, and puts the caller's name back.
     pub(super) fn remember(&self, call: &mut Call, callers: String) -> Result<()> {
         let state = Arc::clone(call.state()?);
-        let answered = std::mem::replace(
-            &mut call.connection_mut().network_service_endpoint_name,
-            callers,
-        );
+        let answered = std::mem::replace(&mut call.connection_mut().network_service_endpoint_name, callers);
         self.0.set(&state, answered);
         Ok(())
     }

@@ -42,15 +42,8 @@ impl SwitchCase {
 
     /// One more case, looked at after those before it.
     #[must_use]
-    pub fn case(
-        mut self,
-        holds: impl Fn(&Call) -> bool + Send + Sync + 'static,
-        element: impl Element,
-    ) -> Self {
-        self.cases.push(Case {
-            holds: Box::new(holds),
-            element: Box::new(element),
-        });
+    pub fn case(mut self, holds: impl Fn(&Call) -> bool + Send + Sync + 'static, element: impl Element) -> Self {
+        self.cases.push(Case { holds: Box::new(holds), element: Box::new(element) });
         self
     }
 
@@ -106,19 +99,11 @@ trait Way: Send + Sync {
 
 impl<E: Element> Way for E {
     fn request<'a>(&'a self, call: Call, next: Next<'a>) -> Boxed<'a> {
-        Box::pin(async move {
-            Element::request(self, call, next)
-                .await
-                .map_err(|error| error.at_element(self.name()))
-        })
+        Box::pin(async move { Element::request(self, call, next).await.map_err(|error| error.at_element(self.name())) })
     }
 
     fn close<'a>(&'a self, call: Call, next: Next<'a>) -> Boxed<'a> {
-        Box::pin(async move {
-            Element::close(self, call, next)
-                .await
-                .map_err(|error| error.at_element(self.name()))
-        })
+        Box::pin(async move { Element::close(self, call, next).await.map_err(|error| error.at_element(self.name())) })
     }
 }
 
@@ -141,10 +126,7 @@ mod tests {
     }
 
     fn labelled(id: &str, key: &str) -> Connection {
-        Connection {
-            labels: labels(key, ""),
-            ..connection(id)
-        }
+        Connection { labels: labels(key, ""), ..connection(id) }
     }
 
     #[tokio::test(start_paused = true)]
@@ -158,25 +140,13 @@ mod tests {
         hop.request(labelled("1", "b")).await.unwrap();
         assert_eq!(hop.requested().labels, labels("case", "b"));
         hop.request(labelled("1", "a")).await.unwrap();
-        assert_eq!(
-            hop.requested().labels,
-            labels("case", "b"),
-            "a connection keeps its case"
-        );
+        assert_eq!(hop.requested().labels, labels("case", "b"), "a connection keeps its case");
         hop.close("1").await;
         assert_eq!(hop.closed()[0].labels, labels("case", "b"));
         hop.request(labelled("1", "a")).await.unwrap();
-        assert_eq!(
-            hop.requested().labels,
-            labels("case", "a"),
-            "closed, it is free to take another"
-        );
+        assert_eq!(hop.requested().labels, labels("case", "a"), "closed, it is free to take another");
         hop.request(labelled("2", "c")).await.unwrap();
-        assert_eq!(
-            hop.requested().labels,
-            labels("c", ""),
-            "what no case takes passes"
-        );
+        assert_eq!(hop.requested().labels, labels("c", ""), "what no case takes passes");
         hop.request(labelled("2", "a")).await.unwrap();
         assert_eq!(hop.requested().labels, labels("a", ""), "and keeps passing");
     }

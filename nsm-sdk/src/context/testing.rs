@@ -22,10 +22,7 @@ struct Answer {
 
 impl Element for Answer {
     async fn request(&self, mut call: Call, _next: Next<'_>) -> Result<Call> {
-        self.requested
-            .lock()
-            .unwrap()
-            .push(call.connection().clone());
+        self.requested.lock().unwrap().push(call.connection().clone());
         (self.edit)(call.connection_mut())?;
         Ok(call)
     }
@@ -51,22 +48,12 @@ impl Hop {
     }
 
     /// Several elements instead of one.
-    pub(super) fn of(
-        between: Vec<Node>,
-        edit: impl Fn(&mut Connection) -> Result<()> + Send + Sync + 'static,
-    ) -> Self {
-        let next = Arc::new(Answer {
-            edit: Box::new(edit),
-            requested: Mutex::default(),
-            closed: Mutex::default(),
-        });
+    pub(super) fn of(between: Vec<Node>, edit: impl Fn(&mut Connection) -> Result<()> + Send + Sync + 'static) -> Self {
+        let next = Arc::new(Answer { edit: Box::new(edit), requested: Mutex::default(), closed: Mutex::default() });
         let mut elements = elements![Begin::default()];
         elements.extend(between);
         elements.push(Node::new(Arc::clone(&next)));
-        Self {
-            chain: Chain::new("hop", elements).unwrap(),
-            next,
-        }
+        Self { chain: Chain::new("hop", elements).unwrap(), next }
     }
 
     pub(super) async fn request(&self, connection: Connection) -> Result<Connection> {
@@ -93,18 +80,11 @@ impl Hop {
 }
 
 pub(super) fn connection(id: &str) -> Connection {
-    Connection {
-        id: id.into(),
-        ..Default::default()
-    }
+    Connection { id: id.into(), ..Default::default() }
 }
 
 pub(super) fn ip(connection: &Connection) -> IpContext {
-    connection
-        .context
-        .clone()
-        .and_then(|context| context.ip_context)
-        .unwrap_or_default()
+    connection.context.clone().and_then(|context| context.ip_context).unwrap_or_default()
 }
 
 pub(super) fn texts(values: &[&str]) -> Vec<String> {

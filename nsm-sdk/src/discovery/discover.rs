@@ -60,10 +60,14 @@ impl Discover {
             let mut attempt = call.clone();
             attempt.set_fact(NextHop(Arc::clone(url)));
             match next.request(attempt).await {
-                Err(error) if error.code() == Code::Unavailable => match call.patiently(self.finder.endpoint(&name)).await? {
-                    Ok(endpoint) if *endpoint.url != **url => call.set_fact(NextHop(endpoint.url.as_str().into())),
-                    _ => return Err(error),
-                },
+                Err(error) if error.code() == Code::Unavailable => {
+                    match call.patiently(self.finder.endpoint(&name)).await? {
+                        Ok(endpoint) if *endpoint.url != **url => {
+                            call.set_fact(NextHop(endpoint.url.as_str().into()));
+                        }
+                        _ => return Err(error),
+                    }
+                }
                 result => return result,
             }
         } else {

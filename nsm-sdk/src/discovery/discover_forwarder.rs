@@ -41,7 +41,13 @@ impl DiscoverForwarder {
     /// Chooses among the forwarders of the manager with this URL.
     #[must_use]
     pub fn new(finder: Arc<Finder>, manager: impl Into<Arc<str>>) -> Self {
-        Self { finder, service: FORWARDER.into(), manager: manager.into(), chosen: Slot::new(), started: Instant::now() }
+        Self {
+            finder,
+            service: FORWARDER.into(),
+            manager: manager.into(),
+            chosen: Slot::new(),
+            started: Instant::now(),
+        }
     }
 
     /// Forwarders register under another service than `forwarder`.
@@ -80,7 +86,8 @@ impl DiscoverForwarder {
             result => return result,
         };
         let forwarders = call.patiently(self.finder.forwarders(&self.service, &self.manager)).await?;
-        let moved = forwarders.iter().flatten().find(|forwarder| forwarder.name == kept.name && *forwarder.url != *kept.url);
+        let moved =
+            forwarders.iter().flatten().find(|forwarder| forwarder.name == kept.name && *forwarder.url != *kept.url);
         let Some(moved) = moved else {
             return Err(error);
         };
@@ -103,15 +110,15 @@ impl Element for DiscoverForwarder {
             return self.again(kept, call, next).await;
         }
         let mut candidates = call.patiently(self.candidates(&call)).await??;
-        if !reselects
-            && let Some(segment) = call.body().next_segment()
-        {
+        if !reselects && let Some(segment) = call.body().next_segment() {
             match candidates.iter().position(|forwarder| forwarder.name == segment.name) {
                 Some(at) => candidates.swap(0, at),
                 None if self.started.elapsed() < GATHERING => {
                     let name = &segment.name;
-                    return Err(Error::unavailable(format!("the forwarder of this connection, {name:?}, is not registered yet"))
-                        .hint("it has some seconds to do so after a restart of its manager; then another one is taken"));
+                    return Err(Error::unavailable(format!(
+                        "the forwarder of this connection, {name:?}, is not registered yet"
+                    ))
+                    .hint("it has some seconds to do so after a restart of its manager; then another one is taken"));
                 }
                 None => {}
             }
@@ -132,7 +139,9 @@ impl Element for DiscoverForwarder {
         }
         match <[Error; 1]>::try_from(causes) {
             Ok([only]) => Err(only),
-            Err(causes) => Err(Error::all_failed(format!("none of {} forwarders could do it", candidates.len()), causes)),
+            Err(causes) => {
+                Err(Error::all_failed(format!("none of {} forwarders could do it", candidates.len()), causes))
+            }
         }
     }
 

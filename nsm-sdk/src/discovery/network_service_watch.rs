@@ -62,11 +62,17 @@ impl Watched {
         let members: Vec<Member> = self.members().values().cloned().collect();
         for member in members {
             // An endpoint the registry does not know may still serve well: its absence is others' business.
-            let Ok(endpoint) = self.finder.endpoint(&member.endpoint).await else { continue };
+            let Ok(endpoint) = self.finder.endpoint(&member.endpoint).await else {
+                continue;
+            };
             if service.candidates(&member.labels, [endpoint]).is_empty() {
                 tokio::spawn(async move {
                     let key = Arc::clone(member.handle.key());
-                    tracing::info!(connection = &*key, endpoint = member.endpoint, "the network service moved it elsewhere");
+                    tracing::info!(
+                        connection = &*key,
+                        endpoint = member.endpoint,
+                        "the network service moved it elsewhere"
+                    );
                     let still = |connection: &Connection| connection.network_service_endpoint_name == member.endpoint;
                     if let Err(error) = member.handle.close_if(still).await {
                         tracing::warn!(connection = &*key, %error, "not all of it could be closed");
@@ -85,7 +91,8 @@ async fn follow_on(watched: Weak<Watched>) {
     let mut pauses: Option<Backoff> = None;
     loop {
         let Some(now) = watched.upgrade() else { return };
-        let pauses = pauses.get_or_insert_with(|| Backoff::of(Duration::from_millis(100), Duration::from_secs(5), &now.service));
+        let pauses =
+            pauses.get_or_insert_with(|| Backoff::of(Duration::from_millis(100), Duration::from_secs(5), &now.service));
         let changes = now.finder.watch_service(&now.service).await;
         drop(now);
         if let Ok(mut changes) = changes {
@@ -132,12 +139,15 @@ impl Element for NetworkServiceWatch {
         let labels = call.body().labels.clone();
         let call = next.request(call).await?;
         let state = call.state()?;
-        let Some(handle) = call.handle().cloned() else { return Ok(call) };
+        let Some(handle) = call.handle().cloned() else {
+            return Ok(call);
+        };
         let connection = call.body();
         let (watched, key) = (self.watched(&connection.network_service), Arc::clone(handle.key()));
         let member = Member { handle, labels, endpoint: connection.network_service_endpoint_name.clone() };
         watched.members().insert(Arc::clone(&key), member);
-        let known = self.listed.with(state, |listing| listing.is_some_and(|listing| Arc::ptr_eq(&listing.watched, &watched)));
+        let known =
+            self.listed.with(state, |listing| listing.is_some_and(|listing| Arc::ptr_eq(&listing.watched, &watched)));
         if !known {
             self.listed.set(state, Listing { watched, key });
         }

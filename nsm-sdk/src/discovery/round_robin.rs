@@ -35,7 +35,9 @@ fn choose(call: &mut Call, endpoint: &NetworkServiceEndpoint) {
 
 impl Element for RoundRobin {
     async fn request(&self, mut call: Call, next: Next<'_>) -> Result<Call> {
-        let Some(candidates) = call.fact::<Candidates>().cloned() else { return next.request(call).await };
+        let Some(candidates) = call.fact::<Candidates>().cloned() else {
+            return next.request(call).await;
+        };
         if call.fact::<NextHop>().is_some() {
             return next.request(call).await;
         }
@@ -87,7 +89,8 @@ mod tests {
     impl Element for Discover {
         async fn request(&self, mut call: Call, next: Next<'_>) -> Result<Call> {
             let endpoint = |(name, weight): &(&str, u32)| {
-                let endpoint = NetworkServiceEndpoint { name: (*name).into(), url: format!("mem://{name}"), ..Default::default() };
+                let endpoint =
+                    NetworkServiceEndpoint { name: (*name).into(), url: format!("mem://{name}"), ..Default::default() };
                 (Arc::new(endpoint), *weight)
             };
             let service = Arc::new(NetworkService { name: "vpn".into(), ..Default::default() });
@@ -105,7 +108,11 @@ mod tests {
             let name = call.body().network_service_endpoint_name.clone();
             note.lock().unwrap().push(name.clone());
             async move {
-                if dead.contains(&&*name) { Err(Error::unavailable(format!("{name} is dead"))) } else { next.request(call).await }
+                if dead.contains(&&*name) {
+                    Err(Error::unavailable(format!("{name} is dead")))
+                } else {
+                    next.request(call).await
+                }
             }
         });
         (Chain::new("fwd", elements![Discover(all.to_vec()), RoundRobin::default(), far]).unwrap(), asked)

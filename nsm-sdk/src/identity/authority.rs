@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use nsm_api::SpiffeId;
 use nsm_chain::time;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
 };
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio::sync::watch;
@@ -66,19 +66,9 @@ impl DevAuthority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let issuer = CertifiedIssuer::self_signed(params, p256()?).map_err(signing)?;
         let bundles = Bundles::default().with(trust_domain, vec![issuer.der().clone()])?;
-        let state = Mutex::new(State {
-            bundles: Arc::new(bundles),
-            issued: Vec::new(),
-        });
+        let state = Mutex::new(State { bundles: Arc::new(bundles), issued: Vec::new() });
         let trust_domain = trust_domain.to_owned();
-        Ok(Self {
-            inner: Arc::new(Authority {
-                trust_domain,
-                issuer,
-                lifetime,
-                state,
-            }),
-        })
+        Ok(Self { inner: Arc::new(Authority { trust_domain, issuer, lifetime, state }) })
     }
 
     /// A live identity `spiffe://<trust domain><path>`; `path` begins with a slash.
@@ -111,13 +101,7 @@ impl DevAuthority {
     /// # Errors
     /// [`IdentityError::Signing`]; identities before the failing one are rotated.
     pub fn rotate(&self) -> Result<(), IdentityError> {
-        let live: Vec<_> = self
-            .inner
-            .state()
-            .issued
-            .iter()
-            .filter_map(Weak::upgrade)
-            .collect();
+        let live: Vec<_> = self.inner.state().issued.iter().filter_map(Weak::upgrade).collect();
         live.iter().try_for_each(|issued| issued.renew())
     }
 
@@ -129,13 +113,11 @@ impl DevAuthority {
         let root = other.inner.issuer.der().clone();
         let live: Vec<_> = {
             let mut state = self.inner.state();
-            let bundles =
-                Bundles::clone(&state.bundles).with(&other.inner.trust_domain, vec![root])?;
+            let bundles = Bundles::clone(&state.bundles).with(&other.inner.trust_domain, vec![root])?;
             state.bundles = Arc::new(bundles);
             state.issued.iter().filter_map(Weak::upgrade).collect()
         };
-        live.iter()
-            .for_each(|issued| issued.version.send_modify(|version| *version += 1));
+        live.iter().for_each(|issued| issued.version.send_modify(|version| *version += 1));
         Ok(())
     }
 
@@ -148,9 +130,7 @@ impl DevAuthority {
 
 impl fmt::Debug for DevAuthority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("DevAuthority")
-            .field(&self.inner.trust_domain)
-            .finish()
+        f.debug_tuple("DevAuthority").field(&self.inner.trust_domain).finish()
     }
 }
 
@@ -161,10 +141,7 @@ impl Authority {
 
     fn renewable(&self, path: &str) -> Result<Current, IdentityError> {
         let svid = Arc::new(self.sign(path, self.lifetime)?);
-        Ok(Current {
-            svid,
-            renew_at: time::now() + self.lifetime / 2,
-        })
+        Ok(Current { svid, renew_at: time::now() + self.lifetime / 2 })
     }
 
     fn sign(&self, path: &str, lifetime: Duration) -> Result<Svid, IdentityError> {
@@ -175,10 +152,7 @@ impl Authority {
         let mut params = params(&id, lifetime)?;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = p256()?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(signing)?;
         let key = PrivatePkcs8KeyDer::from(key.serialize_der());
@@ -230,15 +204,10 @@ impl SvidSource for Issued {
 fn params(uri: &str, lifetime: Duration) -> Result<CertificateParams, IdentityError> {
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![SanType::URI(uri.try_into().map_err(signing)?)];
-    params
-        .distinguished_name
-        .push(DnType::OrganizationName, "nsm development authority");
+    params.distinguished_name.push(DnType::OrganizationName, "nsm development authority");
     let now = time::now();
     params.not_before = (now - BACKDATED).into();
-    params.not_after = now
-        .checked_add(lifetime)
-        .ok_or_else(|| signing("a lifetime beyond all time"))?
-        .into();
+    params.not_after = now.checked_add(lifetime).ok_or_else(|| signing("a lifetime beyond all time"))?.into();
     Ok(params)
 }
 
@@ -247,9 +216,7 @@ fn p256() -> Result<KeyPair, IdentityError> {
 }
 
 fn signing(reason: impl fmt::Display) -> IdentityError {
-    IdentityError::Signing {
-        reason: reason.to_string(),
-    }
+    IdentityError::Signing { reason: reason.to_string() }
 }
 
 /// Peers on other machines may be a little behind.
@@ -263,38 +230,22 @@ mod tests {
 
     #[test]
     fn an_issued_certificate_names_its_spiffe_id_and_ends_with_its_lifetime() {
-        let authority =
-            DevAuthority::with_lifetime("example.org", Duration::from_secs(600)).unwrap();
+        let authority = DevAuthority::with_lifetime("example.org", Duration::from_secs(600)).unwrap();
         let svid = authority.issue("/ns/a/client-1").unwrap().svid().unwrap();
         assert_eq!(svid.id().as_str(), "spiffe://example.org/ns/a/client-1");
         let left = time::until(svid.not_after());
-        assert!(
-            (Duration::from_secs(595)..=Duration::from_secs(600)).contains(&left),
-            "{left:?}"
-        );
-        assert_eq!(
-            certificate::subject(&svid.chain()[0]).unwrap(),
-            (svid.id().clone(), svid.not_after())
-        );
+        assert!((Duration::from_secs(595)..=Duration::from_secs(600)).contains(&left), "{left:?}");
+        assert_eq!(certificate::subject(&svid.chain()[0]).unwrap(), (svid.id().clone(), svid.not_after()));
     }
 
     #[test]
     fn paths_and_domains_that_no_spiffe_id_can_have_are_refused() {
         let authority = DevAuthority::new("example.org").unwrap();
         for path in ["no-slash", "/a//b", "/a b", "/.."] {
-            assert!(
-                matches!(authority.issue(path), Err(IdentityError::Signing { .. })),
-                "{path}"
-            );
+            assert!(matches!(authority.issue(path), Err(IdentityError::Signing { .. })), "{path}");
         }
         for domain in ["", "Example.org", "a/b", "a:1"] {
-            assert!(
-                matches!(
-                    DevAuthority::new(domain),
-                    Err(IdentityError::Signing { .. })
-                ),
-                "{domain}"
-            );
+            assert!(matches!(DevAuthority::new(domain), Err(IdentityError::Signing { .. })), "{domain}");
         }
     }
 
@@ -303,25 +254,18 @@ mod tests {
         let authority = DevAuthority::new("example.org").unwrap();
         let source = authority.issue("/a").unwrap();
         let (before, mut changed) = (source.svid().unwrap(), source.changed());
-        assert!(
-            Arc::ptr_eq(&before, &source.svid().unwrap()),
-            "nothing was rotated yet"
-        );
+        assert!(Arc::ptr_eq(&before, &source.svid().unwrap()), "nothing was rotated yet");
         authority.rotate().unwrap();
         let after = source.svid().unwrap();
         assert!(changed.has_changed().unwrap());
         assert_eq!(*changed.borrow_and_update(), 1);
         assert_eq!(after.id(), before.id());
-        assert_ne!(
-            after.key().secret_pkcs8_der(),
-            before.key().secret_pkcs8_der()
-        );
+        assert_ne!(after.key().secret_pkcs8_der(), before.key().secret_pkcs8_der());
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_identity_is_renewed_when_half_of_its_lifetime_is_over() {
-        let authority =
-            DevAuthority::with_lifetime("example.org", Duration::from_secs(100)).unwrap();
+        let authority = DevAuthority::with_lifetime("example.org", Duration::from_secs(100)).unwrap();
         let source = authority.issue("/a").unwrap();
         let first = source.svid().unwrap();
         tokio::time::advance(Duration::from_secs(49)).await;
@@ -337,10 +281,7 @@ mod tests {
         let theirs = DevAuthority::new("theirs.org").unwrap();
         let source = ours.issue("/a").unwrap();
         ours.trust(&theirs).unwrap();
-        assert_eq!(
-            source.bundle().trust_domains().collect::<Vec<_>>(),
-            ["ours.org", "theirs.org"]
-        );
+        assert_eq!(source.bundle().trust_domains().collect::<Vec<_>>(), ["ours.org", "theirs.org"]);
         assert_eq!(*source.changed().borrow(), 1);
         assert_eq!(theirs.bundles().roots("ours.org"), []);
     }

@@ -16,11 +16,7 @@ pub(super) struct Generations<K, V> {
 
 impl<K: Hash + Eq, V> Generations<K, V> {
     pub(super) fn new(bound: usize) -> Self {
-        Self {
-            young: HashMap::new(),
-            old: HashMap::new(),
-            bound,
-        }
+        Self { young: HashMap::new(), old: HashMap::new(), bound }
     }
 
     pub(super) fn lookup<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&V>

@@ -20,11 +20,7 @@ use super::IdentityError;
 pub fn peer_of(certificates: &[CertificateDer<'_>]) -> Result<Peer, IdentityError> {
     let leaf = certificates.first().ok_or(IdentityError::NoCertificate)?;
     let (id, not_after) = subject(leaf)?;
-    Ok(Peer {
-        id,
-        certificate: Arc::from(leaf.as_ref()),
-        not_after,
-    })
+    Ok(Peer { id, certificate: Arc::from(leaf.as_ref()), not_after })
 }
 
 /// SPIFFE ID and end of time of a leaf (X509-SVID specification, §2: exactly one URI name).
@@ -32,9 +28,7 @@ pub(super) fn subject(leaf: &[u8]) -> Result<(SpiffeId, SystemTime), IdentityErr
     let certificate = parse(leaf)?;
     let names = certificate
         .subject_alternative_name()
-        .map_err(|error| IdentityError::Malformed {
-            reason: error.to_string(),
-        })?
+        .map_err(|error| IdentityError::Malformed { reason: error.to_string() })?
         .map(|extension| extension.value.general_names.as_slice())
         .unwrap_or_default();
     let mut uris = names.iter().filter_map(|name| match name {
@@ -42,9 +36,7 @@ pub(super) fn subject(leaf: &[u8]) -> Result<(SpiffeId, SystemTime), IdentityErr
         _ => None,
     });
     let no_id = |reason: String| IdentityError::NoSpiffeId { reason };
-    let uri = uris
-        .next()
-        .ok_or_else(|| no_id("it has no URI name".into()))?;
+    let uri = uris.next().ok_or_else(|| no_id("it has no URI name".into()))?;
     if uris.next().is_some() {
         return Err(no_id("it has several URI names".into()));
     }
@@ -52,9 +44,7 @@ pub(super) fn subject(leaf: &[u8]) -> Result<(SpiffeId, SystemTime), IdentityErr
     let end = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
     let not_after = SystemTime::UNIX_EPOCH
         .checked_add(Duration::from_secs(end))
-        .ok_or_else(|| IdentityError::Malformed {
-            reason: "its end lies beyond all time".into(),
-        })?;
+        .ok_or_else(|| IdentityError::Malformed { reason: "its end lies beyond all time".into() })?;
     Ok((id, not_after))
 }
 
@@ -62,11 +52,7 @@ pub(super) fn subject(leaf: &[u8]) -> Result<(SpiffeId, SystemTime), IdentityErr
 pub(super) fn p256_key(leaf: &[u8]) -> Result<Option<Vec<u8>>, IdentityError> {
     let certificate = parse(leaf)?;
     let info = certificate.public_key();
-    let curve = info
-        .algorithm
-        .parameters
-        .as_ref()
-        .and_then(|any| any.as_oid().ok());
+    let curve = info.algorithm.parameters.as_ref().and_then(|any| any.as_oid().ok());
     let p256 = info.algorithm.algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY && curve == Some(OID_EC_P256);
     Ok(p256.then(|| info.subject_public_key.data.to_vec()))
 }
@@ -74,12 +60,8 @@ pub(super) fn p256_key(leaf: &[u8]) -> Result<Option<Vec<u8>>, IdentityError> {
 fn parse(leaf: &[u8]) -> Result<X509Certificate<'_>, IdentityError> {
     match X509Certificate::from_der(leaf) {
         Ok(([], certificate)) => Ok(certificate),
-        Ok(_) => Err(IdentityError::Malformed {
-            reason: "bytes follow its end".into(),
-        }),
-        Err(error) => Err(IdentityError::Malformed {
-            reason: error.to_string(),
-        }),
+        Ok(_) => Err(IdentityError::Malformed { reason: "bytes follow its end".into() }),
+        Err(error) => Err(IdentityError::Malformed { reason: error.to_string() }),
     }
 }
 
@@ -92,15 +74,8 @@ mod tests {
 
     fn certificate(names: &[&str]) -> CertificateDer<'static> {
         let mut params = CertificateParams::default();
-        params.subject_alt_names = names
-            .iter()
-            .map(|&name| SanType::URI(name.try_into().unwrap()))
-            .collect();
-        params
-            .self_signed(&KeyPair::generate().unwrap())
-            .unwrap()
-            .der()
-            .clone()
+        params.subject_alt_names = names.iter().map(|&name| SanType::URI(name.try_into().unwrap())).collect();
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
     }
 
     #[test]
@@ -114,10 +89,7 @@ mod tests {
             &["spiffe://example.org/a", "https://example.org"],
         ] {
             let refused = peer_of(&[certificate(names)]);
-            assert!(
-                matches!(refused, Err(IdentityError::NoSpiffeId { .. })),
-                "{names:?}: {refused:?}"
-            );
+            assert!(matches!(refused, Err(IdentityError::NoSpiffeId { .. })), "{names:?}: {refused:?}");
         }
         assert_eq!(peer_of(&[]).unwrap_err(), IdentityError::NoCertificate);
     }

@@ -14,9 +14,7 @@ pub enum IdentityError {
         not_after: SystemTime,
     },
     /// The key is not the one that the certificate names, or not ECDSA P-256.
-    #[error(
-        "the private key does not fit: {reason}; path tokens are ES256, so the key must be ECDSA P-256"
-    )]
+    #[error("the private key does not fit: {reason}; path tokens are ES256, so the key must be ECDSA P-256")]
     Key {
         /// Why.
         reason: String,
@@ -39,9 +37,7 @@ pub enum IdentityError {
         reason: String,
     },
     /// The source has no SVID (yet).
-    #[error(
-        "there is no SVID: {reason}; check that the identity source is up and knows this workload"
-    )]
+    #[error("there is no SVID: {reason}; check that the identity source is up and knows this workload")]
     NoSvid {
         /// Why.
         reason: String,

@@ -31,23 +31,14 @@ impl HmacTokens {
     #[must_use]
     pub fn with_lifetime(subject: &SpiffeId, lifetime: Duration) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, b"everyone knows this key");
-        Self {
-            subject: subject.to_string(),
-            lifetime,
-            key,
-            recent: Recent::new(lifetime),
-        }
+        Self { subject: subject.to_string(), lifetime, key, recent: Recent::new(lifetime) }
     }
 }
 
 impl Tokens for HmacTokens {
     fn token(&self, audience: Option<&SpiffeId>) -> Result<Token, TokenError> {
         self.recent.token(audience, None, |now| {
-            let end = now
-                .checked_add(self.lifetime)
-                .unwrap_or(now)
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default();
+            let end = now.checked_add(self.lifetime).unwrap_or(now).duration_since(UNIX_EPOCH).unwrap_or_default();
             let mut claims = json!({ "exp": end.as_secs(), "sub": self.subject });
             if let Some(audience) = audience {
                 claims["aud"] = json!([audience.to_string()]);
@@ -55,18 +46,13 @@ impl Tokens for HmacTokens {
             let text = jwt::join("HS256", &claims, |signed| {
                 Ok::<_, TokenError>(hmac::sign(&self.key, signed).as_ref().to_vec())
             })?;
-            Ok(Token {
-                text: text.into(),
-                expires: UNIX_EPOCH + Duration::from_secs(end.as_secs()),
-            })
+            Ok(Token { text: text.into(), expires: UNIX_EPOCH + Duration::from_secs(end.as_secs()) })
         })
     }
 }
 
 impl fmt::Debug for HmacTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HmacTokens")
-            .field("subject", &self.subject)
-            .finish_non_exhaustive()
+        f.debug_struct("HmacTokens").field("subject", &self.subject).finish_non_exhaustive()
     }
 }

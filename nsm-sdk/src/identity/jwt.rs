@@ -24,10 +24,7 @@ struct Header {
 pub(super) fn split(token: &str) -> Result<Parts<'_>, TokenRejected> {
     let malformed = |part| TokenRejected::Malformed { part };
     if token.len() > MAX_LEN {
-        return Err(TokenRejected::TooLong {
-            length: token.len(),
-            limit: MAX_LEN,
-        });
+        return Err(TokenRejected::TooLong { length: token.len(), limit: MAX_LEN });
     }
     let (signed, signature) = token.rsplit_once('.').ok_or(malformed("form"))?;
     let (header, payload) = signed.split_once('.').ok_or(malformed("form"))?;
@@ -35,19 +32,12 @@ pub(super) fn split(token: &str) -> Result<Parts<'_>, TokenRejected> {
     let header: Header = object(&decode(header, "header")?).ok_or(malformed("header"))?;
     let claims = object(&decode(payload, "claims")?).ok_or(malformed("claims"))?;
     let signature = decode(signature, "signature")?;
-    Ok(Parts {
-        algorithm: header.alg,
-        claims,
-        signed,
-        signature,
-    })
+    Ok(Parts { algorithm: header.alg, claims, signed, signature })
 }
 
 /// Reads a JSON object. (serde would take an array for a struct as well.)
 fn object<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
-    json.trim_ascii_start()
-        .starts_with(b"{")
-        .then(|| serde_json::from_slice(json).ok())?
+    json.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice(json).ok())?
 }
 
 /// `header.claims.signature`, with `sign` over the first two.

@@ -86,23 +86,13 @@ impl PolicySet {
     /// For a server of the network service API.
     #[must_use]
     pub fn server() -> Self {
-        Self::of([
-            Policy::TokensValid,
-            Policy::TokensExpired,
-            Policy::TokensChained,
-            Policy::PrevTokenSigned,
-        ])
+        Self::of([Policy::TokensValid, Policy::TokensExpired, Policy::TokensChained, Policy::PrevTokenSigned])
     }
 
     /// For a client of the network service API.
     #[must_use]
     pub fn client() -> Self {
-        Self::of([
-            Policy::TokensValid,
-            Policy::TokensExpired,
-            Policy::TokensChained,
-            Policy::NextTokenSigned,
-        ])
+        Self::of([Policy::TokensValid, Policy::TokensExpired, Policy::TokensChained, Policy::NextTokenSigned])
     }
 
     /// For a server of the registry API.
@@ -132,10 +122,7 @@ impl PolicySet {
     /// No policies: every call passes. For links without identity, and only on purpose.
     #[must_use]
     pub fn allow_all() -> Self {
-        Self {
-            policies: Arc::new([]),
-            verifier: Arc::default(),
-        }
+        Self { policies: Arc::new([]), verifier: Arc::default() }
     }
 
     /// A set of one's own.
@@ -145,14 +132,8 @@ impl PolicySet {
     #[must_use]
     pub fn of(policies: impl IntoIterator<Item = Policy>) -> Self {
         let policies: Arc<[Policy]> = policies.into_iter().collect();
-        assert!(
-            !policies.is_empty(),
-            "an empty policy set allows everything; use PolicySet::allow_all"
-        );
-        Self {
-            policies,
-            verifier: Arc::default(),
-        }
+        assert!(!policies.is_empty(), "an empty policy set allows everything; use PolicySet::allow_all");
+        Self { policies, verifier: Arc::default() }
     }
 
     /// The policies in it, in the order they are asked.
@@ -169,24 +150,16 @@ impl PolicySet {
         let tokens: Decoded = if self.policies.is_empty() {
             return Ok(());
         } else {
-            input
-                .tokens
-                .iter()
-                .map(|token| verify::claims(token))
-                .collect()
+            input.tokens.iter().map(|token| verify::claims(token)).collect()
         };
         self.policies.iter().try_for_each(|&policy| {
-            self.ask(policy, input, &tokens).map_err(|reason| Denied {
-                policy: policy.name(),
-                reason,
-            })
+            self.ask(policy, input, &tokens).map_err(|reason| Denied { policy: policy.name(), reason })
         })
     }
 
     fn ask(&self, policy: Policy, input: &PolicyInput<'_>, tokens: &Decoded) -> Result<(), String> {
         let certificate = input.peer.map(|peer| &peer.certificate);
-        let signed =
-            |index| rules::signed_by_peer(input.tokens, index, certificate, &self.verifier);
+        let signed = |index| rules::signed_by_peer(input.tokens, index, certificate, &self.verifier);
         match policy {
             Policy::ClientAllowed => {
                 let first = tokens.first().and_then(|token| token.as_ref().ok());
@@ -194,10 +167,7 @@ impl PolicySet {
                 if rules::client_allowed(input.owner, subject) {
                     Ok(())
                 } else {
-                    Err(format!(
-                        "the name belongs to {:?}, not to {:?}",
-                        input.owner, subject
-                    ))
+                    Err(format!("the name belongs to {:?}, not to {:?}", input.owner, subject))
                 }
             }
             Policy::NextTokenSigned => signed(input.index.checked_add(1)),
@@ -234,11 +204,7 @@ mod tests {
 
         fn token_for(&self, audience: &Self) -> String {
             let tokens = Es256Tokens::new(Arc::clone(&self.source), Duration::from_secs(600));
-            tokens
-                .token(Some(&audience.peer.id))
-                .unwrap()
-                .text
-                .to_string()
+            tokens.token(Some(&audience.peer.id)).unwrap().text.to_string()
         }
     }
 
@@ -252,147 +218,68 @@ mod tests {
     fn mesh() -> Mesh {
         let authority = DevAuthority::new("example.org").unwrap();
         let role = |path| Role::new(&authority, path);
-        Mesh {
-            client: role("/client"),
-            manager: role("/manager"),
-            forwarder: role("/forwarder"),
-        }
+        Mesh { client: role("/client"), manager: role("/manager"), forwarder: role("/forwarder") }
     }
 
-    fn denied(
-        set: &PolicySet,
-        tokens: &[&str],
-        index: usize,
-        peer: Option<&Peer>,
-    ) -> Option<&'static str> {
-        let input = PolicyInput {
-            tokens,
-            index,
-            peer,
-            owner: None,
-            now: time::now(),
-        };
+    fn denied(set: &PolicySet, tokens: &[&str], index: usize, peer: Option<&Peer>) -> Option<&'static str> {
+        let input = PolicyInput { tokens, index, peer, owner: None, now: time::now() };
         set.check(&input).err().map(|denied| denied.policy)
     }
 
     #[test]
     fn a_server_accepts_an_honest_path_and_names_the_rule_that_a_forged_one_breaks() {
-        let Mesh {
-            client,
-            manager,
-            forwarder,
-        } = mesh();
+        let Mesh { client, manager, forwarder } = mesh();
         let first = client.token_for(&manager);
         let second = manager.token_for(&forwarder);
         let own = forwarder.token_for(&manager);
-        let hmac = HmacTokens::new(&manager.peer.id)
-            .token(Some(&forwarder.peer.id))
-            .unwrap()
-            .text
-            .to_string();
+        let hmac = HmacTokens::new(&manager.peer.id).token(Some(&forwarder.peer.id)).unwrap().text.to_string();
         let set = PolicySet::server();
         let from = Some(&manager.peer);
         for (tokens, index, peer, rule) in [
             (vec![&*first, &second, &own], 2, from, None),
-            (
-                vec![&*first, &second, &own],
-                2,
-                None,
-                Some("prev_token_signed"),
-            ),
-            (
-                vec![&*first, &second, &own],
-                2,
-                Some(&client.peer),
-                Some("prev_token_signed"),
-            ),
-            (
-                vec![&*first, &hmac, &own],
-                2,
-                from,
-                Some("prev_token_signed"),
-            ),
-            (
-                vec![&*first, &second, &own],
-                0,
-                from,
-                Some("prev_token_signed"),
-            ),
-            (
-                vec![&*first, &second, &own],
-                usize::MAX,
-                from,
-                Some("prev_token_signed"),
-            ),
+            (vec![&*first, &second, &own], 2, None, Some("prev_token_signed")),
+            (vec![&*first, &second, &own], 2, Some(&client.peer), Some("prev_token_signed")),
+            (vec![&*first, &hmac, &own], 2, from, Some("prev_token_signed")),
+            (vec![&*first, &second, &own], 0, from, Some("prev_token_signed")),
+            (vec![&*first, &second, &own], usize::MAX, from, Some("prev_token_signed")),
             (vec![], 0, from, Some("prev_token_signed")),
             (vec![&*first, "", &own], 2, from, Some("tokens_valid")),
             (vec!["a.b.c", &second, &own], 2, from, Some("tokens_valid")),
             // The manager's part cut out: nobody made the client's token for the forwarder.
-            (
-                vec![&*first, &own],
-                1,
-                Some(&client.peer),
-                Some("tokens_chained"),
-            ),
+            (vec![&*first, &own], 1, Some(&client.peer), Some("tokens_chained")),
         ] {
-            assert_eq!(
-                denied(&set, &tokens, index, peer),
-                rule,
-                "{index} {peer:?} {rule:?}"
-            );
+            assert_eq!(denied(&set, &tokens, index, peer), rule, "{index} {peer:?} {rule:?}");
         }
     }
 
     #[test]
     fn a_client_asks_for_the_signature_of_the_server_it_called() {
-        let Mesh {
-            client,
-            manager,
-            forwarder,
-        } = mesh();
+        let Mesh { client, manager, forwarder } = mesh();
         let (first, second) = (client.token_for(&manager), manager.token_for(&forwarder));
         let third = forwarder.token_for(&manager);
         let set = PolicySet::client();
         let path = [&*first, &second, &third];
         assert_eq!(denied(&set, &path, 0, Some(&manager.peer)), None);
         assert_eq!(denied(&set, &path, 1, Some(&forwarder.peer)), None);
-        assert_eq!(
-            denied(&set, &path, 0, Some(&forwarder.peer)),
-            Some("next_token_signed")
-        );
-        assert_eq!(
-            denied(&set, &path, 2, Some(&forwarder.peer)),
-            Some("next_token_signed")
-        );
-        assert_eq!(
-            denied(&set, &path, usize::MAX, Some(&forwarder.peer)),
-            Some("next_token_signed")
-        );
+        assert_eq!(denied(&set, &path, 0, Some(&forwarder.peer)), Some("next_token_signed"));
+        assert_eq!(denied(&set, &path, 2, Some(&forwarder.peer)), Some("next_token_signed"));
+        assert_eq!(denied(&set, &path, usize::MAX, Some(&forwarder.peer)), Some("next_token_signed"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_expired_token_is_denied_wherever_it_stands() {
-        let Mesh {
-            client, manager, ..
-        } = mesh();
+        let Mesh { client, manager, .. } = mesh();
         let (first, own) = (client.token_for(&manager), manager.token_for(&client));
         let set = PolicySet::server();
         assert_eq!(denied(&set, &[&first, &own], 1, Some(&client.peer)), None);
         tokio::time::advance(Duration::from_secs(601)).await;
         let own = manager.token_for(&client);
-        assert_eq!(
-            denied(&set, &[&first, &own], 1, Some(&client.peer)),
-            Some("tokens_expired")
-        );
+        assert_eq!(denied(&set, &[&first, &own], 1, Some(&client.peer)), Some("tokens_expired"));
     }
 
     /// Unsigned tokens with chosen claims, for the rules that look at claims only.
     fn claimed(claims: &str) -> String {
-        format!(
-            "{}.{}.",
-            URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256"}"#),
-            URL_SAFE_NO_PAD.encode(claims)
-        )
+        format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256"}"#), URL_SAFE_NO_PAD.encode(claims))
     }
 
     #[test]
@@ -409,18 +296,10 @@ mod tests {
         ] {
             let tokens = [claimed(left), claimed(right)];
             let tokens = [&*tokens[0], &*tokens[1]];
-            assert_eq!(
-                denied(&chained, &tokens, 1, None).is_none(),
-                holds,
-                "{left} {right}"
-            );
+            assert_eq!(denied(&chained, &tokens, 1, None).is_none(), holds, "{left} {right}");
         }
         assert_eq!(denied(&chained, &[], 0, None), None);
-        assert_eq!(
-            denied(&chained, &["garbage"], 0, None),
-            None,
-            "one token has no neighbour"
-        );
+        assert_eq!(denied(&chained, &["garbage"], 0, None), None, "one token has no neighbour");
     }
 
     #[test]
@@ -435,13 +314,7 @@ mod tests {
             (r"{}", false),
         ] {
             let token = claimed(claims);
-            let input = PolicyInput {
-                tokens: &[&token],
-                index: 0,
-                peer: None,
-                owner: None,
-                now,
-            };
+            let input = PolicyInput { tokens: &[&token], index: 0, peer: None, owner: None, now };
             assert_eq!(expired.check(&input).is_ok(), alive, "{claims}");
         }
     }
@@ -458,13 +331,7 @@ mod tests {
             (Some("spiffe://example.org/a"), vec![], false),
             (Some(""), vec!["garbage"], false),
         ] {
-            let input = PolicyInput {
-                tokens: &tokens,
-                index: 0,
-                peer: None,
-                owner,
-                now: time::now(),
-            };
+            let input = PolicyInput { tokens: &tokens, index: 0, peer: None, owner, now: time::now() };
             assert_eq!(set.check(&input).is_ok(), allowed, "{owner:?} {tokens:?}");
         }
     }
@@ -481,42 +348,23 @@ mod tests {
 
     #[test]
     fn a_denial_never_quotes_a_token() {
-        let Mesh {
-            client, manager, ..
-        } = mesh();
+        let Mesh { client, manager, .. } = mesh();
         let token = client.token_for(&manager);
-        let input = PolicyInput {
-            tokens: &[&token],
-            index: 1,
-            peer: Some(&manager.peer),
-            owner: None,
-            now: time::now(),
-        };
+        let input =
+            PolicyInput { tokens: &[&token], index: 1, peer: Some(&manager.peer), owner: None, now: time::now() };
         let denied = PolicySet::server().check(&input).unwrap_err();
         assert!(!format!("{denied:?} {input:?} {denied}").contains(&token[..20]));
     }
 
     #[test]
     fn only_the_set_that_says_so_allows_everything() {
-        let input = PolicyInput {
-            tokens: &["garbage"],
-            index: 9,
-            peer: None,
-            owner: Some("x"),
-            now: time::now(),
-        };
+        let input = PolicyInput { tokens: &["garbage"], index: 9, peer: None, owner: Some("x"), now: time::now() };
         assert!(PolicySet::allow_all().check(&input).is_ok());
-        for set in [
-            PolicySet::server(),
-            PolicySet::client(),
-            PolicySet::registry_server(),
-            PolicySet::registry_client(),
-        ] {
+        for set in
+            [PolicySet::server(), PolicySet::client(), PolicySet::registry_server(), PolicySet::registry_client()]
+        {
             assert!(set.check(&input).is_err());
-            assert_eq!(
-                set.policies().first().map(|policy| policy.name()),
-                Some("tokens_valid")
-            );
+            assert_eq!(set.policies().first().map(|policy| policy.name()), Some("tokens_valid"));
         }
         assert!(std::panic::catch_unwind(|| PolicySet::of([])).is_err());
     }

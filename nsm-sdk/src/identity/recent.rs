@@ -26,10 +26,7 @@ struct Made {
 impl Recent {
     pub(super) fn new(lifetime: Duration) -> Self {
         let share = (lifetime / 20).max(Duration::from_secs(1));
-        Self {
-            share,
-            made: Mutex::new(Generations::new(AUDIENCES)),
-        }
+        Self { share, made: Mutex::new(Generations::new(AUDIENCES)) }
     }
 
     /// The recent token for `audience` signed with `svid`, or the one that `make` makes now.
@@ -46,30 +43,16 @@ impl Recent {
         }
         // Not under the lock: signing takes long enough to hold up others.
         let token = make(now)?;
-        let made = Made {
-            svid: svid.cloned(),
-            at: now,
-            token: token.clone(),
-        };
-        self.made
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(audience, made);
+        let made = Made { svid: svid.cloned(), at: now, token: token.clone() };
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(audience, made);
         Ok(token)
     }
 
-    fn found(
-        &self,
-        audience: &Option<SpiffeId>,
-        svid: Option<&Arc<Svid>>,
-        now: SystemTime,
-    ) -> Option<Token> {
+    fn found(&self, audience: &Option<SpiffeId>, svid: Option<&Arc<Svid>>, now: SystemTime) -> Option<Token> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let made = made.lookup(audience)?;
         let same = made.svid.as_ref().map(Arc::as_ptr) == svid.map(Arc::as_ptr);
-        let young = now
-            .duration_since(made.at)
-            .is_ok_and(|age| age < self.share);
+        let young = now.duration_since(made.at).is_ok_and(|age| age < self.share);
         (same && young && now < made.token.expires).then(|| made.token.clone())
     }
 }

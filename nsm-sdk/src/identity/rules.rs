@@ -10,11 +10,7 @@ pub(super) type Decoded = Vec<Result<Claims, TokenRejected>>;
 
 /// Every token decodes.
 pub(super) fn tokens_valid(tokens: &Decoded) -> Result<(), String> {
-    match tokens
-        .iter()
-        .enumerate()
-        .find_map(|(index, token)| Some((index, token.as_ref().err()?)))
-    {
+    match tokens.iter().enumerate().find_map(|(index, token)| Some((index, token.as_ref().err()?))) {
         Some((index, error)) => Err(format!("token {index}: {error}")),
         None => Ok(()),
     }
@@ -22,11 +18,7 @@ pub(super) fn tokens_valid(tokens: &Decoded) -> Result<(), String> {
 
 /// Every token names an end, and it is later than now.
 pub(super) fn tokens_expired(tokens: &Decoded, now: SystemTime) -> Result<(), String> {
-    let alive = |token: &Result<Claims, _>| {
-        token
-            .as_ref()
-            .is_ok_and(|claims: &Claims| claims.is_alive(now))
-    };
+    let alive = |token: &Result<Claims, _>| token.as_ref().is_ok_and(|claims: &Claims| claims.is_alive(now));
     match tokens.iter().position(|token| !alive(token)) {
         Some(index) => Err(format!("token {index} has expired or names no end")),
         None => Ok(()),
@@ -36,23 +28,13 @@ pub(super) fn tokens_expired(tokens: &Decoded, now: SystemTime) -> Result<(), St
 /// Each token but the last names the subject of the next one in its audience, which must be a list.
 pub(super) fn tokens_chained(tokens: &Decoded) -> Result<(), String> {
     let broken = tokens.windows(2).position(|pair| match pair {
-        [
-            Ok(Claims {
-                audience: Audience::List(audience),
-                ..
-            }),
-            Ok(Claims {
-                subject: Some(next),
-                ..
-            }),
-        ] => !audience.contains(next),
+        [Ok(Claims { audience: Audience::List(audience), .. }), Ok(Claims { subject: Some(next), .. })] => {
+            !audience.contains(next)
+        }
         _ => true,
     });
     match broken {
-        Some(index) => Err(format!(
-            "the audience of token {index} does not name the subject of token {}",
-            index + 1
-        )),
+        Some(index) => Err(format!("the audience of token {index} does not name the subject of token {}", index + 1)),
         None => Ok(()),
     }
 }
@@ -86,9 +68,6 @@ pub fn client_allowed(owner: Option<&str>, subject: Option<&str>) -> bool {
 }
 
 /// A caller may watch a connection if the selector names at least one segment id that was recorded for the caller.
-pub fn service_connection<'a>(
-    selector: impl IntoIterator<Item = &'a str>,
-    recorded: impl Fn(&str) -> bool,
-) -> bool {
+pub fn service_connection<'a>(selector: impl IntoIterator<Item = &'a str>, recorded: impl Fn(&str) -> bool) -> bool {
     selector.into_iter().any(recorded)
 }

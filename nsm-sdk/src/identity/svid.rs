@@ -30,35 +30,18 @@ impl Svid {
     ///
     /// # Errors
     /// [`IdentityError::Key`] if key and certificate do not fit or are not P-256, and what [`super::peer_of`] gives.
-    pub fn new(
-        chain: Vec<CertificateDer<'static>>,
-        key: PrivatePkcs8KeyDer<'static>,
-    ) -> Result<Self, IdentityError> {
+    pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivatePkcs8KeyDer<'static>) -> Result<Self, IdentityError> {
         let leaf = chain.first().ok_or(IdentityError::NoCertificate)?;
         let (id, not_after) = certificate::subject(leaf)?;
-        let bad_key = |reason: &str| IdentityError::Key {
-            reason: reason.to_owned(),
-        };
-        let point = certificate::p256_key(leaf)?
-            .ok_or_else(|| bad_key("the certificate's key is of another kind"))?;
-        let signer = EcdsaKeyPair::from_pkcs8(
-            &ECDSA_P256_SHA256_FIXED_SIGNING,
-            key.secret_pkcs8_der(),
-            &SystemRandom::new(),
-        )
-        .map_err(|error| IdentityError::Key {
-            reason: error.to_string(),
-        })?;
+        let bad_key = |reason: &str| IdentityError::Key { reason: reason.to_owned() };
+        let point = certificate::p256_key(leaf)?.ok_or_else(|| bad_key("the certificate's key is of another kind"))?;
+        let signer =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, key.secret_pkcs8_der(), &SystemRandom::new())
+                .map_err(|error| IdentityError::Key { reason: error.to_string() })?;
         if signer.public_key().as_ref() != point {
             return Err(bad_key("it belongs to another certificate"));
         }
-        Ok(Self {
-            id,
-            chain,
-            key,
-            not_after,
-            signer,
-        })
+        Ok(Self { id, chain, key, not_after, signer })
     }
 
     /// The SPIFFE ID.
@@ -92,10 +75,7 @@ impl Svid {
 
 impl fmt::Debug for Svid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Svid")
-            .field("id", &self.id)
-            .field("not_after", &self.not_after)
-            .finish_non_exhaustive()
+        f.debug_struct("Svid").field("id", &self.id).field("not_after", &self.not_after).finish_non_exhaustive()
     }
 }
 
@@ -119,31 +99,17 @@ impl Bundles {
     ///
     /// # Errors
     /// [`IdentityError::Malformed`] for a root that is no certificate, or if there is none.
-    pub fn with(
-        mut self,
-        trust_domain: &str,
-        roots: Vec<CertificateDer<'static>>,
-    ) -> Result<Self, IdentityError> {
-        let malformed = |error: &dyn fmt::Display| IdentityError::Malformed {
-            reason: error.to_string(),
-        };
+    pub fn with(mut self, trust_domain: &str, roots: Vec<CertificateDer<'static>>) -> Result<Self, IdentityError> {
+        let malformed = |error: &dyn fmt::Display| IdentityError::Malformed { reason: error.to_string() };
         let mut store = RootCertStore::empty();
         for root in &roots {
             store.add(root.clone()).map_err(|error| malformed(&error))?;
         }
         let store = Arc::new(store);
-        let clients =
-            WebPkiClientVerifier::builder_with_provider(Arc::clone(&store), tls::provider())
-                .build()
-                .map_err(|error| malformed(&error))?;
-        self.domains.insert(
-            trust_domain.to_owned(),
-            Bundle {
-                certificates: roots,
-                roots: store,
-                clients,
-            },
-        );
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(&store), tls::provider())
+            .build()
+            .map_err(|error| malformed(&error))?;
+        self.domains.insert(trust_domain.to_owned(), Bundle { certificates: roots, roots: store, clients });
         Ok(self)
     }
 
@@ -155,9 +121,7 @@ impl Bundles {
     /// The root certificates of a domain; empty if it is not trusted.
     #[must_use]
     pub fn roots(&self, trust_domain: &str) -> &[CertificateDer<'static>] {
-        self.bundle(trust_domain)
-            .map(|bundle| bundle.certificates.as_slice())
-            .unwrap_or_default()
+        self.bundle(trust_domain).map(|bundle| bundle.certificates.as_slice()).unwrap_or_default()
     }
 
     pub(super) fn bundle(&self, trust_domain: &str) -> Option<&Bundle> {
@@ -198,11 +162,7 @@ impl FixedSvid {
     /// This SVID and these bundles, for good.
     #[must_use]
     pub fn new(svid: Svid, bundles: Bundles) -> Self {
-        Self {
-            svid: Arc::new(svid),
-            bundles: Arc::new(bundles),
-            version: watch::Sender::new(0),
-        }
+        Self { svid: Arc::new(svid), bundles: Arc::new(bundles), version: watch::Sender::new(0) }
     }
 }
 
@@ -235,27 +195,14 @@ mod tests {
         let mixed = Svid::new(one.chain().to_vec(), other.key().clone_key());
         assert!(matches!(mixed, Err(IdentityError::Key { .. })), "{mixed:?}");
         let none = Svid::new(Vec::new(), one.key().clone_key());
-        assert!(
-            matches!(none, Err(IdentityError::NoCertificate)),
-            "{none:?}"
-        );
-        let garbage = Svid::new(
-            vec![CertificateDer::from(vec![0x30, 0x03, 1, 2, 3])],
-            one.key().clone_key(),
-        );
-        assert!(
-            matches!(garbage, Err(IdentityError::Malformed { .. })),
-            "{garbage:?}"
-        );
+        assert!(matches!(none, Err(IdentityError::NoCertificate)), "{none:?}");
+        let garbage = Svid::new(vec![CertificateDer::from(vec![0x30, 0x03, 1, 2, 3])], one.key().clone_key());
+        assert!(matches!(garbage, Err(IdentityError::Malformed { .. })), "{garbage:?}");
     }
 
     #[test]
     fn a_root_that_is_no_certificate_and_an_empty_bundle_are_refused() {
-        assert!(
-            Bundles::default()
-                .with("example.org", vec![CertificateDer::from(vec![1, 2, 3])])
-                .is_err()
-        );
+        assert!(Bundles::default().with("example.org", vec![CertificateDer::from(vec![1, 2, 3])]).is_err());
         assert!(Bundles::default().with("example.org", Vec::new()).is_err());
     }
 }

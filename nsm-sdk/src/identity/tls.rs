@@ -41,10 +41,7 @@ impl TlsConfigs {
     /// Follows `source`.
     #[must_use]
     pub fn new(source: Arc<dyn SvidSource>) -> Self {
-        Self {
-            source,
-            current: Mutex::new(None),
-        }
+        Self { source, current: Mutex::new(None) }
     }
 
     /// The identity behind it.
@@ -63,11 +60,9 @@ impl TlsConfigs {
         if let Some(generation) = current.as_ref().filter(|one| Arc::ptr_eq(&one.svid, &svid)) {
             return Ok(Arc::clone(generation));
         }
-        let made = Arc::new(TlsGeneration::new(svid, &self.source).map_err(|error| {
-            IdentityError::Key {
-                reason: error.to_string(),
-            }
-        })?);
+        let made = Arc::new(
+            TlsGeneration::new(svid, &self.source).map_err(|error| IdentityError::Key { reason: error.to_string() })?,
+        );
         *current = Some(Arc::clone(&made));
         Ok(made)
     }
@@ -84,32 +79,22 @@ impl TlsGeneration {
         let verifier = Arc::new(SpiffeVerifier::new(Arc::clone(source)));
         let (chain, key) = (svid.chain().to_vec(), svid.key().clone_key());
 
-        let mut server = versions(ServerConfig::builder_with_details(
-            provider(),
-            Arc::new(Clock),
-        ))?
-        .with_client_cert_verifier(Arc::clone(&verifier) as _)
-        .with_single_cert(chain.clone(), key.clone_key().into())?;
+        let mut server = versions(ServerConfig::builder_with_details(provider(), Arc::new(Clock)))?
+            .with_client_cert_verifier(Arc::clone(&verifier) as _)
+            .with_single_cert(chain.clone(), key.clone_key().into())?;
         server.alpn_protocols = vec![ALPN.to_vec()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
 
-        let mut client = versions(ClientConfig::builder_with_details(
-            provider(),
-            Arc::new(Clock),
-        ))?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_client_auth_cert(chain, key.into())?;
+        let mut client = versions(ClientConfig::builder_with_details(provider(), Arc::new(Clock)))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_client_auth_cert(chain, key.into())?;
         client.alpn_protocols = vec![ALPN.to_vec()];
         client.resumption = Resumption::disabled();
         client.enable_sni = false;
 
-        Ok(Self {
-            svid,
-            server: Arc::new(server),
-            client: Arc::new(client),
-        })
+        Ok(Self { svid, server: Arc::new(server), client: Arc::new(client) })
     }
 }
 
@@ -121,8 +106,7 @@ fn versions<S: ConfigSide>(
 
 /// ring, shared by everything of this module.
 pub(super) fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
-        LazyLock::new(|| Arc::new(ring::default_provider()));
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(ring::default_provider()));
     Arc::clone(&PROVIDER)
 }
 
@@ -132,10 +116,7 @@ struct Clock;
 
 impl TimeProvider for Clock {
     fn current_time(&self) -> Option<UnixTime> {
-        time::now()
-            .duration_since(UNIX_EPOCH)
-            .ok()
-            .map(UnixTime::since_unix_epoch)
+        time::now().duration_since(UNIX_EPOCH).ok().map(UnixTime::since_unix_epoch)
     }
 }
 
@@ -155,17 +136,11 @@ mod tests {
     fn handshake(
         client: &TlsConfigs,
         server: &TlsConfigs,
-    ) -> (
-        Result<ClientConnection, rustls::Error>,
-        Result<ServerConnection, rustls::Error>,
-    ) {
-        let mut client = ClientConnection::new(
-            Arc::clone(&client.current().unwrap().client),
-            "localhost".try_into().unwrap(),
-        )
-        .unwrap();
-        let mut server =
-            ServerConnection::new(Arc::clone(&server.current().unwrap().server)).unwrap();
+    ) -> (Result<ClientConnection, rustls::Error>, Result<ServerConnection, rustls::Error>) {
+        let mut client =
+            ClientConnection::new(Arc::clone(&client.current().unwrap().client), "localhost".try_into().unwrap())
+                .unwrap();
+        let mut server = ServerConnection::new(Arc::clone(&server.current().unwrap().server)).unwrap();
         let (mut client_end, mut server_end) = (Ok(()), Ok(()));
         for _ in 0..4 {
             let mut bytes = Vec::new();
@@ -196,30 +171,12 @@ mod tests {
     #[test]
     fn both_sides_learn_who_the_other_is() {
         let authority = DevAuthority::new("example.org").unwrap();
-        let (client, server) = handshake(
-            &configs(&authority, "/client"),
-            &configs(&authority, "/server"),
-        );
+        let (client, server) = handshake(&configs(&authority, "/client"), &configs(&authority, "/server"));
         let (client, server) = (client.unwrap(), server.unwrap());
-        assert_eq!(
-            peer_of(client.peer_certificates().unwrap())
-                .unwrap()
-                .id
-                .path(),
-            "/server"
-        );
-        assert_eq!(
-            peer_of(server.peer_certificates().unwrap())
-                .unwrap()
-                .id
-                .path(),
-            "/client"
-        );
+        assert_eq!(peer_of(client.peer_certificates().unwrap()).unwrap().id.path(), "/server");
+        assert_eq!(peer_of(server.peer_certificates().unwrap()).unwrap().id.path(), "/client");
         assert_eq!(client.alpn_protocol(), Some(b"h2".as_slice()));
-        assert_eq!(
-            client.protocol_version(),
-            Some(rustls::ProtocolVersion::TLSv1_3)
-        );
+        assert_eq!(client.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
     }
 
     #[test]
@@ -240,16 +197,10 @@ mod tests {
         let theirs = DevAuthority::new("theirs.org").unwrap();
         let (client, server) = (configs(&ours, "/client"), configs(&theirs, "/server"));
         let error = reason(handshake(&client, &server).0.err().unwrap());
-        assert!(
-            matches!(error, IdentityError::WrongTrustDomain { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, IdentityError::WrongTrustDomain { .. }), "{error}");
         ours.trust(&theirs).unwrap();
         let error = reason(handshake(&client, &server).1.err().unwrap());
-        assert!(
-            matches!(error, IdentityError::WrongTrustDomain { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, IdentityError::WrongTrustDomain { .. }), "{error}");
         theirs.trust(&ours).unwrap();
         assert!(matches!(handshake(&client, &server), (Ok(_), Ok(_))));
     }
@@ -258,17 +209,10 @@ mod tests {
     fn one_trusted_domain_cannot_speak_for_another() {
         let ours = DevAuthority::new("ours.org").unwrap();
         let impostor = DevAuthority::new("ours.org").unwrap();
-        let bundles = Bundles::clone(&ours.bundles())
-            .with("theirs.org", impostor.bundles().roots("ours.org").to_vec())
-            .unwrap();
-        let fixed = FixedSvid::new(
-            ours.sign("/client", Duration::from_secs(60)).unwrap(),
-            bundles,
-        );
-        let (client, server) = handshake(
-            &TlsConfigs::new(Arc::new(fixed)),
-            &configs(&impostor, "/server"),
-        );
+        let bundles =
+            Bundles::clone(&ours.bundles()).with("theirs.org", impostor.bundles().roots("ours.org").to_vec()).unwrap();
+        let fixed = FixedSvid::new(ours.sign("/client", Duration::from_secs(60)).unwrap(), bundles);
+        let (client, server) = handshake(&TlsConfigs::new(Arc::new(fixed)), &configs(&impostor, "/server"));
         let error = reason(client.err().unwrap());
         assert!(matches!(error, IdentityError::NotTrusted { .. }), "{error}");
         assert!(server.is_err());
@@ -281,17 +225,11 @@ mod tests {
             authority.sign("/old", Duration::from_secs(60)).unwrap(),
             Bundles::clone(&authority.bundles()),
         );
-        let (old, good) = (
-            TlsConfigs::new(Arc::new(fixed)),
-            configs(&authority, "/good"),
-        );
+        let (old, good) = (TlsConfigs::new(Arc::new(fixed)), configs(&authority, "/good"));
         assert!(matches!(handshake(&good, &old), (Ok(_), Ok(_))));
         tokio::time::advance(Duration::from_secs(62)).await;
         let error = reason(handshake(&good, &old).0.err().unwrap());
-        assert!(
-            matches!(&error, IdentityError::Expired { id, .. } if id.path() == "/old"),
-            "{error}"
-        );
+        assert!(matches!(&error, IdentityError::Expired { id, .. } if id.path() == "/old"), "{error}");
         let error = reason(handshake(&old, &good).1.err().unwrap());
         assert!(matches!(error, IdentityError::Expired { .. }), "{error}");
     }

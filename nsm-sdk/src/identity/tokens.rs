@@ -27,12 +27,7 @@ impl Es256Tokens {
     /// Signs with the SVID of `source`; a token lives `max_lifetime` at most (the reference's default is ten minutes).
     #[must_use]
     pub fn new(source: Arc<dyn SvidSource>, max_lifetime: Duration) -> Self {
-        Self {
-            source,
-            lifetime: max_lifetime,
-            random: SystemRandom::new(),
-            recent: Recent::new(max_lifetime),
-        }
+        Self { source, lifetime: max_lifetime, random: SystemRandom::new(), recent: Recent::new(max_lifetime) }
     }
 
     /// The identity behind the tokens.
@@ -46,48 +41,25 @@ impl Es256Tokens {
     ///
     /// # Errors
     /// [`IdentityError::Expired`] if that SVID has ended meanwhile.
-    pub fn token_by(
-        &self,
-        svid: &Arc<Svid>,
-        audience: Option<&SpiffeId>,
-    ) -> Result<Token, IdentityError> {
-        self.recent
-            .token(audience, Some(svid), |now| self.sign(svid, audience, now))
+    pub fn token_by(&self, svid: &Arc<Svid>, audience: Option<&SpiffeId>) -> Result<Token, IdentityError> {
+        self.recent.token(audience, Some(svid), |now| self.sign(svid, audience, now))
     }
 
-    fn sign(
-        &self,
-        svid: &Svid,
-        audience: Option<&SpiffeId>,
-        now: SystemTime,
-    ) -> Result<Token, IdentityError> {
+    fn sign(&self, svid: &Svid, audience: Option<&SpiffeId>, now: SystemTime) -> Result<Token, IdentityError> {
         if svid.not_after() <= now {
-            return Err(IdentityError::Expired {
-                id: svid.id().clone(),
-                not_after: svid.not_after(),
-            });
+            return Err(IdentityError::Expired { id: svid.id().clone(), not_after: svid.not_after() });
         }
-        let end = now
-            .checked_add(self.lifetime)
-            .unwrap_or(svid.not_after())
-            .min(svid.not_after());
+        let end = now.checked_add(self.lifetime).unwrap_or(svid.not_after()).min(svid.not_after());
         let exp = end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut claims = json!({ "exp": exp, "sub": svid.id().to_string() });
         if let Some(audience) = audience {
             claims["aud"] = json!([audience.to_string()]);
         }
         let text = jwt::join(ES256, &claims, |signed| {
-            svid.signer()
-                .sign(&self.random, signed)
-                .map(|signature| signature.as_ref().to_vec())
+            svid.signer().sign(&self.random, signed).map(|signature| signature.as_ref().to_vec())
         })
-        .map_err(|_| IdentityError::Key {
-            reason: "signing failed".into(),
-        })?;
-        Ok(Token {
-            text: text.into(),
-            expires: UNIX_EPOCH + Duration::from_secs(exp),
-        })
+        .map_err(|_| IdentityError::Key { reason: "signing failed".into() })?;
+        Ok(Token { text: text.into(), expires: UNIX_EPOCH + Duration::from_secs(exp) })
     }
 }
 
@@ -96,17 +68,13 @@ impl Tokens for Es256Tokens {
         self.source
             .svid()
             .and_then(|svid| self.token_by(&svid, audience))
-            .map_err(|error| TokenError {
-                reason: error.to_string(),
-            })
+            .map_err(|error| TokenError { reason: error.to_string() })
     }
 }
 
 impl fmt::Debug for Es256Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Es256Tokens")
-            .field("lifetime", &self.lifetime)
-            .finish_non_exhaustive()
+        f.debug_struct("Es256Tokens").field("lifetime", &self.lifetime).finish_non_exhaustive()
     }
 }
 
@@ -134,22 +102,14 @@ mod tests {
     async fn claims_are_subject_end_and_a_list_of_one_audience() {
         let authority = DevAuthority::new("example.org").unwrap();
         let tokens = Es256Tokens::new(authority.issue("/a").unwrap(), LIFETIME);
-        let exp = (time::now() + LIFETIME)
-            .duration_since(UNIX_EPOCH)
-            .unwrap()
-            .as_secs();
+        let exp = (time::now() + LIFETIME).duration_since(UNIX_EPOCH).unwrap().as_secs();
         let token = tokens.token(Some(&id("spiffe://example.org/b"))).unwrap();
         let wanted = json!({ "sub": "spiffe://example.org/a", "exp": exp, "aud": ["spiffe://example.org/b"] });
         assert_eq!(payload(&token), wanted);
         assert_eq!(token.expires, UNIX_EPOCH + Duration::from_secs(exp));
         let token = tokens.token(None).unwrap();
-        assert_eq!(
-            payload(&token),
-            json!({ "sub": "spiffe://example.org/a", "exp": exp })
-        );
-        let header = URL_SAFE_NO_PAD
-            .decode(token.text.split('.').next().unwrap())
-            .unwrap();
+        assert_eq!(payload(&token), json!({ "sub": "spiffe://example.org/a", "exp": exp }));
+        let header = URL_SAFE_NO_PAD.decode(token.text.split('.').next().unwrap()).unwrap();
         assert_eq!(
             serde_json::from_slice::<serde_json::Value>(&header).unwrap(),
             json!({ "alg": "ES256", "typ": "JWT" })
@@ -176,10 +136,7 @@ mod tests {
         let first = tokens.token(Some(&b)).unwrap();
         assert_ne!(tokens.token(Some(&c)).unwrap(), first);
         tokio::time::advance(Duration::from_secs(29)).await;
-        assert!(Arc::ptr_eq(
-            &tokens.token(Some(&b)).unwrap().text,
-            &first.text
-        ));
+        assert!(Arc::ptr_eq(&tokens.token(Some(&b)).unwrap().text, &first.text));
         tokio::time::advance(Duration::from_secs(1)).await;
         let second = tokens.token(Some(&b)).unwrap();
         assert_eq!(second.expires, first.expires + Duration::from_secs(30));
@@ -195,9 +152,7 @@ mod tests {
         authority.rotate().unwrap();
         let leaf = |svid: &Svid| Arc::from(svid.chain()[0].as_ref());
         let token = tokens.token(None).unwrap().text;
-        verifier
-            .verify(&token, &leaf(&source.svid().unwrap()), now)
-            .unwrap();
+        verifier.verify(&token, &leaf(&source.svid().unwrap()), now).unwrap();
         let token = tokens.token_by(&old, None).unwrap().text;
         verifier.verify(&token, &leaf(&old), now).unwrap();
     }

@@ -8,9 +8,7 @@ use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
-};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme};
 
 use super::{IdentityError, SvidSource, certificate, tls};
 
@@ -36,13 +34,10 @@ impl SpiffeVerifier {
             return Err(IdentityError::WrongTrustDomain { id });
         };
         chain(bundle).map_err(|error| match error {
-            Error::InvalidCertificate(
-                CertificateError::Expired | CertificateError::ExpiredContext { .. },
-            ) => IdentityError::Expired { id, not_after },
-            error => IdentityError::NotTrusted {
-                id,
-                reason: format!("{error} (at {})", now.as_secs()),
-            },
+            Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+                IdentityError::Expired { id, not_after }
+            }
+            error => IdentityError::NotTrusted { id, reason: format!("{error} (at {})", now.as_secs()) },
         })
     }
 }
@@ -76,12 +71,7 @@ impl ServerCertVerifier for SpiffeVerifier {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let provider = tls::provider();
-        rustls::crypto::verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &provider.signature_verification_algorithms,
-        )
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -91,18 +81,11 @@ impl ServerCertVerifier for SpiffeVerifier {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let provider = tls::provider();
-        rustls::crypto::verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &provider.signature_verification_algorithms,
-        )
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        tls::provider()
-            .signature_verification_algorithms
-            .supported_schemes()
+        tls::provider().signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -119,10 +102,7 @@ impl ClientCertVerifier for SpiffeVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         self.verify(end_entity, now, |bundle| {
-            bundle
-                .clients
-                .verify_client_cert(end_entity, intermediates, now)
-                .map(drop)
+            bundle.clients.verify_client_cert(end_entity, intermediates, now).map(drop)
         })
         .map_err(into_tls)?;
         Ok(ClientCertVerified::assertion())

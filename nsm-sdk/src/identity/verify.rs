@@ -66,71 +66,43 @@ impl TokenVerifier {
     /// An empty memory, bounded to some thousand tokens.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            good: Mutex::new(Generations::new(BOUND)),
-        }
+        Self { good: Mutex::new(Generations::new(BOUND)) }
     }
 
     /// The claims of `token`, if it was signed with the key in `certificate` (a leaf, DER) and lives at `now`.
     ///
     /// # Errors
     /// [`TokenRejected`], saying what is wrong with it.
-    pub fn verify(
-        &self,
-        token: &str,
-        certificate: &Arc<[u8]>,
-        now: SystemTime,
-    ) -> Result<Arc<Claims>, TokenRejected> {
+    pub fn verify(&self, token: &str, certificate: &Arc<[u8]>, now: SystemTime) -> Result<Arc<Claims>, TokenRejected> {
         let claims = self.verify_signature(token, certificate)?;
-        if claims.is_alive(now) {
-            Ok(claims)
-        } else {
-            Err(TokenRejected::Expired)
-        }
+        if claims.is_alive(now) { Ok(claims) } else { Err(TokenRejected::Expired) }
     }
 
     /// The same without a look at the clock: the policies check that by a rule of its own.
-    pub(super) fn verify_signature(
-        &self,
-        token: &str,
-        certificate: &Arc<[u8]>,
-    ) -> Result<Arc<Claims>, TokenRejected> {
+    pub(super) fn verify_signature(&self, token: &str, certificate: &Arc<[u8]>) -> Result<Arc<Claims>, TokenRejected> {
         if let Some(claims) = self.remembered(token, certificate) {
             return Ok(claims);
         }
         let parts = jwt::split(token)?;
         if parts.algorithm != ES256 {
-            return Err(TokenRejected::Algorithm {
-                algorithm: parts.algorithm,
-            });
+            return Err(TokenRejected::Algorithm { algorithm: parts.algorithm });
         }
-        let key = certificate::p256_key(certificate)
-            .map_err(TokenRejected::Certificate)?
-            .ok_or_else(|| {
-                TokenRejected::Certificate(IdentityError::Key {
-                    reason: "the certificate's key is of another kind".into(),
-                })
-            })?;
+        let key = certificate::p256_key(certificate).map_err(TokenRejected::Certificate)?.ok_or_else(|| {
+            TokenRejected::Certificate(IdentityError::Key { reason: "the certificate's key is of another kind".into() })
+        })?;
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key)
             .verify(parts.signed.as_bytes(), &parts.signature)
             .map_err(|_| TokenRejected::Signature)?;
         let claims = Arc::new(parts.claims);
-        let good = Good {
-            certificate: Arc::clone(certificate),
-            claims: Arc::clone(&claims),
-        };
-        self.good
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(token.into(), good);
+        let good = Good { certificate: Arc::clone(certificate), claims: Arc::clone(&claims) };
+        self.good.lock().unwrap_or_else(PoisonError::into_inner).insert(token.into(), good);
         Ok(claims)
     }
 
     fn remembered(&self, token: &str, certificate: &Arc<[u8]>) -> Option<Arc<Claims>> {
         let mut good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
         let found = good.lookup(token)?;
-        let same =
-            Arc::ptr_eq(&found.certificate, certificate) || found.certificate == *certificate;
+        let same = Arc::ptr_eq(&found.certificate, certificate) || found.certificate == *certificate;
         same.then(|| Arc::clone(&found.claims))
     }
 }
@@ -177,72 +149,41 @@ mod tests {
     #[test]
     fn the_token_of_rfc_7515_verifies_against_its_key() {
         let part = |text| URL_SAFE_NO_PAD.decode(text).unwrap();
-        let mut pkcs8 = vec![
-            0x30, 0x81, 0x87, 2, 1, 0, 0x30, 0x13, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1,
-        ];
-        pkcs8.extend([
-            6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7, 4, 0x6d, 0x30, 0x6b, 2, 1, 1, 4, 0x20,
-        ]);
+        let mut pkcs8 = vec![0x30, 0x81, 0x87, 2, 1, 0, 0x30, 0x13, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
+        pkcs8.extend([6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7, 4, 0x6d, 0x30, 0x6b, 2, 1, 1, 4, 0x20]);
         pkcs8.extend(part("jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI"));
         pkcs8.extend([0xa1, 0x44, 3, 0x42, 0, 4]);
         pkcs8.extend(part("f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU"));
         pkcs8.extend(part("x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"));
         let key = KeyPair::try_from(pkcs8).unwrap();
-        let certificate: Arc<[u8]> = CertificateParams::default()
-            .self_signed(&key)
-            .unwrap()
-            .der()
-            .as_ref()
-            .into();
+        let certificate: Arc<[u8]> = CertificateParams::default().self_signed(&key).unwrap().der().as_ref().into();
         let token = "eyJhbGciOiJFUzI1NiJ9.\
             eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.\
             DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q";
         let end = SystemTime::UNIX_EPOCH + Duration::from_secs(1_300_819_380);
         let verifier = TokenVerifier::new();
-        let claims = verifier
-            .verify(token, &certificate, end - Duration::from_nanos(1))
-            .unwrap();
-        assert_eq!(
-            (claims.expires(), &claims.subject, &claims.audience),
-            (Some(end), &None, &Audience::None)
-        );
-        assert_eq!(
-            verifier.verify(token, &certificate, end),
-            Err(TokenRejected::Expired)
-        );
+        let claims = verifier.verify(token, &certificate, end - Duration::from_nanos(1)).unwrap();
+        assert_eq!((claims.expires(), &claims.subject, &claims.audience), (Some(end), &None, &Audience::None));
+        assert_eq!(verifier.verify(token, &certificate, end), Err(TokenRejected::Expired));
     }
 
     #[test]
     fn a_token_is_good_for_the_certificate_of_its_signer_only() {
         let authority = DevAuthority::new("example.org").unwrap();
-        let (one, other) = (
-            authority.issue("/one").unwrap(),
-            authority.issue("/other").unwrap(),
-        );
+        let (one, other) = (authority.issue("/one").unwrap(), authority.issue("/other").unwrap());
         let (verifier, token, now) = (TokenVerifier::new(), signed(&one), time::now());
-        assert_eq!(
-            verifier.verify(&token, &certificate(&other), now),
-            Err(TokenRejected::Signature)
-        );
+        assert_eq!(verifier.verify(&token, &certificate(&other), now), Err(TokenRejected::Signature));
         verifier.verify(&token, &certificate(&one), now).unwrap();
         // Remembered now, for one certificate and no other, whichever copy of it.
         verifier.verify(&token, &certificate(&one), now).unwrap();
-        assert_eq!(
-            verifier.verify(&token, &certificate(&other), now),
-            Err(TokenRejected::Signature)
-        );
+        assert_eq!(verifier.verify(&token, &certificate(&other), now), Err(TokenRejected::Signature));
     }
 
     #[test]
     fn every_change_to_a_token_is_found() {
         let authority = DevAuthority::new("example.org").unwrap();
         let source = authority.issue("/a").unwrap();
-        let (verifier, token, leaf, now) = (
-            TokenVerifier::new(),
-            signed(&source),
-            certificate(&source),
-            time::now(),
-        );
+        let (verifier, token, leaf, now) = (TokenVerifier::new(), signed(&source), certificate(&source), time::now());
         verifier.verify(&token, &leaf, now).unwrap();
         for at in 0..token.len() {
             let mut changed = token.clone().into_bytes();
@@ -257,70 +198,30 @@ mod tests {
         let authority = DevAuthority::new("example.org").unwrap();
         let source = authority.issue("/a").unwrap();
         let (verifier, leaf, now) = (TokenVerifier::new(), certificate(&source), time::now());
-        let hmac = HmacTokens::new(source.svid().unwrap().id())
-            .token(None)
-            .unwrap()
-            .text;
-        assert_eq!(
-            verifier.verify(&hmac, &leaf, now),
-            Err(TokenRejected::Algorithm {
-                algorithm: "HS256".into()
-            })
-        );
+        let hmac = HmacTokens::new(source.svid().unwrap().id()).token(None).unwrap().text;
+        assert_eq!(verifier.verify(&hmac, &leaf, now), Err(TokenRejected::Algorithm { algorithm: "HS256".into() }));
         let claims = signed(&source).split('.').nth(1).unwrap().to_owned();
         let none = format!("{}.{claims}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#));
-        assert_eq!(
-            verifier.verify(&none, &leaf, now),
-            Err(TokenRejected::Algorithm {
-                algorithm: "none".into()
-            })
-        );
+        assert_eq!(verifier.verify(&none, &leaf, now), Err(TokenRejected::Algorithm { algorithm: "none".into() }));
     }
 
     #[test]
     fn an_audience_reads_as_list_or_string() {
         let read = |payload: &str| {
-            claims(&format!(
-                "{}.{}.",
-                URL_SAFE_NO_PAD.encode(r#"{"alg":"x"}"#),
-                URL_SAFE_NO_PAD.encode(payload)
-            ))
+            claims(&format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"x"}"#), URL_SAFE_NO_PAD.encode(payload)))
         };
-        assert_eq!(
-            read(r#"{"aud":["a","b"]}"#).unwrap().audience,
-            Audience::List(vec!["a".into(), "b".into()])
-        );
-        assert_eq!(
-            read(r#"{"aud":"a"}"#).unwrap().audience,
-            Audience::One("a".into())
-        );
+        assert_eq!(read(r#"{"aud":["a","b"]}"#).unwrap().audience, Audience::List(vec!["a".into(), "b".into()]));
+        assert_eq!(read(r#"{"aud":"a"}"#).unwrap().audience, Audience::One("a".into()));
         assert_eq!(read("{}").unwrap().audience, Audience::None);
         assert_eq!(
             read(r#"{"exp":1e300}"#).unwrap().expires(),
             Some(SystemTime::UNIX_EPOCH + Duration::from_secs(100_000_000_000))
         );
-        assert_eq!(
-            read(r#"{"exp":-5}"#).unwrap().expires(),
-            Some(SystemTime::UNIX_EPOCH)
-        );
-        for wrong in [
-            "[]",
-            "7",
-            r#"{"aud":7}"#,
-            r#"{"sub":["a"]}"#,
-            r#"{"exp":"soon"}"#,
-            "{",
-        ] {
-            assert_eq!(
-                read(wrong),
-                Err(TokenRejected::Malformed { part: "claims" }),
-                "{wrong}"
-            );
+        assert_eq!(read(r#"{"exp":-5}"#).unwrap().expires(), Some(SystemTime::UNIX_EPOCH));
+        for wrong in ["[]", "7", r#"{"aud":7}"#, r#"{"sub":["a"]}"#, r#"{"exp":"soon"}"#, "{"] {
+            assert_eq!(read(wrong), Err(TokenRejected::Malformed { part: "claims" }), "{wrong}");
         }
-        assert!(matches!(
-            claims(&"a".repeat(9000)),
-            Err(TokenRejected::TooLong { length: 9000, .. })
-        ));
+        assert!(matches!(claims(&"a".repeat(9000)), Err(TokenRejected::TooLong { length: 9000, .. })));
     }
 
     proptest! {

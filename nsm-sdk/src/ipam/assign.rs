@@ -17,12 +17,7 @@ pub(super) trait Assign: fmt::Debug + Send + Sync {
 
     /// Writes the connection's addresses into the context: those it has, or else new ones. Nothing is in the
     /// connection's state before [`Granted::keep`].
-    fn assign(
-        &self,
-        state: &State,
-        context: &mut IpContext,
-        excluded: &Exclusions,
-    ) -> Result<Granted>;
+    fn assign(&self, state: &State, context: &mut IpContext, excluded: &Exclusions) -> Result<Granted>;
 }
 
 /// Addresses written into a Request. They become the connection's by `keep`; dropped, they go back to their pool.
@@ -47,29 +42,18 @@ impl Granted {
 }
 
 /// Assigns of each source, goes on, and keeps what was assigned if that went well.
-pub(super) async fn request(
-    sources: &[&dyn Assign],
-    strict: bool,
-    mut call: Call,
-    next: Next<'_>,
-) -> Result<Call> {
+pub(super) async fn request(sources: &[&dyn Assign], strict: bool, mut call: Call, next: Next<'_>) -> Result<Call> {
     let state = Arc::clone(call.state()?);
     let context = ip_context(call.connection_mut());
     let excluded = Exclusions::of(context).map_err(|error| {
-        Error::invalid("no address for the connection")
-            .because(error)
-            .hint("write each as 10.0.0.0/8 or fd00::/64")
+        Error::invalid("no address for the connection").because(error).hint("write each as 10.0.0.0/8 or fd00::/64")
     })?;
     if strict {
-        let foreign =
-            |address: IpAddr| !sources.iter().any(|source| source.pool().contains(address));
+        let foreign = |address: IpAddr| !sources.iter().any(|source| source.pool().contains(address));
         remove_src(context, foreign);
         remove_dst(context, foreign);
     }
-    let granted = sources
-        .iter()
-        .map(|source| source.assign(&state, context, &excluded))
-        .collect::<Result<Vec<_>>>()?;
+    let granted = sources.iter().map(|source| source.assign(&state, context, &excluded)).collect::<Result<Vec<_>>>()?;
     let call = next.request(call).await?;
     for granted in granted {
         granted.keep(&state);

@@ -9,11 +9,7 @@ use nsm_api::connectioncontext::Route;
 
 /// The IP context, made if there is none.
 pub(super) fn ip_context(connection: &mut Connection) -> &mut IpContext {
-    connection
-        .context
-        .get_or_insert_default()
-        .ip_context
-        .get_or_insert_default()
+    connection.context.get_or_insert_default().ip_context.get_or_insert_default()
 }
 
 /// Adds an address with its prefix length, unless it is there.
@@ -26,10 +22,7 @@ pub(super) fn add_address(list: &mut Vec<String>, net: IpNet) {
 /// Adds a route to a host on the link, unless it is there.
 pub(super) fn add_host_route(list: &mut Vec<Route>, host: IpAddr) {
     if !list.iter().any(|route| is_host_route(route, host)) {
-        list.push(Route {
-            prefix: IpNet::from(host).to_string(),
-            next_hop: String::new(),
-        });
+        list.push(Route { prefix: IpNet::from(host).to_string(), next_hop: String::new() });
     }
 }
 
@@ -45,12 +38,7 @@ pub(super) fn remove_dst(context: &mut IpContext, doomed: impl Fn(IpAddr) -> boo
 
 fn remove(addresses: &mut Vec<String>, routes: &mut Vec<Route>, doomed: impl Fn(IpAddr) -> bool) {
     addresses.retain(|text| {
-        let Some(address) = text
-            .parse::<IpNet>()
-            .ok()
-            .map(|net| net.addr())
-            .filter(|address| doomed(*address))
-        else {
+        let Some(address) = text.parse::<IpNet>().ok().map(|net| net.addr()).filter(|address| doomed(*address)) else {
             return true;
         };
         routes.retain(|route| !is_host_route(route, address));

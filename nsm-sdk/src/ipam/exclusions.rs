@@ -30,21 +30,14 @@ pub struct ExclusionError {
 
 impl Exclusions {
     /// Nothing is excluded.
-    pub const NONE: Self = Self {
-        v4: Vec::new(),
-        v6: Vec::new(),
-    };
+    pub const NONE: Self = Self { v4: Vec::new(), v6: Vec::new() };
 
     /// These prefixes are.
     #[must_use]
     pub fn new(prefixes: impl IntoIterator<Item = IpNet>) -> Self {
         let mut all = Self::NONE;
         for prefix in prefixes {
-            let list = if prefix.addr().is_ipv4() {
-                &mut all.v4
-            } else {
-                &mut all.v6
-            };
+            let list = if prefix.addr().is_ipv4() { &mut all.v4 } else { &mut all.v6 };
             list.push(interval(prefix));
         }
         join(&mut all.v4);
@@ -58,20 +51,10 @@ impl Exclusions {
     /// [`ExclusionError`] names the first that cannot be read.
     pub fn of(context: &IpContext) -> Result<Self, ExclusionError> {
         let read = |(index, text): (usize, &String)| {
-            let prefix = text
-                .parse::<IpNet>()
-                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-            prefix.map_err(|_| ExclusionError {
-                index,
-                text: text.chars().take(48).collect(),
-            })
+            let prefix = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+            prefix.map_err(|_| ExclusionError { index, text: text.chars().take(48).collect() })
         };
-        let prefixes: Vec<_> = context
-            .excluded_prefixes
-            .iter()
-            .enumerate()
-            .map(read)
-            .collect::<Result<_, _>>()?;
+        let prefixes: Vec<_> = context.excluded_prefixes.iter().enumerate().map(read).collect::<Result<_, _>>()?;
         Ok(Self::new(prefixes))
     }
 
@@ -84,10 +67,7 @@ impl Exclusions {
     /// The last number of the excluded interval that this one lies in.
     pub(super) fn end(&self, v4: bool, number: u128) -> Option<u128> {
         let list = if v4 { &self.v4 } else { &self.v6 };
-        let (_, last) = *list.get(
-            list.partition_point(|(first, _)| *first <= number)
-                .checked_sub(1)?,
-        )?;
+        let (_, last) = *list.get(list.partition_point(|(first, _)| *first <= number).checked_sub(1)?)?;
         (number <= last).then_some(last)
     }
 }
@@ -111,10 +91,7 @@ mod tests {
     use super::*;
 
     fn context(prefixes: &[&str]) -> IpContext {
-        IpContext {
-            excluded_prefixes: prefixes.iter().map(ToString::to_string).collect(),
-            ..Default::default()
-        }
+        IpContext { excluded_prefixes: prefixes.iter().map(ToString::to_string).collect(), ..Default::default() }
     }
 
     #[test]

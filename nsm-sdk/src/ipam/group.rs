@@ -34,25 +34,17 @@ impl Group {
     /// [`PoolError::Overlap`] when two of them could give the same address.
     pub fn new(sources: impl IntoIterator<Item = Source>) -> Result<Self, PoolError> {
         let sources: Vec<Source> = sources.into_iter().collect();
-        let prefixes = sources
-            .iter()
-            .map(|source| source.assign().pool().prefixes());
+        let prefixes = sources.iter().map(|source| source.assign().pool().prefixes());
         for (at, mine) in prefixes.clone().enumerate() {
-            for (one, other) in prefixes
-                .clone()
-                .take(at)
-                .flatten()
-                .flat_map(|one| mine.iter().map(move |other| (*one, *other)))
+            for (one, other) in
+                prefixes.clone().take(at).flatten().flat_map(|one| mine.iter().map(move |other| (*one, *other)))
             {
                 if one.contains(&other) || other.contains(&one) {
                     return Err(PoolError::Overlap { one, other });
                 }
             }
         }
-        Ok(Self {
-            sources,
-            strict: false,
-        })
+        Ok(Self { sources, strict: false })
     }
 
     /// Takes addresses that are of no source's pool, and the host routes to them, out of a Request: what a client
@@ -112,31 +104,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_dual_stack_connection_gets_a_pair_of_each_family() {
         let (v4, v6) = (pool("10.0.0.0/30"), pool("fd00::/64"));
-        let hop = Hop::new(
-            Group::new([
-                PointToPoint::new(v4.clone()).into(),
-                PointToPoint::new(v6.clone()).into(),
-            ])
-            .unwrap(),
-        );
+        let hop =
+            Hop::new(Group::new([PointToPoint::new(v4.clone()).into(), PointToPoint::new(v6.clone()).into()]).unwrap());
         let context = hop.request("a", IpContext::default()).await.unwrap();
         assert_eq!(context.dst_ip_addrs, ["10.0.0.0/32", "fd00::/128"]);
         assert_eq!(context.src_ip_addrs, ["10.0.0.1/32", "fd00::1/128"]);
         assert_eq!((context.src_routes.len(), context.dst_routes.len()), (2, 2));
-        assert_eq!(
-            hop.request("a", context.clone()).await.unwrap(),
-            context,
-            "a refresh changes nothing"
-        );
+        assert_eq!(hop.request("a", context.clone()).await.unwrap(), context, "a refresh changes nothing");
         hop.request("b", IpContext::default()).await.unwrap();
         let free = v6.free();
         let error = hop.request("c", IpContext::default()).await.unwrap_err();
         assert!(error.to_string().contains("10.0.0.0/30"), "{error}");
-        assert_eq!(
-            v6.free(),
-            free,
-            "one source has nothing left: the other keeps what it has"
-        );
+        assert_eq!(v6.free(), free, "one source has nothing left: the other keeps what it has");
         hop.close("a").await;
         hop.close("b").await;
         assert_eq!((v4.free(), v6.free()), (4, 1 << 64));
@@ -148,38 +127,21 @@ mod tests {
             src_ip_addrs: texts(&["192.168.7.1/32", "10.0.0.5/32"]),
             dst_ip_addrs: texts(&["192.168.7.0/32"]),
             src_routes: vec![
-                Route {
-                    prefix: "192.168.7.0/32".into(),
-                    ..Default::default()
-                },
-                Route {
-                    prefix: "0.0.0.0/0".into(),
-                    ..Default::default()
-                },
+                Route { prefix: "192.168.7.0/32".into(), ..Default::default() },
+                Route { prefix: "0.0.0.0/0".into(), ..Default::default() },
             ],
-            dst_routes: vec![Route {
-                prefix: "192.168.7.1/32".into(),
-                ..Default::default()
-            }],
+            dst_routes: vec![Route { prefix: "192.168.7.1/32".into(), ..Default::default() }],
             ..Default::default()
         };
         let source = || PointToPoint::new(pool("10.0.0.0/24"));
         let polite = Hop::new(source()).request("a", brought()).await.unwrap();
         assert_eq!(polite.src_ip_addrs, ["192.168.7.1/32", "10.0.0.5/32"]);
         assert_eq!(polite.dst_ip_addrs, ["192.168.7.0/32", "10.0.0.0/32"]);
-        for strict in [
-            Hop::new(source().strict()),
-            Hop::new(Group::new([source().into()]).unwrap().strict()),
-        ] {
+        for strict in [Hop::new(source().strict()), Hop::new(Group::new([source().into()]).unwrap().strict())] {
             let context = strict.request("a", brought()).await.unwrap();
             assert_eq!(context.src_ip_addrs, ["10.0.0.5/32"]);
             assert_eq!(context.dst_ip_addrs, ["10.0.0.0/32"]);
-            let routes = |routes: &[Route]| {
-                routes
-                    .iter()
-                    .map(|route| route.prefix.clone())
-                    .collect::<Vec<_>>()
-            };
+            let routes = |routes: &[Route]| routes.iter().map(|route| route.prefix.clone()).collect::<Vec<_>>();
             assert_eq!(routes(&context.src_routes), ["0.0.0.0/0", "10.0.0.0/32"]);
             assert_eq!(routes(&context.dst_routes), ["10.0.0.5/32"]);
         }
@@ -188,12 +150,7 @@ mod tests {
     #[test]
     fn sources_that_could_give_the_same_address_are_refused() {
         let source = |prefix: &str| PointToPoint::new(pool(prefix)).into();
-        let error = Group::new([
-            source("10.0.0.0/24"),
-            source("fd00::/64"),
-            source("10.0.0.0/8"),
-        ])
-        .unwrap_err();
+        let error = Group::new([source("10.0.0.0/24"), source("fd00::/64"), source("10.0.0.0/8")]).unwrap_err();
         assert!(matches!(error, PoolError::Overlap { .. }), "{error}");
     }
 }

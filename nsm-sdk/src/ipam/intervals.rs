@@ -58,12 +58,8 @@ impl Intervals {
 
     /// What of the set is from `start` on, lowest first.
     pub(crate) fn from(&self, start: u128) -> impl Iterator<Item = Interval> + '_ {
-        let cut = self
-            .around(start)
-            .filter(|(first, _)| *first < start)
-            .map(|(_, last)| (start, last));
-        cut.into_iter()
-            .chain(self.0.range(start..).map(|(&first, &last)| (first, last)))
+        let cut = self.around(start).filter(|(first, _)| *first < start).map(|(_, last)| (start, last));
+        cut.into_iter().chain(self.0.range(start..).map(|(&first, &last)| (first, last)))
     }
 
     /// The intervals, lowest first.

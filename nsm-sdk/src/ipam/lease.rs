@@ -33,9 +33,7 @@ pub enum LeaseError {
         address: IpAddr,
     },
     /// It is not the pool's to give.
-    #[error(
-        "{address} is in none of {prefixes}: ask for one that is, or add its prefix to the pool"
-    )]
+    #[error("{address} is in none of {prefixes}: ask for one that is, or add its prefix to the pool")]
     Foreign {
         /// The address asked for.
         address: IpAddr,

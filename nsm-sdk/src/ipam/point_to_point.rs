@@ -42,11 +42,7 @@ impl PointToPoint {
     /// Gives of this pool.
     #[must_use]
     pub fn new(pool: Pool) -> Self {
-        Self {
-            pool,
-            strict: false,
-            pair: Arc::default(),
-        }
+        Self { pool, strict: false, pair: Arc::default() }
     }
 
     /// Takes addresses that are not of its pool, and the host routes to them, out of a Request: what a client brings
@@ -58,18 +54,8 @@ impl PointToPoint {
     }
 
     /// The first address of those a Request brings that it may have (again).
-    fn again(
-        &self,
-        mut brought: impl Iterator<Item = IpNet>,
-        excluded: &Exclusions,
-    ) -> Option<Lease> {
-        brought.find_map(|net| {
-            if excluded.contains(net.addr()) {
-                None
-            } else {
-                self.pool.take(net.addr()).ok()
-            }
-        })
+    fn again(&self, mut brought: impl Iterator<Item = IpNet>, excluded: &Exclusions) -> Option<Lease> {
+        brought.find_map(|net| if excluded.contains(net.addr()) { None } else { self.pool.take(net.addr()).ok() })
     }
 
     fn pair_for(&self, context: &IpContext, excluded: &Exclusions) -> Result<Pair> {
@@ -77,14 +63,8 @@ impl PointToPoint {
         let src = self.again(context.src_nets(), excluded);
         Ok(match (dst, src) {
             (Some(dst), Some(src)) => Pair { dst, src },
-            (Some(dst), None) => Pair {
-                dst,
-                src: self.pool.lease(excluded)?,
-            },
-            (None, Some(src)) => Pair {
-                dst: self.pool.lease(excluded)?,
-                src,
-            },
+            (Some(dst), None) => Pair { dst, src: self.pool.lease(excluded)? },
+            (None, Some(src)) => Pair { dst: self.pool.lease(excluded)?, src },
             (None, None) => {
                 let (dst, src) = self.pool.lease_pair(excluded)?;
                 Pair { dst, src }
@@ -93,12 +73,8 @@ impl PointToPoint {
     }
 
     fn write(&self, context: &mut IpContext, dst: IpAddr, src: IpAddr) {
-        remove_dst(context, |address| {
-            address != dst && self.pool.contains(address)
-        });
-        remove_src(context, |address| {
-            address != src && self.pool.contains(address)
-        });
+        remove_dst(context, |address| address != dst && self.pool.contains(address));
+        remove_src(context, |address| address != src && self.pool.contains(address));
         add_address(&mut context.dst_ip_addrs, dst.into());
         add_address(&mut context.src_ip_addrs, src.into());
         add_host_route(&mut context.src_routes, dst);
@@ -111,18 +87,9 @@ impl Assign for PointToPoint {
         &self.pool
     }
 
-    fn assign(
-        &self,
-        state: &State,
-        context: &mut IpContext,
-        excluded: &Exclusions,
-    ) -> Result<Granted> {
-        let held = self.pair.with(state, |pair| {
-            pair.map(|pair| (pair.dst.address(), pair.src.address()))
-        });
-        if let Some((dst, src)) =
-            held.filter(|(dst, src)| !excluded.contains(*dst) && !excluded.contains(*src))
-        {
+    fn assign(&self, state: &State, context: &mut IpContext, excluded: &Exclusions) -> Result<Granted> {
+        let held = self.pair.with(state, |pair| pair.map(|pair| (pair.dst.address(), pair.src.address())));
+        if let Some((dst, src)) = held.filter(|(dst, src)| !excluded.contains(*dst) && !excluded.contains(*src)) {
             self.write(context, dst, src);
             return Ok(Granted::HELD);
         }
@@ -156,18 +123,12 @@ mod tests {
     }
 
     fn excluding(prefixes: &[&str]) -> IpContext {
-        IpContext {
-            excluded_prefixes: texts(prefixes),
-            ..Default::default()
-        }
+        IpContext { excluded_prefixes: texts(prefixes), ..Default::default() }
     }
 
     #[track_caller]
     fn assert_pair(context: &IpContext, dst: &str, src: &str) {
-        let route = |host: &str| nsm_api::connectioncontext::Route {
-            prefix: host.into(),
-            next_hop: String::new(),
-        };
+        let route = |host: &str| nsm_api::connectioncontext::Route { prefix: host.into(), next_hop: String::new() };
         assert_eq!(context.dst_ip_addrs, [dst]);
         assert_eq!(context.src_ip_addrs, [src]);
         assert_eq!(context.src_routes, [route(dst)]);
@@ -177,53 +138,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn connections_get_pairs_in_order_and_a_closed_ones_pair_is_next() {
         let (hop, _) = hop("192.168.3.4/16");
-        assert_pair(
-            &hop.request("a", IpContext::default()).await.unwrap(),
-            "192.168.0.0/32",
-            "192.168.0.1/32",
-        );
-        assert_pair(
-            &hop.request("b", IpContext::default()).await.unwrap(),
-            "192.168.0.2/32",
-            "192.168.0.3/32",
-        );
+        assert_pair(&hop.request("a", IpContext::default()).await.unwrap(), "192.168.0.0/32", "192.168.0.1/32");
+        assert_pair(&hop.request("b", IpContext::default()).await.unwrap(), "192.168.0.2/32", "192.168.0.3/32");
         hop.close("a").await;
-        assert_pair(
-            &hop.request("c", IpContext::default()).await.unwrap(),
-            "192.168.0.0/32",
-            "192.168.0.1/32",
-        );
-        assert_pair(
-            &hop.request("d", IpContext::default()).await.unwrap(),
-            "192.168.0.4/32",
-            "192.168.0.5/32",
-        );
+        assert_pair(&hop.request("c", IpContext::default()).await.unwrap(), "192.168.0.0/32", "192.168.0.1/32");
+        assert_pair(&hop.request("d", IpContext::default()).await.unwrap(), "192.168.0.4/32", "192.168.0.5/32");
     }
 
     #[tokio::test(start_paused = true)]
     async fn ipv6_hosts_have_128_bits() {
         let (hop, _) = hop("fe80::/64");
-        assert_pair(
-            &hop.request("a", IpContext::default()).await.unwrap(),
-            "fe80::/128",
-            "fe80::1/128",
-        );
+        assert_pair(&hop.request("a", IpContext::default()).await.unwrap(), "fe80::/128", "fe80::1/128");
     }
 
     #[tokio::test(start_paused = true)]
     async fn excluded_addresses_are_stepped_over() {
         let (hop, _) = hop("192.168.1.0/24");
         let excluded = || excluding(&["192.168.1.1/32", "192.168.1.3/32", "192.168.1.6/32"]);
-        assert_pair(
-            &hop.request("a", excluded()).await.unwrap(),
-            "192.168.1.0/32",
-            "192.168.1.2/32",
-        );
-        assert_pair(
-            &hop.request("b", excluded()).await.unwrap(),
-            "192.168.1.4/32",
-            "192.168.1.5/32",
-        );
+        assert_pair(&hop.request("a", excluded()).await.unwrap(), "192.168.1.0/32", "192.168.1.2/32");
+        assert_pair(&hop.request("b", excluded()).await.unwrap(), "192.168.1.4/32", "192.168.1.5/32");
     }
 
     #[tokio::test(start_paused = true)]
@@ -237,13 +170,7 @@ mod tests {
             "nse/PointToPoint: no address for the connection: no free address left in 192.168.1.2/31 that is not excluded: add a prefix to the pool, close connections, or exclude less"
         );
         hop.close("a").await;
-        assert_eq!(
-            hop.request("b", excluding(&["192.168.1.2/31"]))
-                .await
-                .unwrap_err()
-                .code(),
-            Code::ResourceExhausted
-        );
+        assert_eq!(hop.request("b", excluding(&["192.168.1.2/31"])).await.unwrap_err().code(), Code::ResourceExhausted);
         hop.request("b", IpContext::default()).await.unwrap();
         assert_eq!(pool.free(), 0);
     }
@@ -258,10 +185,7 @@ mod tests {
         let context = hop.request("a", IpContext::default()).await.unwrap();
         hop.fail(true);
         hop.request("a", context.clone()).await.unwrap_err();
-        let moved = IpContext {
-            excluded_prefixes: texts(&["10.0.0.1"]),
-            ..context.clone()
-        };
+        let moved = IpContext { excluded_prefixes: texts(&["10.0.0.1"]), ..context.clone() };
         hop.request("a", moved).await.unwrap_err();
         assert_eq!(pool.free(), 6);
         hop.fail(false);
@@ -271,17 +195,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_refresh_keeps_the_pair_until_an_address_of_it_is_excluded() {
         let (hop, pool) = hop("192.168.3.4/16");
-        let mut context = hop
-            .request("a", excluding(&["192.168.0.1/32"]))
-            .await
-            .unwrap();
+        let mut context = hop.request("a", excluding(&["192.168.0.1/32"])).await.unwrap();
         assert_pair(&context, "192.168.0.0/32", "192.168.0.2/32");
         assert_eq!(hop.request("a", context.clone()).await.unwrap(), context);
         // Even one that has forgotten its context gets the same again.
-        let forgetful = hop
-            .request("a", excluding(&["192.168.0.1/32"]))
-            .await
-            .unwrap();
+        let forgetful = hop.request("a", excluding(&["192.168.0.1/32"])).await.unwrap();
         assert_eq!(forgetful, context);
         context.excluded_prefixes.push("192.168.0.0/30".into());
         let context = hop.request("a", context).await.unwrap();
@@ -297,11 +215,7 @@ mod tests {
         let (after, pool) = hop("10.0.0.0/24");
         assert_eq!(after.request("b", b.clone()).await.unwrap(), b);
         // A second claim to the same addresses gets others, in the place of those.
-        assert_pair(
-            &after.request("c", b.clone()).await.unwrap(),
-            "10.0.0.0/32",
-            "10.0.0.1/32",
-        );
+        assert_pair(&after.request("c", b.clone()).await.unwrap(), "10.0.0.0/32", "10.0.0.1/32");
         after.close("b").await;
         after.close("c").await;
         assert_eq!(pool.free(), 256);
@@ -316,11 +230,7 @@ mod tests {
             src_ip_addrs: texts(&["10.0.0.9/32"]),
             ..Default::default()
         };
-        assert_pair(
-            &hop.request("a", brought).await.unwrap(),
-            "10.0.0.2/32",
-            "10.0.0.9/32",
-        );
+        assert_pair(&hop.request("a", brought).await.unwrap(), "10.0.0.2/32", "10.0.0.9/32");
     }
 
     #[tokio::test(start_paused = true)]
@@ -332,27 +242,15 @@ mod tests {
             excluded_prefixes: texts(&["10.0.0.8/31"]),
             ..Default::default()
         };
-        assert_pair(
-            &hop.request("a", brought).await.unwrap(),
-            "10.0.0.0/32",
-            "10.0.0.1/32",
-        );
+        assert_pair(&hop.request("a", brought).await.unwrap(), "10.0.0.0/32", "10.0.0.1/32");
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_exclusion_that_cannot_be_read_is_refused_rather_than_lost() {
         let (hop, pool) = hop("10.0.0.0/24");
-        let error = hop
-            .request("a", excluding(&["10.0.0.0/33"]))
-            .await
-            .unwrap_err();
+        let error = hop.request("a", excluding(&["10.0.0.0/33"])).await.unwrap_err();
         assert_eq!(error.code(), Code::InvalidArgument);
-        assert!(
-            error
-                .to_string()
-                .contains(r#"excluded_prefixes[0] is "10.0.0.0/33", not a prefix"#),
-            "{error}"
-        );
+        assert!(error.to_string().contains(r#"excluded_prefixes[0] is "10.0.0.0/33", not a prefix"#), "{error}");
         assert_eq!(pool.free(), 256);
     }
 }

@@ -50,9 +50,7 @@ pub enum PoolError {
         other: IpNet,
     },
     /// Two are of different families.
-    #[error(
-        "{one} and {other} are of different families: make a pool of each and put a source of each into a Group"
-    )]
+    #[error("{one} and {other} are of different families: make a pool of each and put a source of each into a Group")]
     Families {
         /// The one.
         one: IpNet,
@@ -73,26 +71,15 @@ impl Pool {
         let mut free = Intervals::default();
         for (at, &prefix) in prefixes.iter().enumerate() {
             if prefix.addr().is_ipv4() != v4 {
-                return Err(PoolError::Families {
-                    one: first,
-                    other: prefix,
-                });
+                return Err(PoolError::Families { one: first, other: prefix });
             }
             if free.insert(interval(prefix)).is_err() {
                 let overlaps = |one: &&IpNet| one.contains(&prefix) || prefix.contains(*one);
-                let one = prefixes[..at]
-                    .iter()
-                    .find(overlaps)
-                    .copied()
-                    .unwrap_or(first);
+                let one = prefixes[..at].iter().find(overlaps).copied().unwrap_or(first);
                 return Err(PoolError::Overlap { one, other: prefix });
             }
         }
-        Ok(Self(Arc::new(Shared {
-            prefixes,
-            v4,
-            free: Mutex::new(free),
-        })))
+        Ok(Self(Arc::new(Shared { prefixes, v4, free: Mutex::new(free) })))
     }
 
     /// The lowest free address that is not excluded.
@@ -126,10 +113,7 @@ impl Pool {
     /// [`LeaseError::Taken`] when it is not, [`LeaseError::Foreign`] when it is of no prefix of the pool.
     pub fn take(&self, address: IpAddr) -> Result<Lease, LeaseError> {
         if !self.contains(address) {
-            return Err(LeaseError::Foreign {
-                address,
-                prefixes: self.to_string(),
-            });
+            return Err(LeaseError::Foreign { address, prefixes: self.to_string() });
         }
         if self.0.free().remove(number(address)) {
             Ok(self.granted(number(address)))
@@ -147,11 +131,7 @@ impl Pool {
     /// The prefix of this pool that an address is of.
     #[must_use]
     pub fn prefix_of(&self, address: IpAddr) -> Option<IpNet> {
-        self.0
-            .prefixes
-            .iter()
-            .find(|prefix| prefix.contains(&address))
-            .copied()
+        self.0.prefixes.iter().find(|prefix| prefix.contains(&address)).copied()
     }
 
     /// The prefixes, as they were named, without host bits.
@@ -163,18 +143,11 @@ impl Pool {
     /// How many addresses are free; [`u128::MAX`] also stands for one more.
     #[must_use]
     pub fn free(&self) -> u128 {
-        self.0.free().iter().fold(0, |sum: u128, (first, last)| {
-            sum.saturating_add(last - first).saturating_add(1)
-        })
+        self.0.free().iter().fold(0, |sum: u128, (first, last)| sum.saturating_add(last - first).saturating_add(1))
     }
 
     /// Steps from one interval to the next, and over what an exclusion covers: no address is looked at by itself.
-    fn lowest(
-        &self,
-        free: &Intervals,
-        start: u128,
-        excluded: &Exclusions,
-    ) -> Result<u128, LeaseError> {
+    fn lowest(&self, free: &Intervals, start: u128, excluded: &Exclusions) -> Result<u128, LeaseError> {
         let mut seek = Some(start);
         while let Some(start) = seek.take() {
             for (first, last) in free.from(start) {
@@ -198,9 +171,7 @@ impl Pool {
     }
 
     fn exhausted(&self) -> LeaseError {
-        LeaseError::Exhausted {
-            prefixes: self.to_string(),
-        }
+        LeaseError::Exhausted { prefixes: self.to_string() }
     }
 }
 
@@ -270,10 +241,7 @@ mod tests {
             error.to_string(),
             "10.1.0.0/16 and 10.0.0.0/8 overlap: name each address once, or it would be handed out twice"
         );
-        assert!(matches!(
-            pool(&["10.0.0.0/8", "::/0"]).unwrap_err(),
-            PoolError::Families { .. }
-        ));
+        assert!(matches!(pool(&["10.0.0.0/8", "::/0"]).unwrap_err(), PoolError::Families { .. }));
     }
 
     #[test]
@@ -283,13 +251,9 @@ mod tests {
         let last = v6.take(IpAddr::from([0xff; 16])).unwrap();
         assert_eq!(v6.free(), u128::MAX);
         drop(last);
-        let all_but_last =
-            Exclusions::new(["0.0.0.0/1", "128.0.0.0/2"].map(|prefix| prefix.parse().unwrap()));
+        let all_but_last = Exclusions::new(["0.0.0.0/1", "128.0.0.0/2"].map(|prefix| prefix.parse().unwrap()));
         assert_eq!(v4.lease(&all_but_last).unwrap().to_string(), "192.0.0.0");
-        assert!(
-            v6.lease(&Exclusions::new(["::/0".parse().unwrap()]))
-                .is_err()
-        );
+        assert!(v6.lease(&Exclusions::new(["::/0".parse().unwrap()])).is_err());
     }
 
     #[test]
@@ -297,12 +261,7 @@ mod tests {
         let pool = pool(&["10.0.0.0/31", "10.0.0.4/32"]).unwrap();
         let pair = pool.lease_pair(&Exclusions::NONE).unwrap();
         let error = pool.lease_pair(&Exclusions::NONE).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .starts_with("no free address left in 10.0.0.0/31, 10.0.0.4/32"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("no free address left in 10.0.0.0/31, 10.0.0.4/32"), "{error}");
         assert_eq!(pool.free(), 1);
         drop(pair);
         assert_eq!(pool.free(), 3);
@@ -312,18 +271,9 @@ mod tests {
     fn a_particular_address_is_taken_once_and_only_if_it_is_of_the_pool() {
         let pool = pool(&["fd00::/126"]).unwrap();
         let lease = pool.take("fd00::2".parse().unwrap()).unwrap();
-        assert!(matches!(
-            pool.take(lease.address()),
-            Err(LeaseError::Taken { .. })
-        ));
-        assert!(matches!(
-            pool.take("fd00::4".parse().unwrap()),
-            Err(LeaseError::Foreign { .. })
-        ));
-        assert!(matches!(
-            pool.take("0.0.0.2".parse().unwrap()),
-            Err(LeaseError::Foreign { .. })
-        ));
+        assert!(matches!(pool.take(lease.address()), Err(LeaseError::Taken { .. })));
+        assert!(matches!(pool.take("fd00::4".parse().unwrap()), Err(LeaseError::Foreign { .. })));
+        assert!(matches!(pool.take("0.0.0.2".parse().unwrap()), Err(LeaseError::Foreign { .. })));
         drop(lease);
         assert!(pool.take("fd00::2".parse().unwrap()).is_ok());
     }
@@ -332,21 +282,12 @@ mod tests {
     #[test]
     fn ten_thousand_pairs_beside_a_thousand_exclusions_are_distinct() {
         let pool = pool(&["10.0.0.0/8"]).unwrap();
-        let excluded = Exclusions::new(
-            (0..1000u32).map(|n| IpNet::from(IpAddr::from(Ipv4Addr::from(0x0a00_0000 + 3 * n)))),
-        );
+        let excluded =
+            Exclusions::new((0..1000u32).map(|n| IpNet::from(IpAddr::from(Ipv4Addr::from(0x0a00_0000 + 3 * n)))));
         let start = std::time::SystemTime::now();
-        let pairs: Vec<_> = (0..10_000)
-            .map(|_| pool.lease_pair(&excluded).unwrap())
-            .collect();
-        println!(
-            "10 000 pairs, 1000 exclusions: {:?}",
-            start.elapsed().unwrap_or_default()
-        );
-        let distinct: BTreeSet<_> = pairs
-            .iter()
-            .flat_map(|(low, high)| [low.address(), high.address()])
-            .collect();
+        let pairs: Vec<_> = (0..10_000).map(|_| pool.lease_pair(&excluded).unwrap()).collect();
+        println!("10 000 pairs, 1000 exclusions: {:?}", start.elapsed().unwrap_or_default());
+        let distinct: BTreeSet<_> = pairs.iter().flat_map(|(low, high)| [low.address(), high.address()]).collect();
         assert_eq!(distinct.len(), 20_000);
         assert!(distinct.iter().all(|address| !excluded.contains(*address)));
         drop(pairs);

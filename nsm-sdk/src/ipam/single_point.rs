@@ -45,12 +45,7 @@ impl SinglePoint {
             .flat_map(nobodys)
             .map(|address| pool.take(address))
             .collect::<Result<_, _>>()?;
-        Ok(Self {
-            pool,
-            strict: false,
-            nobodys,
-            lease: Arc::default(),
-        })
+        Ok(Self { pool, strict: false, nobodys, lease: Arc::default() })
     }
 
     /// Takes addresses that are not of its pool, and the host routes to them, out of a Request. In a
@@ -62,28 +57,17 @@ impl SinglePoint {
     }
 
     fn lease_for(&self, context: &IpContext, excluded: &Exclusions) -> Result<Lease, LeaseError> {
-        let brought = context
-            .src_nets()
-            .map(|net| net.addr())
-            .filter(|address| !excluded.contains(*address));
-        match brought
-            .filter_map(|address| self.pool.take(address).ok())
-            .next()
-        {
+        let brought = context.src_nets().map(|net| net.addr()).filter(|address| !excluded.contains(*address));
+        match brought.filter_map(|address| self.pool.take(address).ok()).next() {
             Some(again) => Ok(again),
             None => self.pool.lease(excluded),
         }
     }
 
     fn write(&self, context: &mut IpContext, src: IpAddr) {
-        remove_src(context, |address| {
-            address != src && self.pool.contains(address)
-        });
+        remove_src(context, |address| address != src && self.pool.contains(address));
         let prefix_len = self.pool.prefix_of(src).unwrap_or(src.into()).prefix_len();
-        add_address(
-            &mut context.src_ip_addrs,
-            IpNet::new(src, prefix_len).unwrap_or(src.into()),
-        );
+        add_address(&mut context.src_ip_addrs, IpNet::new(src, prefix_len).unwrap_or(src.into()));
     }
 }
 
@@ -99,15 +83,8 @@ impl Assign for SinglePoint {
         &self.pool
     }
 
-    fn assign(
-        &self,
-        state: &State,
-        context: &mut IpContext,
-        excluded: &Exclusions,
-    ) -> Result<Granted> {
-        let held = self
-            .lease
-            .with(state, |lease| lease.map(|lease| lease.address()));
+    fn assign(&self, state: &State, context: &mut IpContext, excluded: &Exclusions) -> Result<Granted> {
+        let held = self.lease.with(state, |lease| lease.map(|lease| lease.address()));
         if let Some(src) = held.filter(|src| !excluded.contains(*src)) {
             self.write(context, src);
             return Ok(Granted::HELD);
@@ -144,44 +121,24 @@ mod tests {
         let (hop, pool) = hop(&["10.0.0.0/29"]);
         let context = hop.request("a", IpContext::default()).await.unwrap();
         assert_eq!(context.src_ip_addrs, ["10.0.0.1/29"]);
-        assert_eq!(
-            (
-                context.dst_ip_addrs.len(),
-                context.src_routes.len(),
-                context.dst_routes.len()
-            ),
-            (0, 0, 0)
-        );
+        assert_eq!((context.dst_ip_addrs.len(), context.src_routes.len(), context.dst_routes.len()), (0, 0, 0));
         for id in ["b", "c", "d", "e", "f"] {
             hop.request(id, IpContext::default()).await.unwrap();
         }
         assert_eq!(
-            hop.request("g", IpContext::default())
-                .await
-                .unwrap_err()
-                .code(),
+            hop.request("g", IpContext::default()).await.unwrap_err().code(),
             nsm_chain::Code::ResourceExhausted
         );
         hop.close("c").await;
-        assert_eq!(
-            hop.request("g", IpContext::default())
-                .await
-                .unwrap()
-                .src_ip_addrs,
-            ["10.0.0.3/29"]
-        );
+        assert_eq!(hop.request("g", IpContext::default()).await.unwrap().src_ip_addrs, ["10.0.0.3/29"]);
         assert_eq!(pool.free(), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn network_and_broadcast_are_nobodys_but_tiny_prefixes_are_given_whole() {
-        for (prefix, clients) in [
-            ("10.0.0.0/30", 2),
-            ("10.0.0.0/31", 2),
-            ("10.0.0.0/32", 1),
-            ("fd00::/126", 3),
-            ("fd00::/127", 2),
-        ] {
+        for (prefix, clients) in
+            [("10.0.0.0/30", 2), ("10.0.0.0/31", 2), ("10.0.0.0/32", 1), ("fd00::/126", 3), ("fd00::/127", 2)]
+        {
             assert_eq!(hop(&[prefix]).1.free(), clients, "{prefix}");
         }
     }
@@ -194,16 +151,9 @@ mod tests {
         context.excluded_prefixes.push("10.0.0.1/32".into());
         hop.fail(true);
         hop.request("a", context.clone()).await.unwrap_err();
-        assert_eq!(
-            pool.free(),
-            5,
-            "the failed change gave back what it had taken, and kept what was established"
-        );
+        assert_eq!(pool.free(), 5, "the failed change gave back what it had taken, and kept what was established");
         hop.fail(false);
-        assert_eq!(
-            hop.request("a", context).await.unwrap().src_ip_addrs,
-            ["10.0.0.2/29"]
-        );
+        assert_eq!(hop.request("a", context).await.unwrap().src_ip_addrs, ["10.0.0.2/29"]);
         assert_eq!(pool.free(), 5);
     }
 
@@ -215,20 +165,13 @@ mod tests {
         let (after, _) = hop(&["10.0.0.0/29"]);
         assert_eq!(after.request("b", context.clone()).await.unwrap(), context);
         let other = after.request("c", context).await.unwrap();
-        assert_eq!(
-            other.src_ip_addrs,
-            ["10.0.0.1/29"],
-            "what is taken is not given to a second client"
-        );
+        assert_eq!(other.src_ip_addrs, ["10.0.0.1/29"], "what is taken is not given to a second client");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_network_address_that_was_leased_before_is_an_error() {
         let pool = Pool::new(["10.0.0.0/29".parse().unwrap()]).unwrap();
         let _lease = pool.lease(&Exclusions::NONE).unwrap();
-        assert!(matches!(
-            SinglePoint::new(pool),
-            Err(LeaseError::Taken { .. })
-        ));
+        assert!(matches!(SinglePoint::new(pool), Err(LeaseError::Taken { .. })));
     }
 }

@@ -51,7 +51,9 @@ impl Backoff {
     pub fn pause(&mut self) -> Duration {
         let tries = self.tries;
         self.tries = tries.saturating_add(1);
-        let Some(doublings) = tries.checked_sub(1) else { return Duration::ZERO };
+        let Some(doublings) = tries.checked_sub(1) else {
+            return Duration::ZERO;
+        };
         // xorshift64: plenty for spreading pauses, and repeatable.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;

@@ -134,7 +134,9 @@ impl Patient {
 
     /// Without a liveness function nobody can say so.
     async fn packets_flow(&self) -> bool {
-        let Some((liveness, within)) = &self.liveness else { return false };
+        let Some((liveness, within)) = &self.liveness else {
+            return false;
+        };
         let connection = Arc::clone(&self.seen().connection);
         liveness.alive(&connection, *within).await
     }
@@ -168,7 +170,9 @@ struct Ear(std::sync::Weak<Patient>);
 
 impl Sink for Ear {
     fn told(&self, news: News<'_>) {
-        let Some(patient) = self.0.upgrade() else { return };
+        let Some(patient) = self.0.upgrade() else {
+            return;
+        };
         match news {
             News::Changed(connection) if connection.state() != State::Down => {}
             News::Changed(_) | News::Gone | News::Lost(_) => patient.broke(false),
@@ -180,7 +184,9 @@ impl Element for Heal {
     async fn request(&self, call: Call, next: Next<'_>) -> Result<Call> {
         let call = next.request(call).await?;
         let state = call.state()?;
-        let (Some(watch), Some(handle)) = (call.fact::<NextHopWatch>(), call.handle()) else { return Ok(call) };
+        let (Some(watch), Some(handle)) = (call.fact::<NextHopWatch>(), call.handle()) else {
+            return Ok(call);
+        };
         let patient = self.patient.cloned(state).unwrap_or_else(|| {
             let liveness = self.liveness.clone().map(|liveness| (liveness, self.within));
             let patient = Arc::new(Patient { handle: handle.clone(), liveness, seen: Mutex::default() });

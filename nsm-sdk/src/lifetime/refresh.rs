@@ -28,11 +28,7 @@ impl Refresh {
 
 /// How long until the path should be refreshed; none if no segment says when it expires.
 fn delay(path: &Path) -> Option<Duration> {
-    let first = path
-        .path_segments
-        .iter()
-        .filter_map(|segment| SystemTime::try_from(segment.expires?).ok())
-        .min()?;
+    let first = path.path_segments.iter().filter_map(|segment| SystemTime::try_from(segment.expires?).ok()).min()?;
     let count = path.path_segments.len();
     let factor = if count <= 1 { 1.0 / 3.0 } else { 0.2 + 0.2 * f64::from(path.index) / count as f64 };
     // An expired token must not turn into a busy loop.
@@ -45,7 +41,9 @@ async fn refresh(handle: Handle) {
         pauses.wait().await;
         match handle.request(Why::Refresh).await {
             Ok(_) => return,
-            Err(error) => tracing::debug!(connection = &**handle.key(), %error, "refresh failed, trying again"),
+            Err(error) => {
+                tracing::debug!(connection = &**handle.key(), %error, "refresh failed, trying again");
+            }
         }
     }
 }

@@ -26,10 +26,12 @@ impl Timeout {
 
 /// When the caller's token ends. `None`: nobody is before us on the path.
 fn expiry(call: &Call) -> Result<Option<SystemTime>> {
-    let Some(caller) = call.body().prev_segment() else { return Ok(None) };
-    let expires = caller.expires.ok_or_else(|| {
-        Error::invalid("the caller's path segment has no expiry").hint("send a token with each call")
-    })?;
+    let Some(caller) = call.body().prev_segment() else {
+        return Ok(None);
+    };
+    let expires = caller
+        .expires
+        .ok_or_else(|| Error::invalid("the caller's path segment has no expiry").hint("send a token with each call"))?;
     SystemTime::try_from(expires).map(Some).map_err(|_| Error::invalid("the caller's expiry is not a time"))
 }
 
@@ -40,12 +42,16 @@ impl Element for Timeout {
         let expiry = expiry(&call)?;
         let call = next.request(call).await?;
         let state = call.state()?;
-        let (Some(expiry), Some(handle)) = (expiry, call.handle().cloned()) else { return Ok(call) };
+        let (Some(expiry), Some(handle)) = (expiry, call.handle().cloned()) else {
+            return Ok(call);
+        };
         let life = time::until(expiry);
         let timer = self.timers.at(time::instant(expiry) - patience.min(life / 3), move || {
             tokio::spawn(async move {
                 // A refresh that was under way when the time came has set a later one.
-                let still = |connection: &Connection| connection.prev_segment().and_then(|caller| caller.expires) == Some(expiry.into());
+                let still = |connection: &Connection| {
+                    connection.prev_segment().and_then(|caller| caller.expires) == Some(expiry.into())
+                };
                 if let Err(error) = handle.close_if(still).await {
                     tracing::info!(connection = &**handle.key(), %error, "expired, but not all of it could be closed");
                 }

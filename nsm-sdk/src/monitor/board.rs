@@ -94,7 +94,9 @@ impl Board {
     /// Replaces a connection that is still there; a sink may come too late.
     pub(super) fn change(&self, connection: Arc<Connection>) {
         let mut known = self.known();
-        let Some(entry) = known.connections.get_mut(connection.id.as_str()) else { return };
+        let Some(entry) = known.connections.get_mut(connection.id.as_str()) else {
+            return;
+        };
         entry.connection = Arc::clone(&connection);
         let owner = entry.owner.clone();
         known.tell(&connection, owner.as_ref(), false);

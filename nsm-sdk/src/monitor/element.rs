@@ -110,10 +110,16 @@ struct Relay {
 
 impl Sink for Relay {
     fn told(&self, news: News<'_>) {
-        let Some(own) = self.board.get(&self.id) else { return };
+        let Some(own) = self.board.get(&self.id) else {
+            return;
+        };
         match news {
-            News::Changed(theirs) if !agrees(&own, theirs) => self.board.change(translate(&own, theirs)),
-            News::Gone | News::Lost(_) if own.state() != State::Down => self.board.change(down(&own)),
+            News::Changed(theirs) if !agrees(&own, theirs) => {
+                self.board.change(translate(&own, theirs));
+            }
+            News::Gone | News::Lost(_) if own.state() != State::Down => {
+                self.board.change(down(&own));
+            }
             _ => {}
         }
     }
@@ -127,7 +133,9 @@ fn right<'a>(own: &Connection, path: &'a Path) -> &'a [PathSegment] {
 
 /// Whether the next hop has nothing to tell that we do not have.
 fn agrees(own: &Connection, theirs: &Connection) -> bool {
-    let (Some(path), Some(their_path)) = (&own.path, &theirs.path) else { return false };
+    let (Some(path), Some(their_path)) = (&own.path, &theirs.path) else {
+        return false;
+    };
     own.state() == theirs.state() && own.context == theirs.context && right(own, path) == right(own, their_path)
 }
 

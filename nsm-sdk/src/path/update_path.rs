@@ -68,7 +68,9 @@ impl UpdatePath {
 /// Puts the connection back onto its caller's segment.
 fn back(connection: &mut Connection, caller: u32) -> Result<()> {
     let Connection { id, path, .. } = connection;
-    let Some(path) = path else { return Err(Error::invalid("the answer has no path")) };
+    let Some(path) = path else {
+        return Err(Error::invalid("the answer has no path"));
+    };
     let Some(segment) = path.path_segments.get(caller as usize) else {
         return Err(Error::invalid(format!("the answer's path has no segment {caller}")));
     };
@@ -149,7 +151,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_known_segment_keeps_its_id_and_a_foreign_one_is_taken_over() {
-        let asked = |name| Connection { id: "a".into(), path: path(0, &[("nsc", "a"), (name, "b"), ("x", "c")]), ..Default::default() };
+        let asked = |name| Connection {
+            id: "a".into(),
+            path: path(0, &[("nsc", "a"), (name, "b"), ("x", "c")]),
+            ..Default::default()
+        };
         assert_eq!(pass("nsmgr", asked("nsmgr")).await.0.id, "b");
         let (inside, outside) = pass("nsmgr", asked("old")).await;
         assert_ne!(inside.id, "b");

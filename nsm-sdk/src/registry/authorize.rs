@@ -27,10 +27,7 @@ impl AuthorizeRegistry {
     /// Judges by these policies.
     #[must_use]
     pub fn new(policies: PolicySet) -> Self {
-        Self {
-            policies,
-            owners: Owners::with_room_for(ROOM),
-        }
+        Self { policies, owners: Owners::with_room_for(ROOM) }
     }
 
     /// Remembers the owners of at most this many names (at least one; default 1 048 576).
@@ -59,22 +56,10 @@ impl AuthorizeRegistry {
             .map(|token| &*token.0)
             .collect();
         let peer = call.peer().map(AsRef::as_ref);
-        self.policies
-            .check(&PolicyInput {
-                tokens: &tokens,
-                index,
-                peer,
-                owner,
-                now: time::now(),
-            })
-            .map_err(|denied| {
-                Error::denied(format!(
-                    "no sufficient privileges for the {} {:?}",
-                    R::WHAT,
-                    call.body().name()
-                ))
+        self.policies.check(&PolicyInput { tokens: &tokens, index, peer, owner, now: time::now() }).map_err(|denied| {
+            Error::denied(format!("no sufficient privileges for the {} {:?}", R::WHAT, call.body().name()))
                 .with_detail(denied.to_string())
-            })
+        })
     }
 }
 
@@ -86,11 +71,7 @@ fn initiator<R: Record>(call: &Call<Registry<R>>) -> Option<String> {
 }
 
 impl<R: Record> Element<Registry<R>> for AuthorizeRegistry {
-    async fn request(
-        &self,
-        call: Call<Registry<R>>,
-        next: Next<'_, Registry<R>>,
-    ) -> Result<Call<Registry<R>>> {
+    async fn request(&self, call: Call<Registry<R>>, next: Next<'_, Registry<R>>) -> Result<Call<Registry<R>>> {
         if self.is_open() {
             return next.request(call).await;
         }
@@ -117,11 +98,7 @@ impl<R: Record> Element<Registry<R>> for AuthorizeRegistry {
         }
     }
 
-    async fn close(
-        &self,
-        call: Call<Registry<R>>,
-        next: Next<'_, Registry<R>>,
-    ) -> Result<Call<Registry<R>>> {
+    async fn close(&self, call: Call<Registry<R>>, next: Next<'_, Registry<R>>) -> Result<Call<Registry<R>>> {
         if self.is_open() {
             return next.close(call).await;
         }
@@ -133,22 +110,13 @@ impl<R: Record> Element<Registry<R>> for AuthorizeRegistry {
     }
 
     fn order(&self) -> Order {
-        Order {
-            after: &["UpdateRegistryPath"],
-            before: &["Begin"],
-            last: false,
-        }
+        Order { after: &["UpdateRegistryPath"], before: &["Begin"], last: false }
     }
 }
 
 impl fmt::Debug for AuthorizeRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "AuthorizeRegistry({:?}, {} owned)",
-            self.policies.policies(),
-            self.owned()
-        )
+        write!(f, "AuthorizeRegistry({:?}, {} owned)", self.policies.policies(), self.owned())
     }
 }
 

@@ -24,11 +24,7 @@ impl Default for DefaultPayload {
 }
 
 impl Element<Services> for DefaultPayload {
-    async fn request(
-        &self,
-        mut call: Call<Services>,
-        next: Next<'_, Services>,
-    ) -> Result<Call<Services>> {
+    async fn request(&self, mut call: Call<Services>, next: Next<'_, Services>) -> Result<Call<Services>> {
         if call.body().payload.is_empty() {
             call.body_mut().payload.clone_from(&self.0);
         }
@@ -47,20 +43,8 @@ mod tests {
     async fn a_service_without_a_payload_carries_ip() {
         let chain = Chain::new("registry", elements![DefaultPayload::default()]).unwrap();
         for (said, settled) in [("", "IP"), ("ETHERNET", "ETHERNET")] {
-            let service = NetworkService {
-                name: "ns".into(),
-                payload: said.into(),
-                ..Default::default()
-            };
-            assert_eq!(
-                chain
-                    .request(Call::new(service))
-                    .await
-                    .unwrap()
-                    .body()
-                    .payload,
-                settled
-            );
+            let service = NetworkService { name: "ns".into(), payload: said.into(), ..Default::default() };
+            assert_eq!(chain.request(Call::new(service)).await.unwrap().body().payload, settled);
         }
     }
 }

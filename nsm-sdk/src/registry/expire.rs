@@ -35,31 +35,20 @@ impl Expire {
     /// Registrations end after `default`, unless something says earlier.
     #[must_use]
     pub fn after(default: Duration, timers: Timers) -> Self {
-        Self {
-            default: Some(default),
-            timers,
-            armed: Slot::new(),
-        }
+        Self { default: Some(default), timers, armed: Slot::new() }
     }
 
     /// Registrations end only when the caller or a token says so.
     #[must_use]
     pub fn when_asked(timers: Timers) -> Self {
-        Self {
-            default: None,
-            timers,
-            armed: Slot::new(),
-        }
+        Self { default: None, timers, armed: Slot::new() }
     }
 
     fn end(&self, call: &Call<Endpoints>) -> Option<SystemTime> {
         let by_default = self.default.and_then(|life| time::now().checked_add(life));
         let own = call.fact::<OwnToken>().map(|token| token.expires);
         let callers = call.token().map(|token| token.expires);
-        [expiration(call.body()), own, callers, by_default]
-            .into_iter()
-            .flatten()
-            .min()
+        [expiration(call.body()), own, callers, by_default].into_iter().flatten().min()
     }
 
     fn arm(&self, end: SystemTime, lead: Duration, handle: Handle<Endpoints>) -> Armed {
@@ -69,19 +58,12 @@ impl Expire {
         let timer = self.timers.at(time::instant(end) - lead, move || {
             drop(tokio::spawn(expire(handle, still)));
         });
-        Armed {
-            _timer: timer,
-            _valid: valid,
-        }
+        Armed { _timer: timer, _valid: valid }
     }
 }
 
 impl Element<Endpoints> for Expire {
-    async fn request(
-        &self,
-        mut call: Call<Endpoints>,
-        next: Next<'_, Endpoints>,
-    ) -> Result<Call<Endpoints>> {
+    async fn request(&self, mut call: Call<Endpoints>, next: Next<'_, Endpoints>) -> Result<Call<Endpoints>> {
         let end = self.end(&call);
         let lead = call.remaining().unwrap_or_default();
         settle(call.body_mut(), end);

@@ -39,10 +39,7 @@ impl Finder {
     /// Asks these chains.
     #[must_use]
     pub fn new(services: Chain<Services>, endpoints: Chain<Endpoints>) -> Self {
-        Self {
-            services,
-            endpoints,
-        }
+        Self { services, endpoints }
     }
 
     /// The network service of that name; with a payload, only if it carries that.
@@ -51,22 +48,12 @@ impl Finder {
     /// `NotFound`, or whatever the registry reports.
     pub async fn service(&self, name: &str, payload: &str) -> Result<Arc<NetworkService>> {
         named(NetworkService::WHAT, name)?;
-        let pattern = NetworkService {
-            name: name.into(),
-            payload: payload.into(),
-            ..Default::default()
-        };
+        let pattern = NetworkService { name: name.into(), payload: payload.into(), ..Default::default() };
         let found = find(&self.services, pattern).await?.into_iter().next();
         found.ok_or_else(|| {
-            let carrying = if payload.is_empty() {
-                String::new()
-            } else {
-                format!(" with payload {payload}")
-            };
-            Error::not_found(format!(
-                "no network service {name:?}{carrying} is registered"
-            ))
-            .hint("register it, or correct the name in the request")
+            let carrying = if payload.is_empty() { String::new() } else { format!(" with payload {payload}") };
+            Error::not_found(format!("no network service {name:?}{carrying} is registered"))
+                .hint("register it, or correct the name in the request")
         })
     }
 
@@ -76,10 +63,7 @@ impl Finder {
     /// `NotFound`, or whatever the registry reports.
     pub async fn endpoint(&self, name: &str) -> Result<Arc<NetworkServiceEndpoint>> {
         named(NetworkServiceEndpoint::WHAT, name)?;
-        let pattern = NetworkServiceEndpoint {
-            name: name.into(),
-            ..Default::default()
-        };
+        let pattern = NetworkServiceEndpoint { name: name.into(), ..Default::default() };
         let found = find(&self.endpoints, pattern).await?.into_iter().next();
         found.ok_or_else(|| {
             Error::not_found(format!("no endpoint {name:?} is registered"))
@@ -103,11 +87,7 @@ impl Finder {
     ///
     /// # Errors
     /// Whatever the registry reports.
-    pub async fn forwarders(
-        &self,
-        service: &str,
-        manager: &str,
-    ) -> Result<Vec<Arc<NetworkServiceEndpoint>>> {
+    pub async fn forwarders(&self, service: &str, manager: &str) -> Result<Vec<Arc<NetworkServiceEndpoint>>> {
         self.endpoints_like(NetworkServiceEndpoint {
             network_service_names: vec![service.into()],
             url: manager.into(),
@@ -120,10 +100,7 @@ impl Finder {
     ///
     /// # Errors
     /// Whatever the registry reports.
-    pub async fn endpoints_like(
-        &self,
-        pattern: NetworkServiceEndpoint,
-    ) -> Result<Vec<Arc<NetworkServiceEndpoint>>> {
+    pub async fn endpoints_like(&self, pattern: NetworkServiceEndpoint) -> Result<Vec<Arc<NetworkServiceEndpoint>>> {
         find(&self.endpoints, pattern).await
     }
 
@@ -133,26 +110,16 @@ impl Finder {
     /// When the registry cannot be asked; what happens later comes through the stream, which may end.
     pub async fn watch_service(&self, name: &str) -> Result<EventStream<Services>> {
         named(NetworkService::WHAT, name)?;
-        let pattern = NetworkService {
-            name: name.into(),
-            ..Default::default()
-        };
-        self.services
-            .monitor(Watch::new(NetworkService::query(pattern, true)))
-            .await
+        let pattern = NetworkService { name: name.into(), ..Default::default() };
+        self.services.monitor(Watch::new(NetworkService::query(pattern, true))).await
     }
 
     /// Follows the endpoints that match a pattern.
     ///
     /// # Errors
     /// When the registry cannot be asked; what happens later comes through the stream, which may end.
-    pub async fn watch_endpoints(
-        &self,
-        pattern: NetworkServiceEndpoint,
-    ) -> Result<EventStream<Endpoints>> {
-        self.endpoints
-            .monitor(Watch::new(NetworkServiceEndpoint::query(pattern, true)))
-            .await
+    pub async fn watch_endpoints(&self, pattern: NetworkServiceEndpoint) -> Result<EventStream<Endpoints>> {
+        self.endpoints.monitor(Watch::new(NetworkServiceEndpoint::query(pattern, true))).await
     }
 }
 
@@ -166,8 +133,5 @@ fn named(what: &str, name: &str) -> Result<()> {
 
 async fn find<R: Record>(chain: &Chain<Registry<R>>, pattern: R) -> Result<Vec<Arc<R>>> {
     let found = chain.monitor(Watch::new(R::query(pattern, false))).await?;
-    found
-        .try_filter_map(|change| async move { Ok((!change.deleted).then_some(change.record)) })
-        .try_collect()
-        .await
+    found.try_filter_map(|change| async move { Ok((!change.deleted).then_some(change.record)) }).try_collect().await
 }

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use nsm_chain::{
-    Call, Change, Element, EventStream, Handle, Next, Order, Record, Registry, Result, Slot, Watch,
-    WeakNext, Why,
+    Call, Change, Element, EventStream, Handle, Next, Order, Record, Registry, Result, Slot, Watch, WeakNext, Why,
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -52,26 +51,13 @@ const STEADY: Duration = Duration::from_secs(10);
 
 impl<R: Record> Default for RegistrationHeal<R> {
     fn default() -> Self {
-        let table = Table {
-            handles: BTreeMap::new(),
-            watched: false,
-        };
-        Self {
-            names: Arc::new(Names {
-                table: Mutex::new(table),
-                removed: Notify::new(),
-            }),
-            listed: Slot::new(),
-        }
+        let table = Table { handles: BTreeMap::new(), watched: false };
+        Self { names: Arc::new(Names { table: Mutex::new(table), removed: Notify::new() }), listed: Slot::new() }
     }
 }
 
 impl<R: Record> Element<Registry<R>> for RegistrationHeal<R> {
-    async fn request(
-        &self,
-        call: Call<Registry<R>>,
-        next: Next<'_, Registry<R>>,
-    ) -> Result<Call<Registry<R>>> {
+    async fn request(&self, call: Call<Registry<R>>, next: Next<'_, Registry<R>>) -> Result<Call<Registry<R>>> {
         let call = next.request(call).await?;
         let state = call.state()?;
         if let Some(handle) = call.handle()
@@ -81,13 +67,7 @@ impl<R: Record> Element<Registry<R>> for RegistrationHeal<R> {
             if self.names.list(handle.clone()) {
                 tokio::spawn(keep(Arc::clone(&self.names), next.weak()));
             }
-            self.listed.set(
-                state,
-                Listed {
-                    names: Arc::clone(&self.names),
-                    name,
-                },
-            );
+            self.listed.set(state, Listed { names: Arc::clone(&self.names), name });
         }
         Ok(call)
     }
@@ -136,13 +116,9 @@ impl<R: Record> Names<R> {
     async fn heal(&self, names: &mut BTreeSet<Arc<str>>) {
         let handles: Vec<_> = {
             let table = self.lock();
-            names
-                .iter()
-                .filter_map(|name| table.handles.get(name).cloned())
-                .collect()
+            names.iter().filter_map(|name| table.handles.get(name).cloned()).collect()
         };
-        let again =
-            stream::iter(handles).map(async |handle| (handle.request(Why::Heal).await, handle));
+        let again = stream::iter(handles).map(async |handle| (handle.request(Why::Heal).await, handle));
         let failed = again.buffer_unordered(AT_ONCE).filter_map(async |(result, handle)| {
             let error = result.err()?;
             tracing::warn!(what = R::WHAT, name = &**handle.key(), %error, "cannot register again, trying later");
@@ -222,20 +198,12 @@ fn query<R: Record>(name: &str) -> R::Query {
 }
 
 fn pauses() -> Backoff {
-    Backoff::of(
-        Duration::from_millis(100),
-        Duration::from_secs(10),
-        "registry",
-    )
+    Backoff::of(Duration::from_millis(100), Duration::from_secs(10), "registry")
 }
 
 impl<R: Record> fmt::Debug for RegistrationHeal<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "RegistrationHeal({} listed)",
-            self.names.lock().handles.len()
-        )
+        write!(f, "RegistrationHeal({} listed)", self.names.lock().handles.len())
     }
 }
 

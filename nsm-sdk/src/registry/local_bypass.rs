@@ -4,9 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::{StreamExt, future};
 use nsm_api::registry::NetworkServiceEndpoint;
-use nsm_chain::{
-    Call, Change, Closed, Element, Error, EventStream, Next, Order, Result, Slot, Watch,
-};
+use nsm_chain::{Call, Change, Closed, Element, Error, EventStream, Next, Order, Result, Slot, Watch};
 
 use super::Endpoints;
 
@@ -45,20 +43,13 @@ impl LocalBypass {
     /// For the manager that others reach under `url`.
     #[must_use]
     pub fn new(url: impl Into<Arc<str>>) -> Self {
-        Self {
-            url: url.into(),
-            urls: Arc::default(),
-            registered: Slot::new(),
-        }
+        Self { url: url.into(), urls: Arc::default(), registered: Slot::new() }
     }
 
     /// What it does to Finds, as an element of its own: for a chain that only looks up.
     #[must_use]
     pub fn finds(&self) -> LocalUrls {
-        LocalUrls {
-            url: Arc::clone(&self.url),
-            urls: Arc::clone(&self.urls),
-        }
+        LocalUrls { url: Arc::clone(&self.url), urls: Arc::clone(&self.urls) }
     }
 
     /// How many endpoints are registered here.
@@ -90,11 +81,7 @@ impl Urls {
     }
 
     /// The change as one on this node sees it; none if he should not.
-    fn seen(
-        &self,
-        own: &str,
-        change: Change<NetworkServiceEndpoint>,
-    ) -> Option<Change<NetworkServiceEndpoint>> {
+    fn seen(&self, own: &str, change: Change<NetworkServiceEndpoint>) -> Option<Change<NetworkServiceEndpoint>> {
         if change.record.url != own {
             return Some(change);
         }
@@ -105,18 +92,13 @@ impl Urls {
         let record = match &local.found {
             Some((found, with_url)) if Arc::ptr_eq(found, &change.record) => Arc::clone(with_url),
             _ => {
-                let with_url = Arc::new(NetworkServiceEndpoint {
-                    url: local.url.as_ref().into(),
-                    ..(*change.record).clone()
-                });
+                let with_url =
+                    Arc::new(NetworkServiceEndpoint { url: local.url.as_ref().into(), ..(*change.record).clone() });
                 local.found = Some((change.record, Arc::clone(&with_url)));
                 with_url
             }
         };
-        Some(Change {
-            record,
-            deleted: change.deleted,
-        })
+        Some(Change { record, deleted: change.deleted })
     }
 }
 
@@ -127,21 +109,14 @@ impl Drop for Registered {
 }
 
 impl Element<Endpoints> for LocalBypass {
-    async fn request(
-        &self,
-        mut call: Call<Endpoints>,
-        next: Next<'_, Endpoints>,
-    ) -> Result<Call<Endpoints>> {
+    async fn request(&self, mut call: Call<Endpoints>, next: Next<'_, Endpoints>) -> Result<Call<Endpoints>> {
         let state = Arc::clone(call.state()?);
         if call.body().url.is_empty() {
-            return Err(
-                Error::invalid(format!("the endpoint {:?} has no URL", call.body().name))
-                    .hint("set the URL it listens on"),
-            );
+            return Err(Error::invalid(format!("the endpoint {:?} has no URL", call.body().name))
+                .hint("set the URL it listens on"));
         }
         let name: Arc<str> = call.body().name.as_str().into();
-        let url: Arc<str> =
-            std::mem::replace(&mut call.body_mut().url, self.url.as_ref().into()).into();
+        let url: Arc<str> = std::mem::replace(&mut call.body_mut().url, self.url.as_ref().into()).into();
         // Before the registry tells watchers, so that they see it with its URL.
         let before = self.urls.set(&name, Some(Arc::clone(&url)));
         match next.request(call).await {
@@ -149,13 +124,7 @@ impl Element<Endpoints> for LocalBypass {
                 call.body_mut().url = url.as_ref().into();
                 // A later Register keeps the guard of the first: dropping that one would take out the entry.
                 if self.registered.with(&state, |kept| kept.is_none()) {
-                    self.registered.set(
-                        &state,
-                        Registered {
-                            urls: Arc::clone(&self.urls),
-                            name,
-                        },
-                    );
+                    self.registered.set(&state, Registered { urls: Arc::clone(&self.urls), name });
                 }
                 Ok(call)
             }
@@ -166,16 +135,8 @@ impl Element<Endpoints> for LocalBypass {
         }
     }
 
-    async fn close(
-        &self,
-        mut call: Call<Endpoints>,
-        next: Next<'_, Endpoints>,
-    ) -> Result<Call<Endpoints>> {
-        let url = self
-            .urls
-            .lock()
-            .get(call.body().name.as_str())
-            .map(|local| Arc::clone(&local.url));
+    async fn close(&self, mut call: Call<Endpoints>, next: Next<'_, Endpoints>) -> Result<Call<Endpoints>> {
+        let url = self.urls.lock().get(call.body().name.as_str()).map(|local| Arc::clone(&local.url));
         let Some(url) = url else {
             call.set_closed(Closed::Unknown);
             return Ok(call);
@@ -186,11 +147,7 @@ impl Element<Endpoints> for LocalBypass {
         Ok(call)
     }
 
-    async fn monitor(
-        &self,
-        watch: Watch<Endpoints>,
-        next: Next<'_, Endpoints>,
-    ) -> Result<EventStream<Endpoints>> {
+    async fn monitor(&self, watch: Watch<Endpoints>, next: Next<'_, Endpoints>) -> Result<EventStream<Endpoints>> {
         self.finds().monitor(watch, next).await
     }
 
@@ -210,16 +167,10 @@ pub struct LocalUrls {
 }
 
 impl Element<Endpoints> for LocalUrls {
-    async fn monitor(
-        &self,
-        watch: Watch<Endpoints>,
-        next: Next<'_, Endpoints>,
-    ) -> Result<EventStream<Endpoints>> {
+    async fn monitor(&self, watch: Watch<Endpoints>, next: Next<'_, Endpoints>) -> Result<EventStream<Endpoints>> {
         let (urls, own) = (Arc::clone(&self.urls), Arc::clone(&self.url));
         let found = next.monitor(watch).await?;
-        let seen = move |change: Result<_>| {
-            future::ready(change.map(|change| urls.seen(&own, change)).transpose())
-        };
+        let seen = move |change: Result<_>| future::ready(change.map(|change| urls.seen(&own, change)).transpose());
         Ok(found.filter_map(seen).boxed())
     }
 }

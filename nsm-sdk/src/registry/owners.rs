@@ -24,10 +24,7 @@ struct Owner {
 
 impl Owners {
     pub(super) fn with_room_for(capacity: usize) -> Self {
-        Self {
-            table: Mutex::default(),
-            capacity: capacity.max(1),
-        }
+        Self { table: Mutex::default(), capacity: capacity.max(1) }
     }
 
     /// Who owns the name. Being asked for keeps it young.
@@ -50,13 +47,7 @@ impl Owners {
         table.clock += 1;
         let used = table.clock;
         table.by_age.insert(used, Arc::clone(&name));
-        table.names.insert(
-            name,
-            Owner {
-                id: Arc::clone(&id),
-                used,
-            },
-        );
+        table.names.insert(name, Owner { id: Arc::clone(&id), used });
         (id, true)
     }
 
@@ -99,20 +90,14 @@ mod tests {
         owners.claim("b", "spiffe://one");
         assert!(owners.of("a").is_some());
         owners.claim("c", "spiffe://two");
-        assert_eq!(
-            (owners.of("a").is_some(), owners.of("b"), owners.len()),
-            (true, None, 2)
-        );
+        assert_eq!((owners.of("a").is_some(), owners.of("b"), owners.len()), (true, None, 2));
     }
 
     #[test]
     fn a_claim_of_a_taken_name_tells_its_owner() {
         let owners = Owners::with_room_for(2);
         assert!(owners.claim("a", "spiffe://one").1);
-        assert_eq!(
-            owners.claim("a", "spiffe://two"),
-            ("spiffe://one".into(), false)
-        );
+        assert_eq!(owners.claim("a", "spiffe://two"), ("spiffe://one".into(), false));
         owners.release("a");
         assert!(owners.claim("a", "spiffe://two").1);
         assert_eq!(owners.len(), 1);

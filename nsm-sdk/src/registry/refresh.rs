@@ -37,11 +37,7 @@ impl RefreshRegistration {
     /// Keeps its timers there.
     #[must_use]
     pub fn new(timers: Timers) -> Self {
-        Self {
-            timers,
-            seed: None,
-            armed: Slot::new(),
-        }
+        Self { timers, seed: None, armed: Slot::new() }
     }
 
     /// Spreads its tries from this seed, so that a simulation can be repeated.
@@ -63,19 +59,12 @@ impl RefreshRegistration {
         let timer = self.timers.at(Instant::now() + after, move || {
             drop(tokio::spawn(refresh(handle, still, pauses)));
         });
-        Armed {
-            _timer: timer,
-            _wanted: wanted,
-        }
+        Armed { _timer: timer, _wanted: wanted }
     }
 }
 
 impl Element<Endpoints> for RefreshRegistration {
-    async fn request(
-        &self,
-        mut call: Call<Endpoints>,
-        next: Next<'_, Endpoints>,
-    ) -> Result<Call<Endpoints>> {
+    async fn request(&self, mut call: Call<Endpoints>, next: Next<'_, Endpoints>) -> Result<Call<Endpoints>> {
         if call.why() != Why::Asked {
             call.body_mut().expiration_time = None;
         }

@@ -16,21 +16,10 @@ pub struct RegistrationTime {
 type Stamp = std::time::SystemTime;
 
 impl Element<Endpoints> for RegistrationTime {
-    async fn request(
-        &self,
-        mut call: Call<Endpoints>,
-        next: Next<'_, Endpoints>,
-    ) -> Result<Call<Endpoints>> {
+    async fn request(&self, mut call: Call<Endpoints>, next: Next<'_, Endpoints>) -> Result<Call<Endpoints>> {
         let state = Arc::clone(call.state()?);
-        let brought = call
-            .body()
-            .initial_registration_time
-            .and_then(|time| Stamp::try_from(time).ok());
-        let since = self
-            .since
-            .cloned(&state)
-            .or(brought)
-            .unwrap_or_else(time::now);
+        let brought = call.body().initial_registration_time.and_then(|time| Stamp::try_from(time).ok());
+        let since = self.since.cloned(&state).or(brought).unwrap_or_else(time::now);
         self.since.set(&state, since);
         call.body_mut().initial_registration_time = Some(since.into());
         next.request(call).await
@@ -52,23 +41,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_first_registration_counts_until_the_name_is_unregistered() {
-        let chain = Chain::new(
-            "registry",
-            elements![Begin::default(), RegistrationTime::default()],
-        )
-        .unwrap();
-        let nse = NetworkServiceEndpoint {
-            name: "nse-1".into(),
-            ..Default::default()
-        };
-        let register = async || {
-            chain
-                .request(Call::new(nse.clone()))
-                .await
-                .unwrap()
-                .into_body()
-                .initial_registration_time
-        };
+        let chain = Chain::new("registry", elements![Begin::default(), RegistrationTime::default()]).unwrap();
+        let nse = NetworkServiceEndpoint { name: "nse-1".into(), ..Default::default() };
+        let register =
+            async || chain.request(Call::new(nse.clone())).await.unwrap().into_body().initial_registration_time;
         let first = register().await;
         assert_eq!(first, Some(time::now().into()));
         tokio::time::advance(Duration::from_secs(5)).await;
@@ -79,17 +55,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_time_that_the_caller_brings_is_kept() {
-        let chain = Chain::new(
-            "registry",
-            elements![Begin::default(), RegistrationTime::default()],
-        )
-        .unwrap();
+        let chain = Chain::new("registry", elements![Begin::default(), RegistrationTime::default()]).unwrap();
         let since = Some((time::now() - Duration::from_secs(3600)).into());
-        let nse = NetworkServiceEndpoint {
-            name: "nse-1".into(),
-            initial_registration_time: since,
-            ..Default::default()
-        };
+        let nse =
+            NetworkServiceEndpoint { name: "nse-1".into(), initial_registration_time: since, ..Default::default() };
         let body = chain.request(Call::new(nse)).await.unwrap().into_body();
         assert_eq!(body.initial_registration_time, since);
     }

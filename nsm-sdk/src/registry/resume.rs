@@ -45,10 +45,7 @@ impl<R: Record> Element<Registry<R>> for ResumeWatch {
             differences: VecDeque::new(),
             pauses: pauses(),
         };
-        Ok(stream::unfold(resumed, async |mut resumed| {
-            Some((Ok(resumed.change().await), resumed))
-        })
-        .boxed())
+        Ok(stream::unfold(resumed, async |mut resumed| Some((Ok(resumed.change().await), resumed))).boxed())
     }
 }
 
@@ -87,11 +84,7 @@ impl<R: Record> Resumed<R> {
                 }
                 lost => {
                     let error = lost.and_then(Result::err);
-                    tracing::debug!(
-                        what = R::WHAT,
-                        error = error.map(tracing::field::display),
-                        "lost a watch"
-                    );
+                    tracing::debug!(what = R::WHAT, error = error.map(tracing::field::display), "lost a watch");
                     self.events = None;
                 }
             }
@@ -113,25 +106,11 @@ impl<R: Record> Resumed<R> {
     async fn catch_up(&mut self) -> Result<EventStream<Registry<R>>> {
         let events = open(&self.next, &self.watch).await?;
         let found = snapshot(&self.next, &self.watch).await?;
-        self.repeated = found
-            .iter()
-            .map(|record| record.name().to_owned())
-            .collect();
-        let vanished = self
-            .known
-            .iter()
-            .filter(|ByName(record)| !self.repeated.contains(record.name()));
-        let vanished = vanished.map(|ByName(record)| Change {
-            record: Arc::clone(record),
-            deleted: true,
-        });
-        let news = found
-            .into_iter()
-            .filter(|record| !self.knows(record))
-            .map(|record| Change {
-                record,
-                deleted: false,
-            });
+        self.repeated = found.iter().map(|record| record.name().to_owned()).collect();
+        let vanished = self.known.iter().filter(|ByName(record)| !self.repeated.contains(record.name()));
+        let vanished = vanished.map(|ByName(record)| Change { record: Arc::clone(record), deleted: true });
+        let news =
+            found.into_iter().filter(|record| !self.knows(record)).map(|record| Change { record, deleted: false });
         self.differences = vanished.chain(news).collect();
         for change in self.differences.clone() {
             self.learn(&change);
@@ -140,9 +119,7 @@ impl<R: Record> Resumed<R> {
     }
 
     fn knows(&self, record: &Arc<R>) -> bool {
-        self.known
-            .get(record.name())
-            .is_some_and(|ByName(known)| Arc::ptr_eq(known, record) || known == record)
+        self.known.get(record.name()).is_some_and(|ByName(known)| Arc::ptr_eq(known, record) || known == record)
     }
 
     fn repeats(&mut self, change: &Change<R>) -> bool {

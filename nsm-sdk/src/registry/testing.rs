@@ -7,8 +7,7 @@ use std::time::Duration;
 use futures::{FutureExt, StreamExt};
 use nsm_api::registry::{NetworkService, NetworkServiceEndpoint};
 use nsm_chain::{
-    Call, Chain, Change, Element, Error, EventStream, Next, Protocol, Record, Registry, Result,
-    Token, Watch, time,
+    Call, Chain, Change, Element, Error, EventStream, Next, Protocol, Record, Registry, Result, Token, Watch, time,
 };
 use tokio::sync::Notify;
 
@@ -26,25 +25,16 @@ pub(super) fn nse(name: &str, services: &[&str]) -> Nse {
 }
 
 pub(super) fn service(name: &str) -> NetworkService {
-    NetworkService {
-        name: name.into(),
-        ..Default::default()
-    }
+    NetworkService { name: name.into(), ..Default::default() }
 }
 
 /// A pattern of a name, or of everything.
 pub(super) fn named(name: &str) -> Nse {
-    Nse {
-        name: name.into(),
-        ..Default::default()
-    }
+    Nse { name: name.into(), ..Default::default() }
 }
 
 pub(super) fn of_service(service: &str) -> Nse {
-    Nse {
-        network_service_names: vec![service.into()],
-        ..Default::default()
-    }
+    Nse { network_service_names: vec![service.into()], ..Default::default() }
 }
 
 pub(super) fn seconds(seconds: u64) -> Duration {
@@ -53,10 +43,7 @@ pub(super) fn seconds(seconds: u64) -> Duration {
 
 /// A token of nobody that ends so long from now.
 pub(super) fn token(left: Duration) -> Token {
-    Token {
-        text: "".into(),
-        expires: time::now() + left,
-    }
+    Token { text: "".into(), expires: time::now() + left }
 }
 
 pub(super) async fn register<R: Record>(chain: &Chain<Registry<R>>, record: R) -> Result<R> {
@@ -64,41 +51,25 @@ pub(super) async fn register<R: Record>(chain: &Chain<Registry<R>>, record: R) -
 }
 
 pub(super) async fn find(chain: &Chain<Endpoints>, pattern: Nse) -> Vec<Arc<Nse>> {
-    let found = chain
-        .monitor(Watch::new(Nse::query(pattern, false)))
-        .await
-        .unwrap();
+    let found = chain.monitor(Watch::new(Nse::query(pattern, false))).await.unwrap();
     found.map(|change| change.unwrap().record).collect().await
 }
 
 pub(super) async fn names(chain: &Chain<Endpoints>, pattern: Nse) -> Vec<String> {
-    find(chain, pattern)
-        .await
-        .iter()
-        .map(|nse| nse.name.clone())
-        .collect()
+    find(chain, pattern).await.iter().map(|nse| nse.name.clone()).collect()
 }
 
 pub(super) async fn watch(chain: &Chain<Endpoints>, pattern: Nse) -> EventStream<Endpoints> {
-    chain
-        .monitor(Watch::new(Nse::query(pattern, true)))
-        .await
-        .unwrap()
+    chain.monitor(Watch::new(Nse::query(pattern, true))).await.unwrap()
 }
 
 /// What a watcher has to read right now: `name`, or `-name` where it is gone.
 pub(super) fn unread(events: &mut EventStream<Endpoints>) -> Vec<String> {
-    std::iter::from_fn(|| events.next().now_or_never().flatten())
-        .map(|event| text(&event.unwrap()))
-        .collect()
+    std::iter::from_fn(|| events.next().now_or_never().flatten()).map(|event| text(&event.unwrap())).collect()
 }
 
 pub(super) fn text(change: &Change<Nse>) -> String {
-    format!(
-        "{}{}",
-        if change.deleted { "-" } else { "" },
-        change.record.name
-    )
+    format!("{}{}", if change.deleted { "-" } else { "" }, change.record.name)
 }
 
 /// Lets everything that is under way come to rest, without time passing.
@@ -143,10 +114,7 @@ impl Probe {
 
     fn outcome(&self) -> Result<()> {
         let take = |left: usize| left.checked_sub(1);
-        match self
-            .failures
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, take)
-        {
+        match self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take) {
             Ok(_) => Err(Error::unavailable("the test says so")),
             Err(_) => Ok(()),
         }

@@ -3,10 +3,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use nsm_api::SpiffeId;
-use nsm_chain::{
-    Call, Element, Error, Next, Order, PathToken, Record, Registry, RegistryPath, Result, Token,
-    Tokens,
-};
+use nsm_chain::{Call, Element, Error, Next, Order, PathToken, Record, Registry, RegistryPath, Result, Token, Tokens};
 
 use crate::identity;
 
@@ -40,22 +37,15 @@ impl UpdateRegistryPath {
     /// Enters this hop; tells the caller's index.
     fn enter<R: Record>(&self, call: &mut Call<Registry<R>>) -> Result<usize> {
         let own = self.tokens.token(call.peer().map(|peer| &peer.id))?;
-        call.set_fact(OwnToken {
-            expires: own.expires,
-        });
+        call.set_fact(OwnToken { expires: own.expires });
         let Some(mut path) = call.extra_mut().take() else {
-            tracing::debug!(
-                what = R::WHAT,
-                name = call.body().name(),
-                "the caller sent no path"
-            );
+            tracing::debug!(what = R::WHAT, name = call.body().name(), "the caller sent no path");
             return Ok(0);
         };
         let callers = call.token().cloned();
         let index = advance(&mut path, callers.as_ref(), &own)?;
         let own_id = subject(&own).ok_or_else(|| {
-            Error::internal("our own token names no SPIFFE ID")
-                .hint("check the identity source of this hop")
+            Error::internal("our own token names no SPIFFE ID").hint("check the identity source of this hop")
         })?;
         let ids = call.body_mut().path_ids_mut();
         ids.resize(path.tokens.len(), String::new());
@@ -69,18 +59,12 @@ impl UpdateRegistryPath {
 /// Moves the index on; both tokens take their places. Tells the index as it was.
 fn advance(path: &mut RegistryPath, callers: Option<&Token>, own: &Token) -> Result<usize> {
     if path.tokens.is_empty() {
-        *path = RegistryPath {
-            index: 0,
-            tokens: vec![PathToken::default()],
-        };
+        *path = RegistryPath { index: 0, tokens: vec![PathToken::default()] };
     }
     let length = path.tokens.len();
     let Some(before) = path.tokens.get_mut(path.index) else {
-        return Err(Error::invalid(format!(
-            "the path's index {} is beyond its {length} segments",
-            path.index
-        ))
-        .hint("send the path back as the last answer had it"));
+        return Err(Error::invalid(format!("the path's index {} is beyond its {length} segments", path.index))
+            .hint("send the path back as the last answer had it"));
     };
     if let Some(token) = callers {
         *before = PathToken(token.text.as_ref().to_owned());
@@ -109,29 +93,18 @@ fn leave<R: Record>(mut call: Call<Registry<R>>, index: usize) -> Call<Registry<
 }
 
 impl<R: Record> Element<Registry<R>> for UpdateRegistryPath {
-    async fn request(
-        &self,
-        mut call: Call<Registry<R>>,
-        next: Next<'_, Registry<R>>,
-    ) -> Result<Call<Registry<R>>> {
+    async fn request(&self, mut call: Call<Registry<R>>, next: Next<'_, Registry<R>>) -> Result<Call<Registry<R>>> {
         let index = self.enter(&mut call)?;
         Ok(leave(next.request(call).await?, index))
     }
 
-    async fn close(
-        &self,
-        mut call: Call<Registry<R>>,
-        next: Next<'_, Registry<R>>,
-    ) -> Result<Call<Registry<R>>> {
+    async fn close(&self, mut call: Call<Registry<R>>, next: Next<'_, Registry<R>>) -> Result<Call<Registry<R>>> {
         let index = self.enter(&mut call)?;
         Ok(leave(next.close(call).await?, index))
     }
 
     fn order(&self) -> Order {
-        Order {
-            before: &["Begin", "AuthorizeRegistry"],
-            ..Order::ANYWHERE
-        }
+        Order { before: &["Begin", "AuthorizeRegistry"], ..Order::ANYWHERE }
     }
 }
 

@@ -30,17 +30,10 @@ pub(super) async fn snapshot<R: Record>(
 ) -> Result<Vec<Arc<R>>> {
     let pattern = R::pattern(&watch.query).cloned().unwrap_or_default();
     let found = next.monitor(asked(watch, R::query(pattern, false))).await?;
-    found
-        .try_filter_map(|change| async move { Ok((!change.deleted).then_some(change.record)) })
-        .try_collect()
-        .await
+    found.try_filter_map(|change| async move { Ok((!change.deleted).then_some(change.record)) }).try_collect().await
 }
 
 /// A question of the same watcher.
 fn asked<R: Record>(watch: &Watch<Registry<R>>, query: R::Query) -> Watch<Registry<R>> {
-    Watch {
-        query,
-        peer: watch.peer.clone(),
-        token: watch.token.clone(),
-    }
+    Watch { query, peer: watch.peer.clone(), token: watch.token.clone() }
 }

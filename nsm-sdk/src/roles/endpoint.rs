@@ -81,7 +81,9 @@ impl EndpointRole {
         let endpoint = Endpoint::new(&hop, self.elements)?;
         let server = with_service(self.site.server(), endpoint.chain);
         let running = Running::new(&self.name, self.site.bind(server, &addresses(&self.listen)?).await?);
-        let Some(manager) = self.manager else { return Ok(running) };
+        let Some(manager) = self.manager else {
+            return Ok(running);
+        };
         let client = RegistryClient::builder(self.name.as_str())
             .connect(self.site.channels(), manager)
             .timers(hop.timers().clone())

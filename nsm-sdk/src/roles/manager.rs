@@ -67,7 +67,9 @@ impl ManagerRole {
             let reachable = self.listen.iter().find(|url| !url.starts_with("unix:") && !url.starts_with("mem:"));
             reachable.or(self.listen.first()).cloned()
         });
-        let Some(public) = public else { return Err(RoleError::NowhereToListen) };
+        let Some(public) = public else {
+            return Err(RoleError::NowhereToListen);
+        };
 
         let channels = self.site.channels();
         let hop = self.site.hop(&self.name);
@@ -80,7 +82,8 @@ impl ManagerRole {
         let registry = registry.build()?;
         let finder: Arc<Finder> = Arc::new(registry.finder);
         let manager = Manager::new(&hop, &public, &finder, channels, self.elements)?;
-        let server = with_registry(with_service(self.site.server(), manager.chain), registry.services, registry.endpoints);
+        let server =
+            with_registry(with_service(self.site.server(), manager.chain), registry.services, registry.endpoints);
         Ok(Running::new(&self.name, self.site.bind(server, &listen).await?))
     }
 }

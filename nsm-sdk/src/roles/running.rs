@@ -78,7 +78,13 @@ impl Running {
                 let closed = tokio::time::timeout(PATIENCE, handle.close()).await;
                 closed.unwrap_or_else(|_| Err(Error::deadline(format!("closing {} took too long", handle.key())))).err()
             });
-            failed.extend(stream::iter(closing).buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect::<Vec<_>>().await);
+            failed.extend(
+                stream::iter(closing)
+                    .buffer_unordered(AT_ONCE)
+                    .filter_map(std::future::ready)
+                    .collect::<Vec<_>>()
+                    .await,
+            );
         }
         self.server.shutdown().await;
         match <[Error; 1]>::try_from(failed) {

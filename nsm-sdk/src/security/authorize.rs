@@ -25,8 +25,12 @@ impl Authorize {
     }
 
     fn check(&self, call: &Call) -> Result<()> {
-        let Some(peer) = call.peer() else { return Ok(()) };
-        let Some(path) = &call.body().path else { return Err(Error::invalid("the connection has no path")) };
+        let Some(peer) = call.peer() else {
+            return Ok(());
+        };
+        let Some(path) = &call.body().path else {
+            return Err(Error::invalid("the connection has no path"));
+        };
         let tokens: Vec<&str> = path.left().iter().map(|segment| segment.token.as_str()).collect();
         judge(&self.policies, &tokens, path.index as usize, peer)
     }
@@ -82,7 +86,9 @@ impl AuthorizeServer {
 impl Element for AuthorizeServer {
     async fn request(&self, call: Call, next: Next<'_>) -> Result<Call> {
         let call = next.request(call).await?;
-        let Some(ServerPeer(peer)) = call.fact::<ServerPeer>() else { return Ok(call) };
+        let Some(ServerPeer(peer)) = call.fact::<ServerPeer>() else {
+            return Ok(call);
+        };
         let tokens = |connection: &Connection| -> Vec<String> {
             connection.path.iter().flat_map(|path| &path.path_segments).map(|segment| segment.token.clone()).collect()
         };

@@ -46,7 +46,11 @@ const AT_ONCE: usize = 64;
 impl Client {
     /// A client of that name, asking the manager at `url`.
     #[must_use]
-    pub fn builder(name: impl Into<Arc<str>>, url: impl Into<Arc<str>>, links: Arc<dyn Links<Service>>) -> ClientBuilder {
+    pub fn builder(
+        name: impl Into<Arc<str>>,
+        url: impl Into<Arc<str>>,
+        links: Arc<dyn Links<Service>>,
+    ) -> ClientBuilder {
         ClientBuilder {
             name: name.into(),
             url: url.into(),
@@ -217,7 +221,7 @@ impl ClientBuilder {
         }
         list.extend(self.elements);
         list.extend(elements![
-            AuthorizeServer::new(self.policies),  // before the answer is used by anything above
+            AuthorizeServer::new(self.policies),   // before the answer is used by anything above
             Connect::new(self.links).to(self.url), // to the manager
         ]);
         let chain = Chain::new(self.name, list)?;

@@ -60,6 +60,9 @@ impl Hop {
 
 impl fmt::Debug for Hop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hop").field("name", &self.name).field("policies", &self.policies.policies()).finish_non_exhaustive()
+        f.debug_struct("Hop")
+            .field("name", &self.name)
+            .field("policies", &self.policies.policies())
+            .finish_non_exhaustive()
     }
 }

@@ -38,13 +38,13 @@ impl Manager {
         let (connections, monitor) = (Arc::default(), Arc::default());
         let mut list = hop.head(&connections, &monitor);
         list.extend(elements![
-            ClientInfo::from_env(),                              // where the client runs, for matches
-            NetworkServiceWatch::new(Arc::clone(finder)),        // moves clients when their service changes
+            ClientInfo::from_env(),                       // where the client runs, for matches
+            NetworkServiceWatch::new(Arc::clone(finder)), // moves clients when their service changes
         ]);
         list.extend(elements);
         list.extend(elements![
-            DiscoverForwarder::new(Arc::clone(finder), url),     // one after the other until one accepts
-            Connect::new(links),                                 // to that forwarder
+            DiscoverForwarder::new(Arc::clone(finder), url), // one after the other until one accepts
+            Connect::new(links),                             // to that forwarder
         ]);
         Ok(Self { chain: Chain::new(Arc::clone(&hop.name), list)?, connections, monitor })
     }

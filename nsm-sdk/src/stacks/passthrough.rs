@@ -74,11 +74,7 @@ impl Passthrough {
         ]);
         list.extend(onward.offers); // its own end of the wire that leads on
         list.extend(elements![Connect::new(onward.links).to(onward.manager)]); // as any client of the node
-        Ok(Self {
-            chain: Chain::new(Arc::clone(&hop.name), list)?,
-            connections,
-            monitor,
-        })
+        Ok(Self { chain: Chain::new(Arc::clone(&hop.name), list)?, connections, monitor })
     }
 }
 

@@ -53,11 +53,7 @@ impl Hops {
     }
 
     pub(super) fn find(&self, name: &str) -> Option<RunningEndpoint> {
-        self.running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(name)
-            .cloned()
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
     pub(super) fn ended(&self, name: &str) {
@@ -69,19 +65,9 @@ impl Hops {
         let kept = |(name, hop): (&String, &Counted)| {
             let (shown, watchers) = hop.monitor.counts();
             let (connections, timers) = (hop.connections.handles().len(), hop.timers.armed());
-            Kept {
-                hop: name.clone(),
-                connections,
-                shown,
-                watchers,
-                timers,
-            }
+            Kept { hop: name.clone(), connections, shown, watchers, timers }
         };
-        self.lock()
-            .iter()
-            .map(kept)
-            .filter(|kept| !kept.is_nothing())
-            .collect()
+        self.lock().iter().map(kept).filter(|kept| !kept.is_nothing()).collect()
     }
 }
 

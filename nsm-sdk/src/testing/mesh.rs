@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nsm_api::NetworkService;
-use nsm_chain::{
-    Call, Error, Node as Element, OrderError, Result, Service, Timers, Tokens, elements,
-};
+use nsm_chain::{Call, Error, Node as Element, OrderError, Result, Service, Timers, Tokens, elements};
 use nsm_mechanisms::Underlay;
 use nsm_mechanisms::memory::Fabric;
 
@@ -93,9 +91,7 @@ impl Mesh {
     /// # Errors
     /// As [`Mesh::new`].
     pub fn restart_registry(&self) -> Result<(), OrderError> {
-        let registry = MemoryRegistry::builder("registry", Admission::open())
-            .timers(Timers::default())
-            .build()?;
+        let registry = MemoryRegistry::builder("registry", Admission::open()).timers(Timers::default()).build()?;
         self.services.serve(REGISTRY, registry.services);
         self.endpoints.serve(REGISTRY, registry.endpoints);
         Ok(())
@@ -112,12 +108,8 @@ impl Mesh {
     /// # Errors
     /// What the registry reports.
     pub async fn network_service(&self, name: &str) -> Result<()> {
-        self.apply(NetworkService {
-            name: name.into(),
-            payload: nsm_api::payload::IP.into(),
-            ..Default::default()
-        })
-        .await
+        self.apply(NetworkService { name: name.into(), payload: nsm_api::payload::IP.into(), ..Default::default() })
+            .await
     }
 
     /// Registers a network service, or changes it.
@@ -125,11 +117,7 @@ impl Mesh {
     /// # Errors
     /// What the registry reports.
     pub async fn apply(&self, service: NetworkService) -> Result<()> {
-        self.admin
-            .services
-            .request(Call::new(service))
-            .await
-            .map(drop)
+        self.admin.services.request(Call::new(service)).await.map(drop)
     }
 
     /// A node with a manager, and a forwarder for payloads of any kind, called `forwarder-` and the node's name.
@@ -148,8 +136,7 @@ impl Mesh {
     /// None that a released version gives.
     pub fn node_without_forwarder(&self, name: &str) -> Result<Node> {
         let number = self.nodes.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        let address =
-            Ipv4Addr::from_bits(Ipv4Addr::new(192, 168, 0, 0).to_bits().wrapping_add(number));
+        let address = Ipv4Addr::from_bits(Ipv4Addr::new(192, 168, 0, 0).to_bits().wrapping_add(number));
         Node::new(self, name, Underlay::new(address.into()))
     }
 
@@ -175,8 +162,7 @@ impl Mesh {
     /// The tokens of one hop.
     pub(super) fn tokens(&self, name: &str) -> Result<Arc<dyn Tokens>> {
         let id = format!("spiffe://example.org/{name}").parse();
-        let id =
-            id.map_err(|error| Error::invalid("this name fits no SPIFFE ID").because(error))?;
+        let id = id.map_err(|error| Error::invalid("this name fits no SPIFFE ID").because(error))?;
         Ok(Arc::new(HmacTokens::with_lifetime(&id, self.token_life)))
     }
 
@@ -213,8 +199,7 @@ pub(super) fn broken(error: OrderError) -> Error {
 /// The mechanisms of every endpoint in a test mesh.
 pub(super) fn mechanisms() -> Result<Vec<Element>> {
     use nsm_api::mechanism::KERNEL;
-    let mechanisms =
-        nsm_mechanisms::Mechanisms::new().with(KERNEL, nsm_mechanisms::KernelAccept::new());
+    let mechanisms = nsm_mechanisms::Mechanisms::new().with(KERNEL, nsm_mechanisms::KernelAccept::new());
     Ok(elements![mechanisms.map_err(broken)?])
 }
 

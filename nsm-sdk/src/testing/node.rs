@@ -31,13 +31,7 @@ impl Node {
         let manager = format!("nsmgr-{name}");
         // Not on this node, to other nodes: what leads there is a tunnel.
         let url = format!("tcp://{manager}:5001").into();
-        let node = Self {
-            mesh: mesh.clone(),
-            name: name.into(),
-            manager,
-            url,
-            underlay,
-        };
+        let node = Self { mesh: mesh.clone(), name: name.into(), manager, url, underlay };
         node.restart_manager()?;
         Ok(node)
     }
@@ -65,14 +59,10 @@ impl Node {
         let mesh = &self.mesh;
         let services = Connect::new(mesh.services.links()).to(REGISTRY);
         let endpoints = Connect::new(mesh.endpoints.links()).to(REGISTRY);
-        let registry = ManagerRegistry::builder(
-            self.manager.as_str(),
-            Arc::clone(&self.url),
-            Admission::open(),
-        )
-        .ending_in(Element::new(services), Element::new(endpoints))
-        .build()
-        .map_err(broken)?;
+        let registry = ManagerRegistry::builder(self.manager.as_str(), Arc::clone(&self.url), Admission::open())
+            .ending_in(Element::new(services), Element::new(endpoints))
+            .build()
+            .map_err(broken)?;
         let hop = mesh.hop(&self.manager)?;
         let finder = Arc::new(registry.finder);
         let links = mesh.seen_by(&self.manager)?.links();
@@ -81,14 +71,7 @@ impl Node {
         mesh.endpoints.serve(&*self.url, registry.endpoints);
         mesh.calls.serve(&*self.url, manager.chain);
         let timers = hop.timers().clone();
-        mesh.hops.runs(
-            &self.manager,
-            Counted {
-                connections: manager.connections,
-                monitor: manager.monitor,
-                timers,
-            },
-        );
+        mesh.hops.runs(&self.manager, Counted { connections: manager.connections, monitor: manager.monitor, timers });
         Ok(())
     }
 
@@ -105,8 +88,7 @@ impl Node {
     /// # Errors
     /// What the registry reports.
     pub async fn forwarder(&self, name: &str) -> Result<RunningEndpoint> {
-        self.forwarder_with(name, [(nsm_api::labels::P2P, "true")])
-            .await
+        self.forwarder_with(name, [(nsm_api::labels::P2P, "true")]).await
     }
 
     /// A forwarder of this node with these labels.
@@ -118,35 +100,19 @@ impl Node {
         name: &str,
         labels: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<RunningEndpoint> {
-        let (mesh, url, underlay) = (
-            self.mesh.clone(),
-            Arc::clone(&self.url),
-            self.underlay.clone(),
-        );
+        let (mesh, url, underlay) = (self.mesh.clone(), Arc::clone(&self.url), self.underlay.clone());
         let hop_name = name.to_owned();
         let make = move || {
             let plug = Plug::default();
-            let registry = plug
-                .registry_client(&mesh, &hop_name, &url)
-                .map_err(broken)?;
+            let registry = plug.registry_client(&mesh, &hop_name, &url).map_err(broken)?;
             let hop = mesh.hop(&hop_name)?;
             let wire = CrossConnect::new(mesh.wires.forwarder(&hop_name, Some(underlay.clone())));
             let links = mesh.seen_by(&hop_name)?.links();
             let finder = Arc::new(registry.finder());
-            let forwarder = Forwarder::new(&hop, &finder, elements![wire, plug.clone()], links)
-                .map_err(broken)?;
+            let forwarder = Forwarder::new(&hop, &finder, elements![wire, plug.clone()], links).map_err(broken)?;
             let timers = hop.timers().clone();
-            let counted = Counted {
-                connections: forwarder.connections,
-                monitor: forwarder.monitor,
-                timers,
-            };
-            Ok(Process {
-                chain: forwarder.chain,
-                counted,
-                registry,
-                plug,
-            })
+            let counted = Counted { connections: forwarder.connections, monitor: forwarder.monitor, timers };
+            Ok(Process { chain: forwarder.chain, counted, registry, plug })
         };
         RunningEndpoint::run(&self.mesh, record(name, FORWARDER, labels), make).await
     }
@@ -155,12 +121,7 @@ impl Node {
     ///
     /// # Errors
     /// What the registry reports.
-    pub async fn endpoint(
-        &self,
-        name: &str,
-        service: &str,
-        elements: Vec<Element>,
-    ) -> Result<RunningEndpoint> {
+    pub async fn endpoint(&self, name: &str, service: &str, elements: Vec<Element>) -> Result<RunningEndpoint> {
         self.endpoint_with(name, service, [], elements).await
     }
 
@@ -178,25 +139,14 @@ impl Node {
         let (mesh, url, hop_name) = (self.mesh.clone(), Arc::clone(&self.url), name.to_owned());
         let make = move || {
             let plug = Plug::default();
-            let registry = plug
-                .registry_client(&mesh, &hop_name, &url)
-                .map_err(broken)?;
+            let registry = plug.registry_client(&mesh, &hop_name, &url).map_err(broken)?;
             let hop = mesh.hop(&hop_name)?;
             let mut list = mechanisms()?;
             list.extend(elements.clone());
             let endpoint = Endpoint::new(&hop, list).map_err(broken)?;
             let timers = hop.timers().clone();
-            let counted = Counted {
-                connections: endpoint.connections,
-                monitor: endpoint.monitor,
-                timers,
-            };
-            Ok(Process {
-                chain: endpoint.chain,
-                counted,
-                registry,
-                plug,
-            })
+            let counted = Counted { connections: endpoint.connections, monitor: endpoint.monitor, timers };
+            Ok(Process { chain: endpoint.chain, counted, registry, plug })
         };
         RunningEndpoint::run(&self.mesh, record(name, service, labels), make).await
     }
@@ -214,17 +164,11 @@ impl Node {
         elements: Vec<Element>,
     ) -> Result<RunningEndpoint> {
         let record = record(name, service, labels);
-        let labels = record
-            .network_service_labels
-            .get(service)
-            .map(|own| own.labels.clone())
-            .unwrap_or_default();
+        let labels = record.network_service_labels.get(service).map(|own| own.labels.clone()).unwrap_or_default();
         let (mesh, url, hop_name) = (self.mesh.clone(), Arc::clone(&self.url), name.to_owned());
         let make = move || {
             let plug = Plug::default();
-            let registry = plug
-                .registry_client(&mesh, &hop_name, &url)
-                .map_err(broken)?;
+            let registry = plug.registry_client(&mesh, &hop_name, &url).map_err(broken)?;
             let hop = mesh.hop(&hop_name)?;
             let mut accepts = mechanisms()?;
             accepts.extend(elements.clone());
@@ -236,17 +180,8 @@ impl Node {
             };
             let endpoint = Passthrough::new(&hop, accepts, onward).map_err(broken)?;
             let timers = hop.timers().clone();
-            let counted = Counted {
-                connections: endpoint.connections,
-                monitor: endpoint.monitor,
-                timers,
-            };
-            Ok(Process {
-                chain: endpoint.chain,
-                counted,
-                registry,
-                plug,
-            })
+            let counted = Counted { connections: endpoint.connections, monitor: endpoint.monitor, timers };
+            Ok(Process { chain: endpoint.chain, counted, registry, plug })
         };
         RunningEndpoint::run(&self.mesh, record, make).await
     }
@@ -254,10 +189,7 @@ impl Node {
     /// A client of this node, to add to and build.
     #[must_use]
     pub fn client(&self, name: &str) -> ClientBuilder {
-        let calls = self
-            .mesh
-            .seen_by(name)
-            .unwrap_or_else(|_| self.mesh.calls.clone());
+        let calls = self.mesh.seen_by(name).unwrap_or_else(|_| self.mesh.calls.clone());
         Client::builder(name, Arc::clone(&self.url), calls.links()).policies(PolicySet::allow_all())
     }
 }
@@ -267,10 +199,7 @@ fn record<'a>(
     service: &str,
     labels: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> NetworkServiceEndpoint {
-    let labels = labels
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect();
+    let labels = labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
     NetworkServiceEndpoint {
         name: name.into(),
         network_service_names: vec![service.into()],

@@ -3,10 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nsm_api::NetworkServiceEndpoint;
-use nsm_chain::{
-    Begin, Call, Chain, Element, Error, EventStream, Next, Node, OrderError, Protocol, Result,
-    Watch,
-};
+use nsm_chain::{Begin, Call, Chain, Element, Error, EventStream, Next, Node, OrderError, Protocol, Result, Watch};
 
 use super::Mesh;
 use super::census::Counted;
@@ -38,12 +35,7 @@ impl RunningEndpoint {
         record: NetworkServiceEndpoint,
         make: impl Fn() -> Result<Process> + Send + Sync + 'static,
     ) -> Result<Self> {
-        let inner = Inner {
-            mesh: mesh.clone(),
-            record,
-            make: Box::new(make),
-            process: Mutex::default(),
-        };
+        let inner = Inner { mesh: mesh.clone(), record, make: Box::new(make), process: Mutex::default() };
         let running = Self(Arc::new(inner));
         running.restart().await?;
         // Who forgets what runs does not end it.
@@ -52,17 +44,12 @@ impl RunningEndpoint {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Process>> {
-        self.0
-            .process
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.0.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn process(&self) -> Result<Process> {
         let process = self.lock().clone();
-        process.ok_or_else(|| {
-            Error::precondition(format!("{} was killed", self.name())).hint("restart it")
-        })
+        process.ok_or_else(|| Error::precondition(format!("{} was killed", self.name())).hint("restart it"))
     }
 
     /// Its name.
@@ -74,10 +61,7 @@ impl RunningEndpoint {
     /// What is connected to it now.
     #[must_use]
     pub fn connections(&self) -> Arc<Begin> {
-        self.lock()
-            .as_ref()
-            .map(|process| Arc::clone(&process.counted.connections))
-            .unwrap_or_default()
+        self.lock().as_ref().map(|process| Arc::clone(&process.counted.connections)).unwrap_or_default()
     }
 
     /// Registers it with its manager, again if need be; from then on it stays registered.
@@ -86,10 +70,7 @@ impl RunningEndpoint {
     /// What the manager reports.
     pub async fn register(&self) -> Result<()> {
         let endpoints = self.process()?.registry.endpoints;
-        endpoints
-            .request(Call::new(self.0.record.clone()).within(PATIENCE))
-            .await
-            .map(drop)
+        endpoints.request(Call::new(self.0.record.clone()).within(PATIENCE)).await.map(drop)
     }
 
     /// Takes it out of the registry; it goes on serving.
@@ -98,10 +79,7 @@ impl RunningEndpoint {
     /// What the manager reports.
     pub async fn unregister(&self) -> Result<()> {
         let endpoints = self.process()?.registry.endpoints;
-        endpoints
-            .close(Call::new(self.0.record.clone()).within(PATIENCE))
-            .await
-            .map(drop)
+        endpoints.close(Call::new(self.0.record.clone()).within(PATIENCE)).await.map(drop)
     }
 
     /// Cuts it off: it neither answers nor asks, remembers everything, and stays registered until that expires.
@@ -116,10 +94,7 @@ impl RunningEndpoint {
     pub fn start(&self) {
         if let Some(process) = &*self.lock() {
             process.plug.put();
-            self.0
-                .mesh
-                .calls
-                .serve(self.0.record.url.as_str(), process.chain.clone());
+            self.0.mesh.calls.serve(self.0.record.url.as_str(), process.chain.clone());
         }
     }
 
@@ -162,24 +137,12 @@ impl Plug {
     }
 
     fn check(&self) -> Result<()> {
-        if self.0.load(Ordering::SeqCst) {
-            Err(Error::unavailable("cut off by the test"))
-        } else {
-            Ok(())
-        }
+        if self.0.load(Ordering::SeqCst) { Err(Error::unavailable("cut off by the test")) } else { Ok(()) }
     }
 
-    pub(super) fn registry_client(
-        &self,
-        mesh: &Mesh,
-        name: &str,
-        url: &str,
-    ) -> Result<RegistryClient, OrderError> {
+    pub(super) fn registry_client(&self, mesh: &Mesh, name: &str, url: &str) -> Result<RegistryClient, OrderError> {
         let client = mesh.registry_client(name, url);
-        client
-            .before_services(Node::new(self.clone()))
-            .before_endpoints(Node::new(self.clone()))
-            .build()
+        client.before_services(Node::new(self.clone())).before_endpoints(Node::new(self.clone())).build()
     }
 }
 

@@ -64,10 +64,7 @@ impl Acceptor {
 
     async fn handshake(&self, stream: RawStream) -> Option<Secured> {
         let mut phase = self.phase.clone();
-        let accepting = tokio::time::timeout(
-            self.options.handshake_timeout,
-            self.transport.accept(stream),
-        );
+        let accepting = tokio::time::timeout(self.options.handshake_timeout, self.transport.accept(stream));
         tokio::select! {
             _ = phase.wait_for(|phase| phase.is_stopping()) => None,
             accepted = accepting => match accepted {
@@ -98,14 +95,9 @@ impl Acceptor {
                 Ok::<_, Infallible>(response)
             }
         });
-        let mut connection = pin!(
-            self.http2()
-                .serve_connection(TokioIo::new(secured.stream), service)
-        );
+        let mut connection = pin!(self.http2().serve_connection(TokioIo::new(secured.stream), service));
         let mut phase = self.phase.clone();
-        let leave = |phase: &Phase| {
-            phase.is_stopping() || !self.transport.is_current(secured.shown.as_ref())
-        };
+        let leave = |phase: &Phase| phase.is_stopping() || !self.transport.is_current(secured.shown.as_ref());
         tokio::select! {
             ended = &mut connection => return log(ended),
             _ = phase.wait_for(leave) => connection.as_mut().graceful_shutdown(),
@@ -126,9 +118,7 @@ impl Acceptor {
             .max_concurrent_streams(options::STREAMS)
             .max_header_list_size(options::HEADERS);
         if let Some(keep_alive) = self.options.keep_alive {
-            builder
-                .keep_alive_interval(keep_alive.interval)
-                .keep_alive_timeout(keep_alive.timeout);
+            builder.keep_alive_interval(keep_alive.interval).keep_alive_timeout(keep_alive.timeout);
         }
         builder
     }

@@ -44,10 +44,7 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let fail = |reason| AddressError {
-            text: text.chars().take(200).collect(),
-            reason,
-        };
+        let fail = |reason| AddressError { text: text.chars().take(200).collect(), reason };
         if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(fail("it has spaces or control characters"));
         }
@@ -88,15 +85,10 @@ fn unix(path: &str) -> Result<Address, &'static str> {
 fn tcp(text: &str) -> Result<Address, &'static str> {
     let (host, port) = text.rsplit_once(':').ok_or("the port is missing")?;
     let port = match port.bytes().all(|byte| byte.is_ascii_digit()) {
-        true => port
-            .parse()
-            .map_err(|_| "the port is no number from 0 to 65535")?,
+        true => port.parse().map_err(|_| "the port is no number from 0 to 65535")?,
         false => return Err("the port is no number from 0 to 65535"),
     };
-    let host = match host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-    {
+    let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(six) if six.parse::<std::net::Ipv6Addr>().is_ok() => six,
         Some(_) => return Err("no IPv6 address between the brackets"),
         None if host.contains(':') => return Err("an IPv6 address stands in brackets"),
@@ -104,10 +96,7 @@ fn tcp(text: &str) -> Result<Address, &'static str> {
     };
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._:".contains(c);
     match host.len() <= LONGEST_HOST && host.chars().all(plain) {
-        true => Ok(Address::Tcp {
-            host: host.to_owned(),
-            port,
-        }),
+        true => Ok(Address::Tcp { host: host.to_owned(), port }),
         false => Err("the host is no name or IP address"),
     }
 }

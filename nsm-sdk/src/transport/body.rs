@@ -30,10 +30,7 @@ impl CallBody {
                 None => break,
             }
         }
-        Self {
-            read,
-            rest: Some(body),
-        }
+        Self { read, rest: Some(body) }
     }
 
     /// The same message for another try, if this is the body of a unary call.
@@ -41,10 +38,7 @@ impl CallBody {
         match (&self.rest, self.read.front(), self.read.len()) {
             (None, Some(Ok(frame)), 1) => {
                 let message = frame.data_ref()?.clone();
-                Some(Self {
-                    read: VecDeque::from([Ok(Frame::data(message))]),
-                    rest: None,
-                })
+                Some(Self { read: VecDeque::from([Ok(Frame::data(message))]), rest: None })
             }
             _ => None,
         }
@@ -55,10 +49,7 @@ impl http_body::Body for CallBody {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if let Some(frame) = self.read.pop_front() {
             return Poll::Ready(Some(frame));
         }
@@ -97,14 +88,9 @@ mod tests {
         type Data = Bytes;
         type Error = Status;
 
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
             match self.0.pop_front() {
-                Some(Some(text)) => {
-                    Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(text.as_bytes())))))
-                }
+                Some(Some(text)) => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(text.as_bytes()))))),
                 Some(None) => {
                     cx.waker().wake_by_ref();
                     Poll::Pending

@@ -46,13 +46,7 @@ impl Channels {
     /// An empty pool.
     #[must_use]
     pub fn new(transport: Transport, options: DialOptions) -> Self {
-        Self {
-            pool: Arc::new(Pool {
-                transport,
-                options,
-                links: Mutex::default(),
-            }),
-        }
+        Self { pool: Arc::new(Pool { transport, options, links: Mutex::default() }) }
     }
 
     /// The link to `address`, with its handshake done: its peer is known, and so is the audience of tokens.
@@ -71,30 +65,15 @@ impl Channels {
     #[must_use]
     pub fn link(&self, address: &Address) -> Link {
         let mut links = self.pool.links();
-        if let Some(lease) = links
-            .by_address
-            .get(address)
-            .and_then(|pooled| pooled.lease.upgrade())
-        {
+        if let Some(lease) = links.by_address.get(address).and_then(|pooled| pooled.lease.upgrade()) {
             return Link { lease };
         }
         let pooled = links.by_address.entry(address.clone()).or_insert_with(|| {
-            let dialler = Dialler::new(
-                address.clone(),
-                self.pool.transport.clone(),
-                self.pool.options.clone(),
-            );
-            Pooled {
-                trunk: Arc::new(Trunk::new(dialler)),
-                lease: Weak::new(),
-                idle_since: Instant::now(),
-            }
+            let dialler = Dialler::new(address.clone(), self.pool.transport.clone(), self.pool.options.clone());
+            Pooled { trunk: Arc::new(Trunk::new(dialler)), lease: Weak::new(), idle_since: Instant::now() }
         });
         let trunk = Arc::clone(&pooled.trunk);
-        let lease = Arc::new(Lease {
-            trunk,
-            pool: Arc::downgrade(&self.pool),
-        });
+        let lease = Arc::new(Lease { trunk, pool: Arc::downgrade(&self.pool) });
         pooled.lease = Arc::downgrade(&lease);
         Link { lease }
     }
@@ -180,16 +159,12 @@ impl Drop for Lease {
 
 impl fmt::Debug for Channels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set()
-            .entries(self.pool.links().by_address.keys())
-            .finish()
+        f.debug_set().entries(self.pool.links().by_address.keys()).finish()
     }
 }
 
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Lease")
-            .field(&self.trunk.dialler.address)
-            .finish()
+        f.debug_tuple("Lease").field(&self.trunk.dialler.address).finish()
     }
 }

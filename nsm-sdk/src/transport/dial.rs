@@ -48,33 +48,20 @@ impl Dialler {
         let localhost = || Authority::from_static("localhost");
         let authority = match &address {
             Address::Tcp { host, .. } if host.is_empty() => localhost(),
-            Address::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}")
-                .parse()
-                .unwrap_or_else(|_| localhost()),
-            Address::Tcp { host, port } => format!("{host}:{port}")
-                .parse()
-                .unwrap_or_else(|_| localhost()),
+            Address::Tcp { host, port } if host.contains(':') => {
+                format!("[{host}]:{port}").parse().unwrap_or_else(|_| localhost())
+            }
+            Address::Tcp { host, port } => format!("{host}:{port}").parse().unwrap_or_else(|_| localhost()),
             Address::Unix(_) | Address::Memory(_) => localhost(),
         };
-        Self {
-            address,
-            transport,
-            options,
-            scheme,
-            authority,
-        }
+        Self { address, transport, options, scheme, authority }
     }
 
     pub(super) async fn dial(&self) -> Result<Live, TransportError> {
         let after = self.options.timeout;
         tokio::time::timeout(after, self.open())
             .await
-            .unwrap_or_else(|_| {
-                Err(TransportError::Timeout {
-                    address: self.address.clone(),
-                    after,
-                })
-            })
+            .unwrap_or_else(|_| Err(TransportError::Timeout { address: self.address.clone(), after }))
     }
 
     async fn open(&self) -> Result<Live, TransportError> {
@@ -83,22 +70,13 @@ impl Dialler {
         let secured = match self.transport.connect(stream).await {
             Ok(shaken) => shaken.map_err(tls)?,
             Err(source) => {
-                return Err(TransportError::Identity {
-                    address: self.address.clone(),
-                    source,
-                });
+                return Err(TransportError::Identity { address: self.address.clone(), source });
             }
         };
         let (stream, first) = Witness::new(secured.stream);
-        let closed = |reason: String| TransportError::Closed {
-            address: self.address.clone(),
-            reason,
-        };
-        let (sender, connection) = self
-            .http2()
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| closed(error.to_string()))?;
+        let closed = |reason: String| TransportError::Closed { address: self.address.clone(), reason };
+        let (sender, connection) =
+            self.http2().handshake(TokioIo::new(stream)).await.map_err(|error| closed(error.to_string()))?;
         let address = self.address.clone();
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -106,12 +84,7 @@ impl Dialler {
             }
         });
         match first.await {
-            Ok(Ok(())) => Ok(Live {
-                sender,
-                peer: secured.peer,
-                shown: secured.shown,
-                stamp: Mutex::default(),
-            }),
+            Ok(Ok(())) => Ok(Live { sender, peer: secured.peer, shown: secured.shown, stamp: Mutex::default() }),
             Ok(Err(error)) => Err(tls(error)),
             Err(_) => Err(closed("it ended at once".to_owned())),
         }
@@ -120,36 +93,19 @@ impl Dialler {
     async fn connect(&self) -> Result<RawStream, TransportError> {
         let failed = |error| TransportError::connect(&self.address, error);
         match &self.address {
-            Address::Unix(path) => UnixStream::connect(path)
-                .await
-                .map(RawStream::unix)
-                .map_err(failed),
+            Address::Unix(path) => UnixStream::connect(path).await.map(RawStream::unix).map_err(failed),
             Address::Tcp { host, port } => self.tcp(host, *port).await,
-            Address::Memory(name) => memory::connect(name)
-                .await
-                .map(RawStream::Memory)
-                .map_err(failed),
+            Address::Memory(name) => memory::connect(name).await.map(RawStream::Memory).map_err(failed),
         }
     }
 
     /// Tries each address of the host in turn.
     async fn tcp(&self, host: &str, port: u16) -> Result<RawStream, TransportError> {
         let host = if host.is_empty() { "localhost" } else { host };
-        let not_found = || TransportError::NotFound {
-            address: self.address.clone(),
-        };
+        let not_found = || TransportError::NotFound { address: self.address.clone() };
         let mut last = None;
-        for address in tokio::net::lookup_host((host, port))
-            .await
-            .map_err(|_| not_found())?
-        {
-            match self
-                .options
-                .sockets
-                .tcp_connect(address)
-                .await
-                .and_then(RawStream::tcp)
-            {
+        for address in tokio::net::lookup_host((host, port)).await.map_err(|_| not_found())? {
+            match self.options.sockets.tcp_connect(address).await.and_then(RawStream::tcp) {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = Some(TransportError::connect(&self.address, error)),
             }
@@ -176,31 +132,17 @@ impl Dialler {
 
 impl Live {
     /// Puts the token for this connection onto a call, in place of any other.
-    pub(super) fn stamp(
-        &self,
-        transport: &Transport,
-        headers: &mut HeaderMap,
-    ) -> Result<(), TokenError> {
+    pub(super) fn stamp(&self, transport: &Transport, headers: &mut HeaderMap) -> Result<(), TokenError> {
         let token = transport.token(self.shown.as_ref(), self.peer.as_deref())?;
         let mut stamp = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
-        let stamp = match stamp
-            .take()
-            .filter(|stamp| Arc::ptr_eq(&stamp.token, &token.text))
-        {
+        let stamp = match stamp.take().filter(|stamp| Arc::ptr_eq(&stamp.token, &token.text)) {
             Some(same) => stamp.insert(same),
             None => {
-                let unfit = |_| TokenError {
-                    reason: "it does not fit into a header".to_owned(),
-                };
+                let unfit = |_| TokenError { reason: "it does not fit into a header".to_owned() };
                 let mut text = HeaderValue::from_str(&token.text).map_err(unfit)?;
                 text.set_sensitive(true);
-                let expires = HeaderValue::from_maybe_shared(Bytes::from(rfc3339(token.expires)))
-                    .map_err(unfit)?;
-                stamp.insert(Stamp {
-                    token: token.text,
-                    text,
-                    expires,
-                })
+                let expires = HeaderValue::from_maybe_shared(Bytes::from(rfc3339(token.expires))).map_err(unfit)?;
+                stamp.insert(Stamp { token: token.text, text, expires })
             }
         };
         headers.insert("nsm-client-token", stamp.text.clone());
@@ -215,8 +157,6 @@ impl Live {
 
 impl fmt::Debug for Live {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Live")
-            .field("peer", &self.peer)
-            .finish_non_exhaustive()
+        f.debug_struct("Live").field("peer", &self.peer).finish_non_exhaustive()
     }
 }

@@ -25,12 +25,7 @@ pub(super) struct Ending {
 
 impl Ending {
     pub(super) fn new(body: Body, phase: watch::Receiver<Phase>) -> Self {
-        Self {
-            body,
-            phase,
-            stopping: None,
-            ended: false,
-        }
+        Self { body, phase, stopping: None, ended: false }
     }
 }
 
@@ -38,10 +33,7 @@ impl http_body::Body for Ending {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if self.ended {
             return Poll::Ready(None);
         }
@@ -60,11 +52,7 @@ impl http_body::Body for Ending {
         self.ended = true;
         let mut trailers = HeaderMap::new();
         let status = Status::unavailable("the server is shutting down");
-        Poll::Ready(Some(
-            status
-                .add_header(&mut trailers)
-                .map(|()| Frame::trailers(trailers)),
-        ))
+        Poll::Ready(Some(status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -78,8 +66,6 @@ impl http_body::Body for Ending {
 
 impl fmt::Debug for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ending")
-            .field("ended", &self.ended)
-            .finish_non_exhaustive()
+        f.debug_struct("Ending").field("ended", &self.ended).finish_non_exhaustive()
     }
 }

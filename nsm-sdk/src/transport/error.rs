@@ -70,9 +70,7 @@ pub enum TransportError {
         address: Address,
     },
     /// The peer does not accept our certificate.
-    #[error(
-        "{address} rejected our certificate: {reason}; its log says why (trust domain, expiry)"
-    )]
+    #[error("{address} rejected our certificate: {reason}; its log says why (trust domain, expiry)")]
     Rejected {
         /// The address.
         address: Address,
@@ -80,9 +78,7 @@ pub enum TransportError {
         reason: String,
     },
     /// It took too long.
-    #[error(
-        "no link to {address} within {after:?}; check that the role there is not stuck and the network passes"
-    )]
+    #[error("no link to {address} within {after:?}; check that the role there is not stuck and the network passes")]
     Timeout {
         /// The address.
         address: Address,
@@ -107,54 +103,31 @@ impl TransportError {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused { address },
             io::ErrorKind::NotFound => Self::NotFound { address },
-            _ => Self::Io {
-                address,
-                source: Arc::new(error),
-            },
+            _ => Self::Io { address, source: Arc::new(error) },
         }
     }
 
     /// Sorts what TLS says in a handshake, or on the first read after it, when a TLS 1.3 peer has judged our certificate.
     pub(super) fn tls(address: &Address, error: &io::Error) -> Self {
         let address = address.clone();
-        let Some(tls) = error
-            .get_ref()
-            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-        else {
-            return Self::Closed {
-                address,
-                reason: error.to_string(),
-            };
+        let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+            return Self::Closed { address, reason: error.to_string() };
         };
         match tls {
             rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)) => {
                 match other.0.downcast_ref::<IdentityError>() {
-                    Some(source) => Self::Untrusted {
-                        address,
-                        source: source.clone(),
-                    },
-                    None => Self::Handshake {
-                        address,
-                        reason: tls.to_string(),
-                    },
+                    Some(source) => Self::Untrusted { address, source: source.clone() },
+                    None => Self::Handshake { address, reason: tls.to_string() },
                 }
             }
             rustls::Error::InvalidCertificate(reason) => {
-                let source = IdentityError::Malformed {
-                    reason: format!("{reason:?}"),
-                };
+                let source = IdentityError::Malformed { reason: format!("{reason:?}") };
                 Self::Untrusted { address, source }
             }
             rustls::Error::AlertReceived(alert) if is_about_certificates(*alert) => {
-                Self::Rejected {
-                    address,
-                    reason: format!("{alert:?}"),
-                }
+                Self::Rejected { address, reason: format!("{alert:?}") }
             }
-            _ => Self::Handshake {
-                address,
-                reason: tls.to_string(),
-            },
+            _ => Self::Handshake { address, reason: tls.to_string() },
         }
     }
 }

@@ -76,17 +76,14 @@ impl Link {
         uri.scheme = Some(dialler.scheme.clone());
         uri.authority = Some(dialler.authority.clone());
         head.uri = Uri::from_parts(uri).map_err(|error| Status::internal(error.to_string()))?;
-        head.headers
-            .entry(USER_AGENT)
-            .or_insert(HeaderValue::from_static(AGENT));
+        head.headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
 
         let mut body = CallBody::new(body);
         let mut tries = 0;
         loop {
             tries += 1;
             let live = self.lease.trunk.live().await.map_err(unavailable)?;
-            live.stamp(&dialler.transport, &mut head.headers)
-                .map_err(unauthenticated)?;
+            live.stamp(&dialler.transport, &mut head.headers).map_err(unauthenticated)?;
             let again = body.again();
             let request = Request::from_parts(head.clone(), body);
             let error = match live.sender.clone().try_send_request(request).await {
@@ -106,9 +103,7 @@ impl Link {
 
     fn received(&self, live: &Live, response: Response<Incoming>) -> Response<ResponseBody> {
         let mut response = response.map(ResponseBody);
-        response.extensions_mut().insert(LinkInfo {
-            peer: live.peer.clone(),
-        });
+        response.extensions_mut().insert(LinkInfo { peer: live.peer.clone() });
         response
     }
 }
@@ -134,10 +129,7 @@ impl Service<Request<Body>> for Link {
 
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link")
-            .field("address", self.address())
-            .field("peer", &self.peer())
-            .finish()
+        f.debug_struct("Link").field("address", self.address()).field("peer", &self.peer()).finish()
     }
 }
 
@@ -149,10 +141,7 @@ impl http_body::Body for ResponseBody {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         Pin::new(&mut self.0).poll_frame(cx).map_err(failed)
     }
 
@@ -165,14 +154,9 @@ impl http_body::Body for ResponseBody {
     }
 }
 
-async fn within<T>(
-    limit: Duration,
-    call: impl Future<Output = Result<T, Status>>,
-) -> Result<T, Status> {
+async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
     tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
-        Err(Status::deadline_exceeded(format!(
-            "no answer within the {limit:?} that the call was given"
-        )))
+        Err(Status::deadline_exceeded(format!("no answer within the {limit:?} that the call was given")))
     })
 }
 

@@ -19,10 +19,7 @@ pub struct Listener {
 
 #[derive(Debug)]
 enum Socket {
-    Unix(
-        UnixListener,
-        #[expect(dead_code, reason = "held for its drop")] SocketFile,
-    ),
+    Unix(UnixListener, #[expect(dead_code, reason = "held for its drop")] SocketFile),
     Tcp(TcpListener),
     Memory(MemoryListener),
 }
@@ -37,40 +34,23 @@ impl Listener {
     /// [`TransportError::AddressInUse`], [`TransportError::Bind`], or [`TransportError::NotFound`] for a host name without address.
     pub async fn bind(address: &Address, options: &BindOptions) -> Result<Self, TransportError> {
         let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::AddrInUse => TransportError::AddressInUse {
-                address: address.clone(),
-            },
-            _ => TransportError::Bind {
-                address: address.clone(),
-                source: Arc::new(error),
-            },
+            io::ErrorKind::AddrInUse => TransportError::AddressInUse { address: address.clone() },
+            _ => TransportError::Bind { address: address.clone(), source: Arc::new(error) },
         };
         match address {
             Address::Unix(path) => {
                 let (listener, file) = unix(path, options.unix_mode).await.map_err(failed)?;
-                Ok(Self {
-                    address: address.clone(),
-                    socket: Socket::Unix(listener, file),
-                })
+                Ok(Self { address: address.clone(), socket: Socket::Unix(listener, file) })
             }
             Address::Tcp { host, port } => {
                 let listener = tcp(host, *port, options).await.map_err(failed)?;
                 let port = listener.local_addr().map_err(failed)?.port();
-                let address = Address::Tcp {
-                    host: host.clone(),
-                    port,
-                };
-                Ok(Self {
-                    address,
-                    socket: Socket::Tcp(listener),
-                })
+                let address = Address::Tcp { host: host.clone(), port };
+                Ok(Self { address, socket: Socket::Tcp(listener) })
             }
             Address::Memory(name) => {
                 let listener = MemoryListener::bind(name).map_err(failed)?;
-                Ok(Self {
-                    address: address.clone(),
-                    socket: Socket::Memory(listener),
-                })
+                Ok(Self { address: address.clone(), socket: Socket::Memory(listener) })
             }
         }
     }
@@ -87,10 +67,7 @@ impl Listener {
     /// What the system says; the listener stays usable (a peer was gone already, descriptors ran out for now).
     pub async fn accept(&mut self) -> io::Result<RawStream> {
         match &mut self.socket {
-            Socket::Unix(listener, _) => listener
-                .accept()
-                .await
-                .map(|(stream, _)| RawStream::unix(stream)),
+            Socket::Unix(listener, _) => listener.accept().await.map(|(stream, _)| RawStream::unix(stream)),
             Socket::Tcp(listener) => RawStream::tcp(listener.accept().await?.0),
             Socket::Memory(listener) => listener.accept().await.map(RawStream::Memory),
         }
@@ -98,10 +75,7 @@ impl Listener {
 }
 
 async fn unix(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
-    if let Some(parent) = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-    {
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         fs::create_dir_all(parent)?;
     }
     let listener = match UnixListener::bind(path) {
@@ -126,19 +100,11 @@ async fn is_stale(path: &Path) -> bool {
 async fn tcp(host: &str, port: u16, options: &BindOptions) -> io::Result<TcpListener> {
     let listener = if host.is_empty() {
         // Both families where there is IPv6.
-        let six = options
-            .sockets
-            .tcp_listener(SocketAddr::from(([0_u16; 8], port)));
-        six.or_else(|_| {
-            options
-                .sockets
-                .tcp_listener(SocketAddr::from(([0_u8; 4], port)))
-        })?
+        let six = options.sockets.tcp_listener(SocketAddr::from(([0_u16; 8], port)));
+        six.or_else(|_| options.sockets.tcp_listener(SocketAddr::from(([0_u8; 4], port))))?
     } else {
         let found = tokio::net::lookup_host((host, port)).await?.next();
-        options
-            .sockets
-            .tcp_listener(found.ok_or(io::ErrorKind::AddrNotAvailable)?)?
+        options.sockets.tcp_listener(found.ok_or(io::ErrorKind::AddrNotAvailable)?)?
     };
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)

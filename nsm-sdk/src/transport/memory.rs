@@ -7,8 +7,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 
-static LISTENERS: LazyLock<Mutex<HashMap<String, mpsc::Sender<DuplexStream>>>> =
-    LazyLock::new(Mutex::default);
+static LISTENERS: LazyLock<Mutex<HashMap<String, mpsc::Sender<DuplexStream>>>> = LazyLock::new(Mutex::default);
 
 #[derive(Debug)]
 pub(super) struct MemoryListener {
@@ -24,18 +23,12 @@ impl MemoryListener {
             return Err(io::ErrorKind::AddrInUse.into());
         }
         listeners.insert(name.to_owned(), sender);
-        Ok(Self {
-            name: name.to_owned(),
-            incoming,
-        })
+        Ok(Self { name: name.to_owned(), incoming })
     }
 
     pub(super) async fn accept(&mut self) -> io::Result<DuplexStream> {
         // The sender lives in the table until this listener is dropped.
-        self.incoming
-            .recv()
-            .await
-            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+        self.incoming.recv().await.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }
 
@@ -46,15 +39,9 @@ impl Drop for MemoryListener {
 }
 
 pub(super) async fn connect(name: &str) -> io::Result<DuplexStream> {
-    let listener = listeners()
-        .get(name)
-        .cloned()
-        .ok_or(io::ErrorKind::NotFound)?;
+    let listener = listeners().get(name).cloned().ok_or(io::ErrorKind::NotFound)?;
     let (ours, theirs) = tokio::io::duplex(PIPE);
-    listener
-        .send(theirs)
-        .await
-        .map_err(|_| io::ErrorKind::ConnectionRefused)?;
+    listener.send(theirs).await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
     Ok(ours)
 }
 

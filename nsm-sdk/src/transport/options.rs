@@ -14,10 +14,7 @@ pub struct BindOptions {
 
 impl Default for BindOptions {
     fn default() -> Self {
-        Self {
-            sockets: Arc::new(CurrentNamespace),
-            unix_mode: 0o777,
-        }
+        Self { sockets: Arc::new(CurrentNamespace), unix_mode: 0o777 }
     }
 }
 

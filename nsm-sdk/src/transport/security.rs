@@ -31,10 +31,7 @@ pub struct Transport {
 #[derive(Clone)]
 enum Security {
     Insecure(Arc<dyn Tokens>),
-    Mtls {
-        configs: Arc<TlsConfigs>,
-        tokens: Arc<Es256Tokens>,
-    },
+    Mtls { configs: Arc<TlsConfigs>, tokens: Arc<Es256Tokens> },
 }
 
 /// A stream after the handshake, and who is at its other end.
@@ -52,9 +49,7 @@ impl Transport {
     /// Links without identity and privacy: for tests and benchmarks. `tokens` travel all the same.
     #[must_use]
     pub fn insecure(tokens: Arc<dyn Tokens>) -> Self {
-        Self {
-            security: Security::Insecure(tokens),
-        }
+        Self { security: Security::Insecure(tokens) }
     }
 
     /// Mutual TLS with the identity of `source`; a path token lives `max_token_lifetime` at most.
@@ -62,9 +57,7 @@ impl Transport {
     pub fn mtls(source: Arc<dyn SvidSource>, max_token_lifetime: Duration) -> Self {
         let configs = Arc::new(TlsConfigs::new(Arc::clone(&source)));
         let tokens = Arc::new(Es256Tokens::new(source, max_token_lifetime));
-        Self {
-            security: Security::Mtls { configs, tokens },
-        }
+        Self { security: Security::Mtls { configs, tokens } }
     }
 
     /// What makes the tokens of this process.
@@ -90,18 +83,12 @@ impl Transport {
     ///
     /// # Errors
     /// [`TokenError`] if that SVID has ended, or there is none.
-    pub fn token(
-        &self,
-        shown: Option<&Arc<Svid>>,
-        peer: Option<&Peer>,
-    ) -> Result<Token, TokenError> {
+    pub fn token(&self, shown: Option<&Arc<Svid>>, peer: Option<&Peer>) -> Result<Token, TokenError> {
         let audience = peer.map(|peer| &peer.id);
         let mut token = match (&self.security, shown) {
-            (Security::Mtls { tokens, .. }, Some(svid)) => tokens
-                .token_by(svid, audience)
-                .map_err(|error| TokenError {
-                    reason: error.to_string(),
-                })?,
+            (Security::Mtls { tokens, .. }, Some(svid)) => {
+                tokens.token_by(svid, audience).map_err(|error| TokenError { reason: error.to_string() })?
+            }
             (Security::Mtls { tokens, .. }, None) => tokens.token(audience)?,
             (Security::Insecure(tokens), _) => tokens.token(audience)?,
         };
@@ -132,27 +119,18 @@ impl Transport {
     ///
     /// # Errors
     /// [`IdentityError`] (outer) if we have nothing to show, an I/O error with the TLS reason inside if the handshake fails.
-    pub(super) async fn connect(
-        &self,
-        stream: RawStream,
-    ) -> Result<io::Result<Secured>, IdentityError> {
+    pub(super) async fn connect(&self, stream: RawStream) -> Result<io::Result<Secured>, IdentityError> {
         let Security::Mtls { configs, .. } = &self.security else {
             return Ok(Ok(Secured::plain(stream)));
         };
         let generation = configs.current()?;
         let svid = &generation.svid;
         if svid.not_after() <= time::now() {
-            return Err(IdentityError::Expired {
-                id: svid.id().clone(),
-                not_after: svid.not_after(),
-            });
+            return Err(IdentityError::Expired { id: svid.id().clone(), not_after: svid.not_after() });
         }
-        let name = ServerName::try_from("localhost").map_err(|error| IdentityError::Malformed {
-            reason: error.to_string(),
-        })?;
-        let connected = TlsConnector::from(Arc::clone(&generation.client))
-            .connect(name, stream)
-            .await;
+        let name = ServerName::try_from("localhost")
+            .map_err(|error| IdentityError::Malformed { reason: error.to_string() })?;
+        let connected = TlsConnector::from(Arc::clone(&generation.client)).connect(name, stream).await;
         Ok(connected.and_then(|tls| Secured::tls(tls.into(), svid)))
     }
 
@@ -165,9 +143,7 @@ impl Transport {
             return Ok(Secured::plain(stream));
         };
         let generation = configs.current().map_err(io::Error::other)?;
-        let accepting = TlsAcceptor::from(Arc::clone(&generation.server))
-            .accept(stream)
-            .into_fallible();
+        let accepting = TlsAcceptor::from(Arc::clone(&generation.server)).accept(stream).into_fallible();
         match accepting.await {
             Ok(tls) => Secured::tls(tls.into(), &generation.svid),
             Err((error, stream)) => {
@@ -180,22 +156,13 @@ impl Transport {
 
 impl Secured {
     fn plain(stream: RawStream) -> Self {
-        Self {
-            stream: Stream::Plain(stream),
-            peer: None,
-            shown: None,
-        }
+        Self { stream: Stream::Plain(stream), peer: None, shown: None }
     }
 
     fn tls(stream: TlsStream<RawStream>, shown: &Arc<Svid>) -> io::Result<Self> {
-        let certificates: &[CertificateDer<'_>] =
-            stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let certificates: &[CertificateDer<'_>] = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let peer = Arc::new(peer_of(certificates).map_err(io::Error::other)?);
-        Ok(Self {
-            stream: Stream::Tls(Box::new(stream)),
-            peer: Some(peer),
-            shown: Some(Arc::clone(shown)),
-        })
+        Ok(Self { stream: Stream::Tls(Box::new(stream)), peer: Some(peer), shown: Some(Arc::clone(shown)) })
     }
 }
 

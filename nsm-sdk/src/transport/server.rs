@@ -55,23 +55,15 @@ impl Server {
     /// No services yet.
     #[must_use]
     pub fn new(transport: Transport) -> Self {
-        Self {
-            transport,
-            services: Services::default(),
-            options: ServeOptions::default(),
-        }
+        Self { transport, services: Services::default(), options: ServeOptions::default() }
     }
 
     /// Serves one more: a generated server, or one in tower layers.
     #[must_use]
     pub fn with<S>(mut self, service: S) -> Self
     where
-        S: Service<
-                Request<Incoming>,
-                Response = Response<Body>,
-                Error = Infallible,
-                Future: Send + 'static,
-            > + NamedService
+        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
+            + NamedService
             + Clone
             + Send
             + Sync
@@ -92,11 +84,7 @@ impl Server {
     ///
     /// # Errors
     /// [`TransportError`] of the first address that cannot be listened on; nothing is served then.
-    pub async fn bind(
-        self,
-        addresses: &[Address],
-        options: &BindOptions,
-    ) -> Result<ServerHandle, TransportError> {
+    pub async fn bind(self, addresses: &[Address], options: &BindOptions) -> Result<ServerHandle, TransportError> {
         let mut listeners = Vec::with_capacity(addresses.len());
         for address in addresses {
             listeners.push(Listener::bind(address, options).await?);
@@ -108,9 +96,7 @@ impl Server {
     pub async fn serve(self, listeners: Vec<Listener>) -> ServerHandle {
         let health = HealthReporter::new();
         for name in self.services.names() {
-            health
-                .set_service_status(name, ServingStatus::Serving)
-                .await;
+            health.set_service_status(name, ServingStatus::Serving).await;
         }
         health.set_service_status("", ServingStatus::Serving).await;
         let health = tonic_health::server::HealthService::from_health_reporter(health);
@@ -118,19 +104,14 @@ impl Server {
 
         let (phase, tasks) = (watch::Sender::new(Phase::Serving(0)), TaskTracker::new());
         let acceptor = Arc::new(Acceptor {
-            handshakes: Arc::new(Semaphore::new(
-                self.options.handshakes.clamp(1, Semaphore::MAX_PERMITS),
-            )),
+            handshakes: Arc::new(Semaphore::new(self.options.handshakes.clamp(1, Semaphore::MAX_PERMITS))),
             transport: self.transport,
             services: self.services.with(health),
             phase: phase.subscribe(),
             tasks: tasks.clone(),
             options: self.options,
         });
-        let addresses = listeners
-            .iter()
-            .map(|listener| listener.address().clone())
-            .collect();
+        let addresses = listeners.iter().map(|listener| listener.address().clone()).collect();
         for listener in listeners {
             tasks.spawn(Arc::clone(&acceptor).run(listener));
         }
@@ -138,12 +119,7 @@ impl Server {
             tasks.spawn(follow(source.changed(), phase.clone()));
         }
         tasks.close();
-        ServerHandle {
-            addresses,
-            phase,
-            tasks,
-            grace: acceptor.options.grace,
-        }
+        ServerHandle { addresses, phase, tasks, grace: acceptor.options.grace }
     }
 }
 
@@ -158,10 +134,7 @@ impl ServerHandle {
     /// grace of [`ServeOptions`]; what is left then is dropped. Returns when nothing of the server runs any more.
     pub async fn shutdown(self) {
         self.phase.send_replace(Phase::Stopping);
-        if tokio::time::timeout(self.grace, self.tasks.wait())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(self.grace, self.tasks.wait()).await.is_err() {
             tracing::warn!(grace = ?self.grace, "calls did not finish in time and are dropped");
             self.phase.send_replace(Phase::Killed);
             self.tasks.wait().await;

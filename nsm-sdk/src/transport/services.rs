@@ -25,12 +25,8 @@ impl Services {
     #[must_use]
     pub fn with<S>(mut self, service: S) -> Self
     where
-        S: Service<
-                Request<Incoming>,
-                Response = Response<Body>,
-                Error = Infallible,
-                Future: Send + 'static,
-            > + NamedService
+        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
+            + NamedService
             + Clone
             + Send
             + Sync
@@ -46,18 +42,9 @@ impl Services {
     }
 
     /// Answers one call, `Unimplemented` if no service of that name is served.
-    pub(super) fn call(
-        &self,
-        request: Request<Incoming>,
-    ) -> impl Future<Output = Response<Body>> + Send + use<> {
-        let name = request
-            .uri()
-            .path()
-            .strip_prefix('/')
-            .and_then(|path| path.split_once('/'));
-        let service = name
-            .and_then(|(service, _)| self.by_name.get(service))
-            .cloned();
+    pub(super) fn call(&self, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send + use<> {
+        let name = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
+        let service = name.and_then(|(service, _)| self.by_name.get(service)).cloned();
         async move {
             match service {
                 Some(service) => match service.oneshot(request).await {

@@ -37,10 +37,7 @@ mod tests {
             )]))
         };
         assert_eq!(read("2H"), Some(Duration::from_secs(7200)));
-        assert_eq!(
-            read("99999999M"),
-            Some(Duration::from_secs(99_999_999 * 60))
-        );
+        assert_eq!(read("99999999M"), Some(Duration::from_secs(99_999_999 * 60)));
         assert_eq!(read("1500m"), Some(Duration::from_millis(1500)));
         assert_eq!(read("7n"), Some(Duration::from_nanos(7)));
         for text in ["", "S", "10", "+1S", "123456789S", "1s", "-1S"] {

@@ -23,10 +23,7 @@ type Dialling = Shared<BoxFuture<'static, Result<Arc<Live>, TransportError>>>;
 
 impl Trunk {
     pub(super) fn new(dialler: Dialler) -> Self {
-        Self {
-            dialler,
-            state: Mutex::default(),
-        }
+        Self { dialler, state: Mutex::default() }
     }
 
     /// The connection to use now.
@@ -38,9 +35,7 @@ impl Trunk {
             let mut state = self.state();
             match state.live.clone().filter(|live| live.is_open()) {
                 Some(live) => {
-                    if state.dialling.is_none()
-                        && !self.dialler.transport.is_current(live.shown.as_ref())
-                    {
+                    if state.dialling.is_none() && !self.dialler.transport.is_current(live.shown.as_ref()) {
                         state.dialling = Some(self.start());
                     }
                     return Ok(live);
@@ -65,11 +60,7 @@ impl Trunk {
     /// Forgets a connection on which a call could not begin.
     pub(super) fn retire(&self, dead: &Arc<Live>) {
         let mut state = self.state();
-        if state
-            .live
-            .as_ref()
-            .is_some_and(|live| Arc::ptr_eq(live, dead))
-        {
+        if state.live.as_ref().is_some_and(|live| Arc::ptr_eq(live, dead)) {
             state.live = None;
         }
     }

@@ -20,32 +20,19 @@ pub(super) struct Witness {
 impl Witness {
     pub(super) fn new(stream: Stream) -> (Self, oneshot::Receiver<io::Result<()>>) {
         let (first, told) = oneshot::channel();
-        (
-            Self {
-                stream,
-                first: Some(first),
-            },
-            told,
-        )
+        (Self { stream, first: Some(first) }, told)
     }
 }
 
 impl AsyncRead for Witness {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
         let Some(first) = self.first.take() else {
             return Poll::Ready(read);
         };
         let (told, read) = match read {
-            Ok(()) => (
-                first_bytes(buf.filled().get(before..).unwrap_or_default()),
-                Ok(()),
-            ),
+            Ok(()) => (first_bytes(buf.filled().get(before..).unwrap_or_default()), Ok(())),
             Err(error) => {
                 let kind = error.kind();
                 (Err(error), Err(kind.into()))
@@ -58,11 +45,7 @@ impl AsyncRead for Witness {
 }
 
 impl AsyncWrite for Witness {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -92,10 +75,7 @@ impl AsyncWrite for Witness {
 fn first_bytes(bytes: &[u8]) -> io::Result<()> {
     match bytes.first() {
         Some(0) => Ok(()),
-        Some(_) => Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "it does not speak HTTP/2 here",
-        )),
+        Some(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "it does not speak HTTP/2 here")),
         None => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }

@@ -10,33 +10,21 @@ use crate::kit::{Census, Count, SOON, ask, ask_within, mesh_of, names, nothing_l
 async fn a_local_connection_passes_four_hops_refreshes_and_closes() {
     let (mesh, nodes) = mesh_of(1).await;
     let count = Count::default();
-    let endpoint = nodes[0]
-        .endpoint("nse", "vpn", elements![count.clone()])
-        .await
-        .unwrap();
+    let endpoint = nodes[0].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
     let client = nodes[0].client("nsc").build().unwrap();
 
     let connection = ask(&client, "vpn", "c").await.unwrap();
     assert_eq!(names(&connection), ["nsc", "nsmgr-1", "forwarder-1", "nse"]);
-    assert_eq!(
-        (connection.id.as_str(), connection.payload.as_str()),
-        ("c", "IP")
-    );
+    assert_eq!((connection.id.as_str(), connection.payload.as_str()), ("c", "IP"));
 
     let again = ask(&client, "vpn", "c").await.unwrap();
     let id = |at: usize| again.path.as_ref().unwrap().path_segments[at].id.clone();
     assert_eq!(id(3), connection.path.as_ref().unwrap().path_segments[3].id);
     assert_eq!(count.requests(), 2);
 
-    assert_eq!(
-        client.close(again.clone(), SOON).await.unwrap(),
-        Closed::Done
-    );
+    assert_eq!(client.close(again.clone(), SOON).await.unwrap(), Closed::Done);
     assert_eq!(client.close(again, SOON).await.unwrap(), Closed::Unknown);
-    assert_eq!(
-        (count.closes(), endpoint.connections().handles().len()),
-        (1, 0)
-    );
+    assert_eq!((count.closes(), endpoint.connections().handles().len()), (1, 0));
     nothing_left(&mesh, &[&client]).await;
 }
 
@@ -44,34 +32,16 @@ async fn a_local_connection_passes_four_hops_refreshes_and_closes() {
 async fn a_remote_connection_passes_six_hops_and_two_wires() {
     let (mesh, nodes) = mesh_of(2).await;
     let count = Count::default();
-    nodes[1]
-        .endpoint("nse", "vpn", elements![count.clone()])
-        .await
-        .unwrap();
+    nodes[1].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
     let client = nodes[0].client("nsc").build().unwrap();
 
     let connection = ask(&client, "vpn", "c").await.unwrap();
-    assert_eq!(
-        names(&connection),
-        [
-            "nsc",
-            "nsmgr-1",
-            "forwarder-1",
-            "nsmgr-2",
-            "forwarder-2",
-            "nse"
-        ]
-    );
+    assert_eq!(names(&connection), ["nsc", "nsmgr-1", "forwarder-1", "nsmgr-2", "forwarder-2", "nse"]);
     let wires = mesh.wires().wires();
-    let sides: Vec<_> = wires
-        .iter()
-        .map(|(_, wire)| (wire.caller.r#type.as_str(), wire.next.r#type.as_str()))
-        .collect();
+    let sides: Vec<_> =
+        wires.iter().map(|(_, wire)| (wire.caller.r#type.as_str(), wire.next.r#type.as_str())).collect();
     assert_eq!(sides, [("KERNEL", "VXLAN"), ("VXLAN", "KERNEL")]);
-    assert_eq!(
-        wires[0].1.next.parameters, wires[1].1.caller.parameters,
-        "both ends agree about the tunnel"
-    );
+    assert_eq!(wires[0].1.next.parameters, wires[1].1.caller.parameters, "both ends agree about the tunnel");
 
     client.close(connection, SOON).await.unwrap();
     assert_eq!(count.both(), (1, 1));
@@ -98,11 +68,7 @@ async fn nothing_runs_on_after_the_last_connection_is_closed() {
 async fn an_endpoint_that_appears_while_the_client_asks_is_found() {
     let (_mesh, nodes) = mesh_of(2).await;
     let client = nodes[0].client("nsc").build().unwrap();
-    let asking = tokio::spawn(async move {
-        ask(&client, "vpn", "c")
-            .await
-            .map(|connection| (client, connection))
-    });
+    let asking = tokio::spawn(async move { ask(&client, "vpn", "c").await.map(|connection| (client, connection)) });
     pass(Duration::from_millis(100)).await;
     nodes[1].endpoint("nse", "vpn", elements![]).await.unwrap();
     let (_client, connection) = asking.await.unwrap().unwrap();
@@ -116,16 +82,10 @@ async fn busy_endpoints_are_passed_over_for_one_that_accepts() {
         let busy = Count::default();
         busy.fail(usize::MAX);
         for number in 1..=3 {
-            nodes[remote]
-                .endpoint(&format!("busy-{number}"), "vpn", elements![busy.clone()])
-                .await
-                .unwrap();
+            nodes[remote].endpoint(&format!("busy-{number}"), "vpn", elements![busy.clone()]).await.unwrap();
         }
         let good = Count::default();
-        nodes[remote]
-            .endpoint("good", "vpn", elements![good.clone()])
-            .await
-            .unwrap();
+        nodes[remote].endpoint("good", "vpn", elements![good.clone()]).await.unwrap();
         let client = nodes[0].client("nsc").build().unwrap();
         let connection = ask(&client, "vpn", "c").await.unwrap();
         assert_eq!(connection.network_service_endpoint_name, "good");
@@ -141,11 +101,7 @@ async fn an_endpoint_registered_before_it_listens_is_waited_for() {
     let endpoint = nodes[1].endpoint("nse", "vpn", elements![]).await.unwrap();
     endpoint.stop();
     let client = nodes[0].client("nsc").build().unwrap();
-    let asking = tokio::spawn(async move {
-        ask(&client, "vpn", "c")
-            .await
-            .map(|connection| (client, connection))
-    });
+    let asking = tokio::spawn(async move { ask(&client, "vpn", "c").await.map(|connection| (client, connection)) });
     pass(Duration::from_secs(1)).await;
     assert!(!asking.is_finished());
     endpoint.start();
@@ -156,25 +112,16 @@ async fn an_endpoint_registered_before_it_listens_is_waited_for() {
 async fn a_request_to_an_endpoint_that_hangs_fails_when_its_time_is_over_and_no_later() {
     let (mesh, nodes) = mesh_of(2).await;
     let count = Count::default();
-    nodes[1]
-        .endpoint("nse", "vpn", elements![count.clone()])
-        .await
-        .unwrap();
+    nodes[1].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
     let client = nodes[0].client("nsc").without_heal().build().unwrap();
     let connection = ask(&client, "vpn", "c").await.unwrap();
     count.hang(usize::MAX);
     let before = tokio::time::Instant::now();
-    let error = ask_within(&client, "vpn", "c", Duration::from_secs(2))
-        .await
-        .unwrap_err();
+    let error = ask_within(&client, "vpn", "c", Duration::from_secs(2)).await.unwrap_err();
     assert_eq!(error.code(), Code::DeadlineExceeded);
     assert_eq!(before.elapsed().as_secs(), 2);
     count.hang(0);
-    assert_eq!(
-        ask(&client, "vpn", "c").await.unwrap().id,
-        "c",
-        "what was established stands"
-    );
+    assert_eq!(ask(&client, "vpn", "c").await.unwrap().id, "c", "what was established stands");
     client.close(connection, SOON).await.unwrap();
     nothing_left(&mesh, &[&client]).await;
 }
@@ -183,39 +130,22 @@ async fn a_request_to_an_endpoint_that_hangs_fails_when_its_time_is_over_and_no_
 async fn fifty_clients_at_once_get_a_connection_each() {
     let (mesh, nodes) = mesh_of(2).await;
     let count = Count::default();
-    let endpoint = nodes[1]
-        .endpoint("nse", "vpn", elements![count.clone()])
-        .await
-        .unwrap();
+    let endpoint = nodes[1].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
     let asking = (0..50).map(|number| {
-        let client = nodes[number % 2]
-            .client(&format!("nsc-{number}"))
-            .build()
-            .unwrap();
-        tokio::spawn(async move {
-            ask(&client, "vpn", "c")
-                .await
-                .map(|connection| (client, connection))
-        })
+        let client = nodes[number % 2].client(&format!("nsc-{number}")).build().unwrap();
+        tokio::spawn(async move { ask(&client, "vpn", "c").await.map(|connection| (client, connection)) })
     });
     let mut clients = Vec::new();
     for asked in asking.collect::<Vec<_>>() {
         clients.push(asked.await.unwrap().unwrap());
     }
-    assert_eq!(
-        (count.requests(), endpoint.connections().handles().len()),
-        (50, 50)
-    );
+    assert_eq!((count.requests(), endpoint.connections().handles().len()), (50, 50));
     assert_eq!(mesh.wires().wires().len(), 25 + 2 * 25);
     for (client, connection) in &clients {
         client.close(connection.clone(), SOON).await.unwrap();
     }
     assert_eq!(count.closes(), 50);
-    nothing_left(
-        &mesh,
-        &clients.iter().map(|(client, _)| client).collect::<Vec<_>>(),
-    )
-    .await;
+    nothing_left(&mesh, &clients.iter().map(|(client, _)| client).collect::<Vec<_>>()).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -224,10 +154,7 @@ async fn a_failed_request_leaves_nothing_at_any_hop() {
         let (mesh, nodes) = mesh_of(2).await;
         let count = Count::default();
         count.fail(usize::MAX);
-        nodes[remote]
-            .endpoint("nse", "vpn", elements![count.clone()])
-            .await
-            .unwrap();
+        nodes[remote].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
         let client = nodes[0].client("nsc").build().unwrap();
         let error = ask(&client, "vpn", "c").await.unwrap_err();
         assert!(error.to_string().contains("nse/Count: busy"), "{error}");
@@ -242,17 +169,11 @@ async fn a_caller_who_gives_up_in_the_middle_leaves_nothing_at_any_hop() {
         let (mesh, nodes) = mesh_of(2).await;
         let count = Count::default();
         count.hang(usize::MAX);
-        nodes[remote]
-            .endpoint("nse", "vpn", elements![count.clone()])
-            .await
-            .unwrap();
+        nodes[remote].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
         let client = nodes[0].client("nsc").build().unwrap();
         let asked = tokio::time::timeout(Duration::from_secs(1), ask(&client, "vpn", "c")).await;
         assert!(asked.is_err() && count.requests() == 1);
-        until("the client to let go", || {
-            client.connections().handles().is_empty()
-        })
-        .await;
+        until("the client to let go", || client.connections().handles().is_empty()).await;
         pass(Duration::from_secs(1)).await;
         nothing_left(&mesh, &[&client]).await;
     }
@@ -268,18 +189,12 @@ async fn a_caller_who_gives_up_while_the_answer_is_made_leaves_nothing_at_any_ho
             next.request(call).await
         });
         let count = Count::default();
-        let endpoint = nodes[remote]
-            .endpoint("nse", "vpn", elements![slow, count.clone()])
-            .await
-            .unwrap();
+        let endpoint = nodes[remote].endpoint("nse", "vpn", elements![slow, count.clone()]).await.unwrap();
         let client = nodes[0].client("nsc").build().unwrap();
         let asked = tokio::time::timeout(Duration::from_secs(1), ask(&client, "vpn", "c")).await;
         assert!(asked.is_err());
         pass(Duration::from_secs(5)).await;
-        assert_eq!(
-            (count.both(), endpoint.connections().handles().len()),
-            ((1, 1), 0)
-        );
+        assert_eq!((count.both(), endpoint.connections().handles().len()), ((1, 1), 0));
         nothing_left(&mesh, &[&client]).await;
     }
 }
@@ -288,10 +203,7 @@ async fn a_caller_who_gives_up_while_the_answer_is_made_leaves_nothing_at_any_ho
 async fn a_wire_that_cannot_be_made_fails_the_request_and_leaves_nothing() {
     let (mesh, nodes) = mesh_of(2).await;
     let count = Count::default();
-    nodes[1]
-        .endpoint("nse", "vpn", elements![count.clone()])
-        .await
-        .unwrap();
+    nodes[1].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
     let client = nodes[0].client("nsc").try_timeout(SOON).build().unwrap();
     // The far forwarder succeeds, the near one does not; then both do.
     mesh.wires().fail_next(1);
@@ -318,10 +230,7 @@ async fn a_client_that_is_shut_down_closes_everything() {
 async fn a_close_works_without_the_registry() {
     let (mesh, nodes) = mesh_of(2).await;
     let count = Count::default();
-    nodes[1]
-        .endpoint("nse", "vpn", elements![count.clone()])
-        .await
-        .unwrap();
+    nodes[1].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
     let client = nodes[0].client("nsc").build().unwrap();
     let connection = ask(&client, "vpn", "c").await.unwrap();
     mesh.stop_registry();

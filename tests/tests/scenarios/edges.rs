@@ -13,54 +13,28 @@ use crate::kit::{Count, SOON, ask, ask_within, mesh_of, nothing_left};
 async fn connected() -> (Mesh, Node, Count, nsm_sdk::stacks::Client, Connection) {
     let (mesh, mut nodes) = mesh_of(1).await;
     let count = Count::default();
-    nodes[0]
-        .endpoint("nse", "vpn", elements![count.clone()])
-        .await
-        .unwrap();
+    nodes[0].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
     let client = nodes[0].client("nsc").build().unwrap();
     let connection = ask(&client, "vpn", "c").await.unwrap();
     (mesh, nodes.remove(0), count, client, connection)
 }
 
 /// Sends a Request right to the manager, as a peer with a client of its own would.
-async fn send(
-    node: &Node,
-    connection: Connection,
-    preferences: Vec<Mechanism>,
-) -> Result<Connection, Error> {
-    let link = node
-        .links("stranger")
-        .unwrap()
-        .link(node.manager_url())
-        .await
-        .unwrap();
-    link.request(Call::request(connection, preferences).within(SOON))
-        .await
-        .map(Call::into_body)
+async fn send(node: &Node, connection: Connection, preferences: Vec<Mechanism>) -> Result<Connection, Error> {
+    let link = node.links("stranger").unwrap().link(node.manager_url()).await.unwrap();
+    link.request(Call::request(connection, preferences).within(SOON)).await.map(Call::into_body)
 }
 
 fn segment(name: &str, id: &str) -> PathSegment {
-    PathSegment {
-        name: name.into(),
-        id: id.into(),
-        ..Default::default()
-    }
+    PathSegment { name: name.into(), id: id.into(), ..Default::default() }
 }
 
 fn asked(id: &str, path: Option<Path>) -> Connection {
-    Connection {
-        id: id.into(),
-        network_service: "vpn".into(),
-        path,
-        ..Default::default()
-    }
+    Connection { id: id.into(), network_service: "vpn".into(), path, ..Default::default() }
 }
 
 fn at(index: u32, path_segments: Vec<PathSegment>) -> Option<Path> {
-    Some(Path {
-        index,
-        path_segments,
-    })
+    Some(Path { index, path_segments })
 }
 
 fn kernel() -> Vec<Mechanism> {
@@ -92,10 +66,7 @@ async fn what_contradicts_itself_is_refused_by_hop_and_element_and_touches_nothi
         ),
         (
             "no service",
-            Connection {
-                network_service: String::new(),
-                ..asked("s", at(0, unexpired()))
-            },
+            Connection { network_service: String::new(), ..asked("s", at(0, unexpired())) },
             "nsmgr-1/DiscoverForwarder: the request names no network service",
         ),
         (
@@ -108,16 +79,8 @@ async fn what_contradicts_itself_is_refused_by_hop_and_element_and_touches_nothi
         let error = send(&node, connection, kernel()).await.unwrap_err();
         assert_eq!(error.code(), Code::InvalidArgument, "{what}: {error}");
         assert!(error.to_string().starts_with(text), "{what}: {error}");
-        assert_eq!(
-            (error.hop(), error.element().is_some()),
-            (Some("nsmgr-1"), true),
-            "{what}"
-        );
-        assert_eq!(
-            (mesh.kept(), mesh.wires().writes(), count.both()),
-            before,
-            "{what}"
-        );
+        assert_eq!((error.hop(), error.element().is_some()), (Some("nsmgr-1"), true), "{what}");
+        assert_eq!((mesh.kept(), mesh.wires().writes(), count.both()), before, "{what}");
     }
     assert_eq!(ask(&client, "vpn", "c").await.unwrap().id, connection.id);
     client.close(connection, SOON).await.unwrap();
@@ -128,26 +91,12 @@ async fn what_contradicts_itself_is_refused_by_hop_and_element_and_touches_nothi
 async fn an_unknown_mechanism_is_refused_by_the_forwarder() {
     let (mesh, node, count, client, connection) = connected().await;
     let before = (mesh.kept(), mesh.wires().writes(), count.both());
-    let weird = Mechanism {
-        r#type: "CARRIER-PIGEON".into(),
-        cls: "LOCAL".into(),
-        ..Default::default()
-    };
+    let weird = Mechanism { r#type: "CARRIER-PIGEON".into(), cls: "LOCAL".into(), ..Default::default() };
     for preferences in [vec![], vec![weird.clone()], vec![weird; 100]] {
-        let error = send(
-            &node,
-            asked("s", at(0, vec![segment("stranger", "s")])),
-            preferences,
-        )
-        .await
-        .unwrap_err();
+        let error = send(&node, asked("s", at(0, vec![segment("stranger", "s")])), preferences).await.unwrap_err();
         assert_eq!(
             (error.code(), error.hop(), error.element()),
-            (
-                Code::Unimplemented,
-                Some("forwarder-1"),
-                Some("CrossConnect")
-            )
+            (Code::Unimplemented, Some("forwarder-1"), Some("CrossConnect"))
         );
         assert!(error.to_string().len() < 400, "{error}");
         assert_eq!((mesh.kept(), mesh.wires().writes(), count.both()), before);
@@ -160,24 +109,12 @@ async fn an_unknown_mechanism_is_refused_by_the_forwarder() {
 async fn huge_and_strange_names_break_nothing() {
     let (mesh, node, _count, client, connection) = connected().await;
     let huge = "x".repeat(100_000);
-    for strange in [
-        "",
-        "\0",
-        "{{.nodeName}}",
-        "../../etc",
-        "\u{202e}",
-        huge.as_str(),
-    ] {
+    for strange in ["", "\0", "{{.nodeName}}", "../../etc", "\u{202e}", huge.as_str()] {
         let mut request = asked("s", at(0, vec![segment(strange, "s")]));
         let made = send(&node, request.clone(), kernel()).await;
         // A name is only a name: what it is does not matter to who passes it on.
         let made = made.unwrap_or_else(|error| panic!("{strange:.20?}: {error:.200}"));
-        let link = node
-            .links("stranger")
-            .unwrap()
-            .link(node.manager_url())
-            .await
-            .unwrap();
+        let link = node.links("stranger").unwrap().link(node.manager_url()).await.unwrap();
         link.close(Call::new(made).within(SOON)).await.unwrap();
 
         request.network_service = format!("no{strange}");
@@ -193,11 +130,7 @@ async fn two_clients_with_the_same_connection_id_do_not_meet() {
     let (mesh, node, count, client, connection) = connected().await;
     let other = node.client("other").build().unwrap();
     let second = ask(&other, "vpn", "c").await.unwrap();
-    let id = |connection: &Connection| {
-        connection.path.as_ref().unwrap().path_segments[1]
-            .id
-            .clone()
-    };
+    let id = |connection: &Connection| connection.path.as_ref().unwrap().path_segments[1].id.clone();
     assert_eq!(connection.id, second.id);
     assert_ne!(id(&connection), id(&second));
     assert_eq!(mesh.wires().wires().len(), 2);
@@ -225,10 +158,7 @@ async fn requests_and_closes_of_one_connection_at_once_leave_it_made_or_gone() {
         event.await.unwrap().unwrap();
     }
     client.close(connection.clone(), SOON).await.unwrap();
-    assert_eq!(
-        client.close(connection, SOON).await.unwrap(),
-        Closed::Unknown
-    );
+    assert_eq!(client.close(connection, SOON).await.unwrap(), Closed::Unknown);
     assert!(count.closes() >= 2);
     nothing_left(&mesh, &[&client]).await;
 }
@@ -236,10 +166,7 @@ async fn requests_and_closes_of_one_connection_at_once_leave_it_made_or_gone() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_without_an_id_gets_one() {
     let (mesh, node, _count, client, connection) = connected().await;
-    let request = NetworkServiceRequest {
-        connection: Some(asked("", None)),
-        mechanism_preferences: kernel(),
-    };
+    let request = NetworkServiceRequest { connection: Some(asked("", None)), mechanism_preferences: kernel() };
     let made = client.request(request, SOON).await.unwrap();
     assert!(!made.id.is_empty() && made.id != connection.id);
     client.shutdown(SOON).await.unwrap();
@@ -257,17 +184,9 @@ async fn a_panic_in_an_endpoint_is_an_error_and_leaves_nothing() {
         }
     }
     let (mesh, nodes) = mesh_of(2).await;
-    nodes[1]
-        .endpoint("nse", "vpn", elements![Defect])
-        .await
-        .unwrap();
+    nodes[1].endpoint("nse", "vpn", elements![Defect]).await.unwrap();
     let client = nodes[0].client("nsc").build().unwrap();
-    let error = ask_within(&client, "vpn", "c", Duration::from_secs(1))
-        .await
-        .unwrap_err();
-    assert!(
-        error.to_string().contains("the chain broke off") && error.to_string().contains("nse/"),
-        "{error}"
-    );
+    let error = ask_within(&client, "vpn", "c", Duration::from_secs(1)).await.unwrap_err();
+    assert!(error.to_string().contains("the chain broke off") && error.to_string().contains("nse/"), "{error}");
     nothing_left(&mesh, &[&client]).await;
 }

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use nsm_chain::elements;
 
-use crate::kit::{
-    Census, Count, SOON, ask, ask_within, mesh_of, mesh_with_token_life, nothing_left, pass,
-};
+use crate::kit::{Census, Count, SOON, ask, ask_within, mesh_of, mesh_with_token_life, nothing_left, pass};
 
 const LIFE: Duration = Duration::from_secs(60);
 
@@ -15,19 +13,9 @@ async fn a_client_that_stops_refreshing_is_closed_at_every_hop_when_its_token_en
     for remote in [0, 1] {
         let (mesh, nodes) = mesh_with_token_life(LIFE, 2).await;
         let count = Count::default();
-        let endpoint = nodes[remote]
-            .endpoint("nse", "vpn", elements![count.clone()])
-            .await
-            .unwrap();
-        let client = nodes[0]
-            .client("nsc")
-            .without_refresh()
-            .without_heal()
-            .build()
-            .unwrap();
-        ask_within(&client, "vpn", "c", Duration::from_secs(1))
-            .await
-            .unwrap();
+        let endpoint = nodes[remote].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
+        let client = nodes[0].client("nsc").without_refresh().without_heal().build().unwrap();
+        ask_within(&client, "vpn", "c", Duration::from_secs(1)).await.unwrap();
         pass(LIFE / 2).await;
         assert_eq!(endpoint.connections().handles().len(), 1);
         pass(LIFE / 2).await;
@@ -54,20 +42,13 @@ async fn refreshing_keeps_a_connection_alive_for_many_lives_of_a_token() {
     for remote in [0, 1] {
         let (mesh, nodes) = mesh_with_token_life(LIFE, 2).await;
         let count = Count::default();
-        nodes[remote]
-            .endpoint("nse", "vpn", elements![count.clone()])
-            .await
-            .unwrap();
+        nodes[remote].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
         let client = nodes[0].client("nsc").build().unwrap();
         let connection = ask(&client, "vpn", "c").await.unwrap();
         let wired = mesh.wires().writes();
         pass(100 * LIFE).await;
         let (requests, closes) = count.both();
-        assert_eq!(
-            (closes, mesh.wires().writes()),
-            (0, wired),
-            "no refresh touched a wire"
-        );
+        assert_eq!((closes, mesh.wires().writes()), (0, wired), "no refresh touched a wire");
         assert!((200..1200).contains(&requests), "{requests} refreshes");
         client.close(connection, SOON).await.unwrap();
         nothing_left(&mesh, &[&client]).await;
@@ -78,10 +59,7 @@ async fn refreshing_keeps_a_connection_alive_for_many_lives_of_a_token() {
 async fn refreshes_that_fail_are_tried_again_in_time() {
     let (mesh, nodes) = mesh_with_token_life(LIFE, 1).await;
     let count = Count::default();
-    nodes[0]
-        .endpoint("nse", "vpn", elements![count.clone()])
-        .await
-        .unwrap();
+    nodes[0].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
     let client = nodes[0].client("nsc").without_heal().build().unwrap();
     let connection = ask(&client, "vpn", "c").await.unwrap();
     for _ in 0..20 {
@@ -97,16 +75,8 @@ async fn refreshes_that_fail_are_tried_again_in_time() {
 async fn a_refresh_at_the_last_moment_wins_against_the_end() {
     let (mesh, nodes) = mesh_with_token_life(LIFE, 1).await;
     let count = Count::default();
-    let endpoint = nodes[0]
-        .endpoint("nse", "vpn", elements![count.clone()])
-        .await
-        .unwrap();
-    let client = nodes[0]
-        .client("nsc")
-        .without_refresh()
-        .without_heal()
-        .build()
-        .unwrap();
+    let endpoint = nodes[0].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
+    let client = nodes[0].client("nsc").without_refresh().without_heal().build().unwrap();
     let within = Duration::from_secs(1);
     let connection = ask_within(&client, "vpn", "c", within).await.unwrap();
     for _ in 0..20 {
@@ -114,10 +84,7 @@ async fn a_refresh_at_the_last_moment_wins_against_the_end() {
         pass(LIFE - within - Duration::from_millis(1100)).await;
         ask_within(&client, "vpn", "c", within).await.unwrap();
     }
-    assert_eq!(
-        (count.closes(), endpoint.connections().handles().len()),
-        (0, 1)
-    );
+    assert_eq!((count.closes(), endpoint.connections().handles().len()), (0, 1));
     client.close(connection, SOON).await.unwrap();
     nothing_left(&mesh, &[&client]).await;
 }
@@ -132,12 +99,7 @@ async fn an_endpoint_that_is_gone_disappears_from_the_registry() {
     client.close(connection, SOON).await.unwrap();
     dead.kill();
     pass(Duration::from_secs(61)).await;
-    let error = ask_within(&client, "vpn", "c", Duration::from_secs(1))
-        .await
-        .unwrap_err();
-    assert!(
-        error.to_string().contains("none of the 0 endpoints of vpn"),
-        "{error}"
-    );
+    let error = ask_within(&client, "vpn", "c", Duration::from_secs(1)).await.unwrap_err();
+    assert!(error.to_string().contains("none of the 0 endpoints of vpn"), "{error}");
     nothing_left(&mesh, &[&client]).await;
 }

@@ -11,9 +11,7 @@ use nsm_chain::elements;
 use nsm_sdk::lifetime::Liveness;
 use nsm_sdk::stacks::Client;
 
-use crate::kit::{
-    Census, Count, Match, SOON, ask, mesh_of, names, nothing_left, pass, service, until,
-};
+use crate::kit::{Census, Count, Match, SOON, ask, mesh_of, names, nothing_left, pass, service, until};
 
 /// Packets flow as a test says, whatever else there is.
 #[derive(Clone)]
@@ -51,10 +49,7 @@ fn now(client: &Client) -> Arc<Connection> {
 
 /// Waits until the client's connection has this endpoint.
 async fn at(client: &Client, endpoint: &str) {
-    until(endpoint, || {
-        now(client).network_service_endpoint_name == endpoint
-    })
-    .await;
+    until(endpoint, || now(client).network_service_endpoint_name == endpoint).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -62,19 +57,13 @@ async fn when_an_endpoint_dies_its_clients_move_to_another() {
     for remote in [0, 1] {
         let (mesh, nodes) = mesh_of(2).await;
         let (one, two) = (Count::default(), Count::default());
-        let first = nodes[remote]
-            .endpoint("nse-1", "vpn", elements![one.clone()])
-            .await
-            .unwrap();
+        let first = nodes[remote].endpoint("nse-1", "vpn", elements![one.clone()]).await.unwrap();
         let client = nodes[0].client("nsc").build().unwrap();
         let connection = ask(&client, "vpn", "c").await.unwrap();
         assert_eq!(connection.network_service_endpoint_name, "nse-1");
 
         first.kill();
-        nodes[remote]
-            .endpoint("nse-2", "vpn", elements![two.clone()])
-            .await
-            .unwrap();
+        nodes[remote].endpoint("nse-2", "vpn", elements![two.clone()]).await.unwrap();
         at(&client, "nse-2").await;
         assert_eq!(two.both(), (1, 0), "a new endpoint sees no Close");
 
@@ -92,10 +81,7 @@ async fn an_endpoint_that_restarts_gets_its_clients_back() {
     for remote in [0, 1] {
         let (mesh, nodes) = mesh_of(2).await;
         let count = Count::default();
-        let endpoint = nodes[remote]
-            .endpoint("nse", "vpn", elements![count.clone()])
-            .await
-            .unwrap();
+        let endpoint = nodes[remote].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
         let client = nodes[0].client("nsc").build().unwrap();
         let connection = ask(&client, "vpn", "c").await.unwrap();
         for life in 2..5 {
@@ -103,10 +89,7 @@ async fn an_endpoint_that_restarts_gets_its_clients_back() {
             until("the client to be back", || count.requests() == life).await;
         }
         pass(Duration::from_secs(60)).await;
-        assert_eq!(
-            (count.both(), endpoint.connections().handles().len()),
-            ((4, 0), 1)
-        );
+        assert_eq!((count.both(), endpoint.connections().handles().len()), ((4, 0), 1));
         client.close(connection, SOON).await.unwrap();
         nothing_left(&mesh, &[&client]).await;
     }
@@ -117,24 +100,14 @@ async fn packets_that_stop_move_a_client_though_every_hop_is_healthy() {
     for remote in [0, 1] {
         let (mesh, nodes) = mesh_of(2).await;
         let (one, two) = (Count::default(), Count::default());
-        nodes[remote]
-            .endpoint("nse-1", "vpn", elements![one.clone()])
-            .await
-            .unwrap();
+        nodes[remote].endpoint("nse-1", "vpn", elements![one.clone()]).await.unwrap();
         let packets = Packets::flowing();
-        let client = nodes[0]
-            .client("nsc")
-            .liveness(Arc::new(packets.clone()), EVERY, EVERY)
-            .build()
-            .unwrap();
+        let client = nodes[0].client("nsc").liveness(Arc::new(packets.clone()), EVERY, EVERY).build().unwrap();
         let connection = ask(&client, "vpn", "c").await.unwrap();
         pass(Duration::from_secs(60)).await;
         assert_eq!(one.both(), (1, 0));
 
-        nodes[remote]
-            .endpoint("nse-2", "vpn", elements![two.clone()])
-            .await
-            .unwrap();
+        nodes[remote].endpoint("nse-2", "vpn", elements![two.clone()]).await.unwrap();
         one.fail(usize::MAX);
         packets.stop();
         at(&client, "nse-2").await;
@@ -150,21 +123,11 @@ async fn packets_that_stop_move_a_client_though_every_hop_is_healthy() {
 async fn a_corpse_that_still_answers_pings_does_not_keep_its_clients() {
     for remote in [0, 1] {
         let (mesh, nodes) = mesh_of(2).await;
-        let first = nodes[remote]
-            .endpoint("nse-1", "vpn", elements![])
-            .await
-            .unwrap();
-        let client = nodes[0]
-            .client("nsc")
-            .liveness(Arc::new(Packets::flowing()), EVERY, EVERY)
-            .build()
-            .unwrap();
+        let first = nodes[remote].endpoint("nse-1", "vpn", elements![]).await.unwrap();
+        let client = nodes[0].client("nsc").liveness(Arc::new(Packets::flowing()), EVERY, EVERY).build().unwrap();
         let connection = ask(&client, "vpn", "c").await.unwrap();
         first.kill();
-        nodes[remote]
-            .endpoint("nse-2", "vpn", elements![])
-            .await
-            .unwrap();
+        nodes[remote].endpoint("nse-2", "vpn", elements![]).await.unwrap();
         at(&client, "nse-2").await;
         client.close(connection, SOON).await.unwrap();
         nothing_left(&mesh, &[&client]).await;
@@ -175,20 +138,10 @@ async fn a_corpse_that_still_answers_pings_does_not_keep_its_clients() {
 async fn a_client_whose_packets_flow_keeps_its_endpoint_when_the_managers_restart() {
     let (mesh, nodes) = mesh_of(2).await;
     let (one, two) = (Count::default(), Count::default());
-    nodes[1]
-        .endpoint("nse-1", "vpn", elements![one.clone()])
-        .await
-        .unwrap();
-    let client = nodes[0]
-        .client("nsc")
-        .liveness(Arc::new(Packets::flowing()), EVERY, EVERY)
-        .build()
-        .unwrap();
+    nodes[1].endpoint("nse-1", "vpn", elements![one.clone()]).await.unwrap();
+    let client = nodes[0].client("nsc").liveness(Arc::new(Packets::flowing()), EVERY, EVERY).build().unwrap();
     let connection = ask(&client, "vpn", "c").await.unwrap();
-    nodes[1]
-        .endpoint("nse-2", "vpn", elements![two.clone()])
-        .await
-        .unwrap();
+    nodes[1].endpoint("nse-2", "vpn", elements![two.clone()]).await.unwrap();
     for node in [0, 1] {
         nodes[node].restart_manager().unwrap();
         pass(Duration::from_secs(120)).await;
@@ -206,24 +159,15 @@ async fn when_a_forwarder_dies_another_one_carries_on() {
         for dies in 0..=remote {
             let (mesh, nodes) = mesh_of(2).await;
             let count = Count::default();
-            let endpoint = nodes[remote]
-                .endpoint("nse", "vpn", elements![count.clone()])
-                .await
-                .unwrap();
+            let endpoint = nodes[remote].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
             let client = nodes[0].client("nsc").build().unwrap();
             let connection = ask(&client, "vpn", "c").await.unwrap();
 
             let forwarder = mesh.running(&format!("forwarder-{}", dies + 1)).unwrap();
             forwarder.kill();
             nodes[dies].forwarder("forwarder-new").await.unwrap();
-            until("the connection through the new forwarder", || {
-                names(&now(&client)).contains(&"forwarder-new")
-            })
-            .await;
-            assert_eq!(
-                (count.requests(), endpoint.connections().handles().len()),
-                (2, 1)
-            );
+            until("the connection through the new forwarder", || names(&now(&client)).contains(&"forwarder-new")).await;
+            assert_eq!((count.requests(), endpoint.connections().handles().len()), (2, 1));
             ask(&client, "vpn", "c").await.unwrap();
             assert_eq!(count.requests(), 3);
 
@@ -237,27 +181,14 @@ async fn when_a_forwarder_dies_another_one_carries_on() {
 async fn a_forwarder_that_restarts_gets_no_close_and_the_other_one_gets_one() {
     let (mesh, nodes) = mesh_of(2).await;
     let count = Count::default();
-    let endpoint = nodes[1]
-        .endpoint("nse", "vpn", elements![count.clone()])
-        .await
-        .unwrap();
+    let endpoint = nodes[1].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
     let client = nodes[0].client("nsc").build().unwrap();
     let connection = ask(&client, "vpn", "c").await.unwrap();
     let far = mesh.running("forwarder-2").unwrap();
-    mesh.running("forwarder-1")
-        .unwrap()
-        .restart()
-        .await
-        .unwrap();
+    mesh.running("forwarder-1").unwrap().restart().await.unwrap();
     until("the connection to be made again", || count.requests() == 2).await;
     pass(Duration::from_secs(1)).await;
-    assert_eq!(
-        (
-            far.connections().handles().len(),
-            endpoint.connections().handles().len()
-        ),
-        (1, 1)
-    );
+    assert_eq!((far.connections().handles().len(), endpoint.connections().handles().len()), (1, 1));
     client.close(connection, SOON).await.unwrap();
     nothing_left(&mesh, &[&client]).await;
 }
@@ -268,19 +199,13 @@ async fn a_manager_that_restarts_finds_the_same_forwarder_and_endpoint() {
         for restarts in 0..=remote {
             let (mesh, nodes) = mesh_of(2).await;
             let count = Count::default();
-            let endpoint = nodes[remote]
-                .endpoint("nse", "vpn", elements![count.clone()])
-                .await
-                .unwrap();
+            let endpoint = nodes[remote].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
             let client = nodes[0].client("nsc").build().unwrap();
             let connection = ask(&client, "vpn", "c").await.unwrap();
             nodes[restarts].restart_manager().unwrap();
             until("the connection to be made again", || count.requests() == 2).await;
             pass(Duration::from_secs(60)).await;
-            assert_eq!(
-                (count.requests(), endpoint.connections().handles().len()),
-                (2, 1)
-            );
+            assert_eq!((count.requests(), endpoint.connections().handles().len()), (2, 1));
             assert_eq!(names(&now(&client)), names(&connection));
             client.close(connection, SOON).await.unwrap();
             nothing_left(&mesh, &[&client]).await;
@@ -291,16 +216,10 @@ async fn a_manager_that_restarts_finds_the_same_forwarder_and_endpoint() {
 #[tokio::test(start_paused = true)]
 async fn when_the_manager_of_an_endpoints_node_is_lost_its_clients_move_to_another_node() {
     let (mesh, nodes) = mesh_of(3).await;
-    nodes[1]
-        .endpoint("nse-1", "vpn", elements![])
-        .await
-        .unwrap();
+    nodes[1].endpoint("nse-1", "vpn", elements![]).await.unwrap();
     let client = nodes[0].client("nsc").build().unwrap();
     let connection = ask(&client, "vpn", "c").await.unwrap();
-    nodes[2]
-        .endpoint("nse-2", "vpn", elements![])
-        .await
-        .unwrap();
+    nodes[2].endpoint("nse-2", "vpn", elements![]).await.unwrap();
     nodes[1].stop_manager();
     at(&client, "nse-2").await;
     client.close(connection, SOON).await.unwrap();
@@ -314,26 +233,13 @@ async fn a_client_keeps_its_forwarder_over_ten_restarts_of_the_manager() {
     for remote in [0, 1] {
         let (mesh, nodes) = mesh_of(2).await;
         let count = Count::default();
-        nodes[remote]
-            .endpoint("nse", "vpn", elements![count.clone()])
-            .await
-            .unwrap();
-        let client = nodes[0]
-            .client("nsc")
-            .liveness(Arc::new(Packets::flowing()), EVERY, EVERY)
-            .build()
-            .unwrap();
+        nodes[remote].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
+        let client = nodes[0].client("nsc").liveness(Arc::new(Packets::flowing()), EVERY, EVERY).build().unwrap();
         let connection = ask(&client, "vpn", "c").await.unwrap();
         for restart in 0..10 {
-            nodes[0]
-                .forwarder(&format!("another-{restart}"))
-                .await
-                .unwrap();
+            nodes[0].forwarder(&format!("another-{restart}")).await.unwrap();
             nodes[0].restart_manager().unwrap();
-            until("the connection to be made again", || {
-                count.requests() == restart + 2
-            })
-            .await;
+            until("the connection to be made again", || count.requests() == restart + 2).await;
             pass(Duration::from_secs(1)).await;
             assert_eq!(names(&now(&client)), names(&connection));
         }
@@ -348,10 +254,7 @@ async fn a_registry_that_restarts_is_filled_again() {
     for remote in [0, 1] {
         let (mesh, nodes) = mesh_of(2).await;
         let count = Count::default();
-        nodes[remote]
-            .endpoint("nse", "vpn", elements![count.clone()])
-            .await
-            .unwrap();
+        nodes[remote].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
         let client = nodes[0].client("nsc").build().unwrap();
         let connection = ask(&client, "vpn", "c").await.unwrap();
         mesh.stop_registry();
@@ -373,10 +276,7 @@ async fn a_close_while_it_heals_ends_everything() {
     for remote in [0, 1] {
         for hangs in [false, true] {
             let (mesh, nodes) = mesh_of(2).await;
-            let endpoint = nodes[remote]
-                .endpoint("nse", "vpn", elements![])
-                .await
-                .unwrap();
+            let endpoint = nodes[remote].endpoint("nse", "vpn", elements![]).await.unwrap();
             let stuck = Count::default();
             pass(Duration::from_secs(300)).await;
             let census = Census::begin();
@@ -385,21 +285,14 @@ async fn a_close_while_it_heals_ends_everything() {
             endpoint.kill();
             if hangs {
                 stuck.hang(usize::MAX);
-                nodes[remote]
-                    .endpoint("stuck", "vpn", elements![stuck.clone()])
-                    .await
-                    .unwrap();
+                nodes[remote].endpoint("stuck", "vpn", elements![stuck.clone()]).await.unwrap();
                 until("a try to hang", || stuck.requests() > 0).await;
             } else {
                 pass(Duration::from_secs(3)).await;
             }
             let before = tokio::time::Instant::now();
             client.close(connection, SOON).await.unwrap();
-            assert!(
-                before.elapsed() < Duration::from_secs(1),
-                "it took {:?}",
-                before.elapsed()
-            );
+            assert!(before.elapsed() < Duration::from_secs(1), "it took {:?}", before.elapsed());
             pass(Duration::from_secs(1)).await;
             nothing_left(&mesh, &[&client]).await;
             let tries = stuck.requests();
@@ -417,16 +310,9 @@ async fn a_refresh_that_failed_leaves_it_listening() {
     for remote in [0, 1] {
         let (mesh, nodes) = mesh_of(2).await;
         let (one, two) = (Count::default(), Count::default());
-        nodes[remote]
-            .endpoint("nse-1", "vpn", elements![one.clone()])
-            .await
-            .unwrap();
+        nodes[remote].endpoint("nse-1", "vpn", elements![one.clone()]).await.unwrap();
         let packets = Packets::flowing();
-        let client = nodes[0]
-            .client("nsc")
-            .liveness(Arc::new(packets.clone()), EVERY, EVERY)
-            .build()
-            .unwrap();
+        let client = nodes[0].client("nsc").liveness(Arc::new(packets.clone()), EVERY, EVERY).build().unwrap();
         let connection = ask(&client, "vpn", "c").await.unwrap();
         one.fail(1);
         // It fails once; meanwhile the wire stands.
@@ -435,10 +321,7 @@ async fn a_refresh_that_failed_leaves_it_listening() {
         assert_eq!(now(&client).network_service_endpoint_name, "nse-1");
         assert_eq!(one.closes(), 0);
 
-        nodes[remote]
-            .endpoint("nse-2", "vpn", elements![two.clone()])
-            .await
-            .unwrap();
+        nodes[remote].endpoint("nse-2", "vpn", elements![two.clone()]).await.unwrap();
         one.fail(usize::MAX);
         packets.stop();
         at(&client, "nse-2").await;
@@ -451,10 +334,7 @@ async fn a_refresh_that_failed_leaves_it_listening() {
 async fn a_forwarder_that_dies_in_the_middle_of_a_refresh_is_replaced() {
     let (mesh, nodes) = mesh_of(2).await;
     let count = Count::default();
-    nodes[1]
-        .endpoint("nse", "vpn", elements![count.clone()])
-        .await
-        .unwrap();
+    nodes[1].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
     let client = Arc::new(nodes[0].client("nsc").build().unwrap());
     let connection = ask(&client, "vpn", "c").await.unwrap();
     for time in 0..15 {
@@ -465,19 +345,10 @@ async fn a_forwarder_that_dies_in_the_middle_of_a_refresh_is_replaced() {
             let client = Arc::clone(&client);
             async move { ask(&client, "vpn", "c").await }
         });
-        until("the refresh to be at the endpoint", || {
-            count.requests() > asked
-        })
-        .await;
+        until("the refresh to be at the endpoint", || count.requests() > asked).await;
         forwarder.restart().await.unwrap();
-        refresh
-            .await
-            .unwrap()
-            .unwrap_or_else(|error| panic!("refresh {time}: {error}"));
-        until("the connection to be whole", || {
-            mesh.wires().wires().len() == 2
-        })
-        .await;
+        refresh.await.unwrap().unwrap_or_else(|error| panic!("refresh {time}: {error}"));
+        until("the connection to be whole", || mesh.wires().wires().len() == 2).await;
     }
     client.close(connection, SOON).await.unwrap();
     pass(Duration::from_secs(1)).await;
@@ -489,10 +360,7 @@ async fn a_reselect_says_one_close_to_each_old_hop_whatever_restarted_and_none_t
     for restarted in [&[][..], &[0], &[1], &[0, 1]] {
         let (mesh, nodes) = mesh_of(2).await;
         let (one, two) = (Count::default(), Count::default());
-        let first = nodes[1]
-            .endpoint("nse-1", "vpn", elements![one.clone()])
-            .await
-            .unwrap();
+        let first = nodes[1].endpoint("nse-1", "vpn", elements![one.clone()]).await.unwrap();
         let client = nodes[0].client("nsc").build().unwrap();
         let connection = ask(&client, "vpn", "c").await.unwrap();
         let before = mesh.wires().writes();
@@ -500,27 +368,16 @@ async fn a_reselect_says_one_close_to_each_old_hop_whatever_restarted_and_none_t
         for node in restarted {
             nodes[*node].restart_manager().unwrap();
         }
-        nodes[1]
-            .endpoint("nse-2", "vpn", elements![two.clone()])
-            .await
-            .unwrap();
+        nodes[1].endpoint("nse-2", "vpn", elements![two.clone()]).await.unwrap();
         at(&client, "nse-2").await;
         pass(Duration::from_secs(1)).await;
         assert_eq!(mesh.wires().wires().len(), 2, "restarted: {restarted:?}");
         assert_eq!(two.closes(), 0);
         // Each forwarder took its old wire down and made the new one, and nothing else.
-        assert_eq!(
-            mesh.wires().writes() - before,
-            4,
-            "restarted: {restarted:?}"
-        );
+        assert_eq!(mesh.wires().writes() - before, 4, "restarted: {restarted:?}");
 
         ask(&client, "vpn", "c").await.unwrap();
-        assert_eq!(
-            (two.closes(), mesh.wires().writes() - before),
-            (0, 4),
-            "a refresh changes nothing"
-        );
+        assert_eq!((two.closes(), mesh.wires().writes() - before), (0, 4), "a refresh changes nothing");
         client.close(connection, SOON).await.unwrap();
         assert_eq!(two.closes(), 1);
         nothing_left(&mesh, &[&client]).await;
@@ -530,26 +387,13 @@ async fn a_reselect_says_one_close_to_each_old_hop_whatever_restarted_and_none_t
 #[tokio::test(start_paused = true)]
 async fn what_a_reselect_changes_is_for_the_user_to_say() {
     let (mesh, nodes) = mesh_of(2).await;
-    let rules = vec![
-        Match::from(&[("tier", "spare")]).to(&[("tier", "spare")]),
-        Match::from(&[]).to(&[("tier", "main")]),
-    ];
+    let rules =
+        vec![Match::from(&[("tier", "spare")]).to(&[("tier", "spare")]), Match::from(&[]).to(&[("tier", "main")])];
     mesh.apply(service("tiers", rules)).await.unwrap();
-    let main = nodes[1]
-        .endpoint_with("main", "tiers", [("tier", "main")], elements![])
-        .await
-        .unwrap();
-    nodes[1]
-        .endpoint_with("spare", "tiers", [("tier", "spare")], elements![])
-        .await
-        .unwrap();
-    let to_spare =
-        |connection: &mut Connection| drop(connection.labels.insert("tier".into(), "spare".into()));
-    let client = nodes[0]
-        .client("nsc")
-        .reselecting_by(to_spare)
-        .build()
-        .unwrap();
+    let main = nodes[1].endpoint_with("main", "tiers", [("tier", "main")], elements![]).await.unwrap();
+    nodes[1].endpoint_with("spare", "tiers", [("tier", "spare")], elements![]).await.unwrap();
+    let to_spare = |connection: &mut Connection| drop(connection.labels.insert("tier".into(), "spare".into()));
+    let client = nodes[0].client("nsc").reselecting_by(to_spare).build().unwrap();
     let connection = ask(&client, "tiers", "c").await.unwrap();
     assert_eq!(connection.network_service_endpoint_name, "main");
     main.kill();

@@ -49,10 +49,7 @@ impl Count {
 
 /// Takes one off, unless there is none.
 fn one_of(left: &AtomicUsize) -> bool {
-    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
-        left.checked_sub(1)
-    })
-    .is_ok()
+    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
 }
 
 impl Element for Count {
@@ -97,12 +94,7 @@ pub(crate) async fn ask(client: &Client, service: &str, id: &str) -> Result<Conn
     ask_within(client, service, id, SOON).await
 }
 
-pub(crate) async fn ask_within(
-    client: &Client,
-    service: &str,
-    id: &str,
-    within: Duration,
-) -> Result<Connection> {
+pub(crate) async fn ask_within(client: &Client, service: &str, id: &str, within: Duration) -> Result<Connection> {
     let url = format!("kernel://{service}/nsm-1").parse().unwrap();
     client.request_url(&url, id, within).await
 }
@@ -125,12 +117,7 @@ pub(crate) async fn pass(time: Duration) {
 
 /// The names along a connection's path.
 pub(crate) fn names(connection: &Connection) -> Vec<&str> {
-    connection
-        .path
-        .iter()
-        .flat_map(|path| &path.path_segments)
-        .map(|segment| segment.name.as_str())
-        .collect()
+    connection.path.iter().flat_map(|path| &path.path_segments).map(|segment| segment.name.as_str()).collect()
 }
 
 /// How many tasks there were before a scenario.
@@ -145,29 +132,19 @@ impl Census {
     /// and, as soon as streams and caches that linger a while are gone, no task runs that did not run before.
     pub(crate) async fn is_the_same(&self, mesh: &Mesh, clients: &[&Client]) {
         nothing_left(mesh, clients).await;
-        until("the tasks of before", || {
-            Handle::current().metrics().num_alive_tasks() <= self.0
-        })
-        .await;
+        until("the tasks of before", || Handle::current().metrics().num_alive_tasks() <= self.0).await;
     }
 }
 
 /// No hop keeps anything of any connection, no wire is left, and the clients have nothing.
 pub(crate) async fn nothing_left(mesh: &Mesh, clients: &[&Client]) {
     for client in clients {
-        assert!(
-            client.connections().handles().is_empty(),
-            "{client:?} keeps connections"
-        );
+        assert!(client.connections().handles().is_empty(), "{client:?} keeps connections");
     }
     // A former next hop is sent its Close without anybody waiting for it.
     pass(Duration::from_millis(1)).await;
     assert_eq!(mesh.kept(), []);
-    assert!(
-        mesh.wires().wires().is_empty(),
-        "{:?}",
-        mesh.wires().wires()
-    );
+    assert!(mesh.wires().wires().is_empty(), "{:?}", mesh.wires().wires());
 }
 
 /// A network service whose matches lead from a source selector to a destination selector.
@@ -186,18 +163,12 @@ pub(crate) struct Match(nsm_api::registry::Match);
 type Pairs<'a> = &'a [(&'a str, &'a str)];
 
 fn map(pairs: Pairs<'_>) -> std::collections::BTreeMap<String, String> {
-    pairs
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-        .collect()
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
 impl Match {
     pub(crate) fn from(source: Pairs<'_>) -> Self {
-        Self(nsm_api::registry::Match {
-            source_selector: map(source),
-            ..Default::default()
-        })
+        Self(nsm_api::registry::Match { source_selector: map(source), ..Default::default() })
     }
 
     pub(crate) fn to(self, destination: Pairs<'_>) -> Self {
@@ -205,10 +176,7 @@ impl Match {
     }
 
     pub(crate) fn weighing(mut self, destination: Pairs<'_>, weight: u32) -> Self {
-        let destination = nsm_api::registry::Destination {
-            destination_selector: map(destination),
-            weight,
-        };
+        let destination = nsm_api::registry::Destination { destination_selector: map(destination), weight };
         self.0.routes.push(destination);
         self
     }
@@ -219,9 +187,7 @@ impl Match {
     }
 
     pub(crate) fn carried_by(mut self, labels: Pairs<'_>) -> Self {
-        self.0.metadata = Some(nsm_api::registry::Metadata {
-            labels: map(labels),
-        });
+        self.0.metadata = Some(nsm_api::registry::Metadata { labels: map(labels) });
         self
     }
 }

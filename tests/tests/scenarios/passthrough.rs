@@ -10,16 +10,13 @@ use nsm_sdk::context::Passthrough;
 use nsm_sdk::path::UpdatePath;
 use nsm_sdk::testing::{Mesh, Node};
 
-use crate::kit::{
-    Census, Count, Match, SOON, ask, mesh_of, names, nothing_left, pass, service, until,
-};
+use crate::kit::{Census, Count, Match, SOON, ask, mesh_of, names, nothing_left, pass, service, until};
 
 /// The service `chain`: clients go to the first endpoint, each endpoint goes on to the next.
 async fn chain_of(mesh: &Mesh, endpoints: usize) {
     let app = |number: usize| format!("app-{number}");
-    let mut rules: Vec<_> = (1..endpoints)
-        .map(|number| Match::from(&[("app", &app(number))]).to(&[("app", &app(number + 1))]))
-        .collect();
+    let mut rules: Vec<_> =
+        (1..endpoints).map(|number| Match::from(&[("app", &app(number))]).to(&[("app", &app(number + 1))])).collect();
     rules.push(Match::from(&[]).to(&[("app", &app(1))]));
     mesh.apply(service("chain", rules)).await.unwrap();
 }
@@ -48,20 +45,13 @@ async fn passes_through(mesh: &Mesh, nodes: &[Node], segments: usize) {
         if number < ENDPOINTS {
             elements.extend(goes_on(node, &name, &app));
         }
-        node.endpoint_with(&name, "chain", [("app", &*app)], elements)
-            .await
-            .unwrap();
+        node.endpoint_with(&name, "chain", [("app", &*app)], elements).await.unwrap();
     }
     pass(Duration::from_secs(300)).await;
     let census = Census::begin();
     let client = nodes[nodes.len() - 1].client("nsc").build().unwrap();
     let connection = ask(&client, "chain", "c").await.unwrap();
-    assert_eq!(
-        names(&connection).len(),
-        segments,
-        "{:?}",
-        names(&connection)
-    );
+    assert_eq!(names(&connection).len(), segments, "{:?}", names(&connection));
     assert_eq!(connection.network_service_endpoint_name, "nse-1");
     assert!(!connection.labels.contains_key("app"));
     let wires = mesh.wires().wires().len();
@@ -110,33 +100,10 @@ async fn a_passthrough_of_the_stock_stack_is_one_segment() {
     let (mesh, nodes) = mesh_of(2).await;
     chain_of(&mesh, 3).await;
     let counts = [Count::default(), Count::default(), Count::default()];
-    let one = nodes[0]
-        .passthrough(
-            "nse-1",
-            "chain",
-            [("app", "app-1")],
-            elements![counts[0].clone()],
-        )
-        .await
-        .unwrap();
-    nodes[1]
-        .passthrough(
-            "nse-2",
-            "chain",
-            [("app", "app-2")],
-            elements![counts[1].clone()],
-        )
-        .await
-        .unwrap();
-    let last = nodes[1]
-        .endpoint_with(
-            "nse-3",
-            "chain",
-            [("app", "app-3")],
-            elements![counts[2].clone()],
-        )
-        .await
-        .unwrap();
+    let one = nodes[0].passthrough("nse-1", "chain", [("app", "app-1")], elements![counts[0].clone()]).await.unwrap();
+    nodes[1].passthrough("nse-2", "chain", [("app", "app-2")], elements![counts[1].clone()]).await.unwrap();
+    let last =
+        nodes[1].endpoint_with("nse-3", "chain", [("app", "app-3")], elements![counts[2].clone()]).await.unwrap();
     let client = Arc::new(nodes[0].client("nsc").build().unwrap());
     let connection = ask(&client, "chain", "c").await.unwrap();
     let path = "nsc nsmgr-1 forwarder-1 nse-1 nsmgr-1 forwarder-1 nsmgr-2 forwarder-2 nse-2 nsmgr-2 forwarder-2 nse-3";
@@ -146,21 +113,10 @@ async fn a_passthrough_of_the_stock_stack_is_one_segment() {
     // Whatever dies on the way, the client has the whole chain made again.
     last.kill();
     let again = Count::default();
-    nodes[0]
-        .endpoint_with(
-            "nse-4",
-            "chain",
-            [("app", "app-3")],
-            elements![again.clone()],
-        )
-        .await
-        .unwrap();
+    nodes[0].endpoint_with("nse-4", "chain", [("app", "app-3")], elements![again.clone()]).await.unwrap();
     until("the chain to end at nse-4", || again.requests() == 1).await;
     one.restart().await.unwrap();
-    until("the chain to begin at nse-1 again", || {
-        mesh.wires().wires().len() == 5 && again.requests() > 1
-    })
-    .await;
+    until("the chain to begin at nse-1 again", || mesh.wires().wires().len() == 5 && again.requests() > 1).await;
     pass(Duration::from_secs(30)).await;
     let requests = again.requests();
     pass(Duration::from_secs(60)).await;
@@ -175,25 +131,11 @@ async fn a_passthrough_of_the_stock_stack_is_one_segment() {
 async fn a_failure_at_the_end_of_a_chain_leaves_nothing_on_the_way() {
     let (mesh, nodes) = mesh_of(2).await;
     chain_of(&mesh, 3).await;
-    nodes[0]
-        .passthrough("nse-1", "chain", [("app", "app-1")], elements![])
-        .await
-        .unwrap();
-    nodes[1]
-        .passthrough("nse-2", "chain", [("app", "app-2")], elements![])
-        .await
-        .unwrap();
+    nodes[0].passthrough("nse-1", "chain", [("app", "app-1")], elements![]).await.unwrap();
+    nodes[1].passthrough("nse-2", "chain", [("app", "app-2")], elements![]).await.unwrap();
     let count = Count::default();
     count.fail(usize::MAX);
-    nodes[0]
-        .endpoint_with(
-            "nse-3",
-            "chain",
-            [("app", "app-3")],
-            elements![count.clone()],
-        )
-        .await
-        .unwrap();
+    nodes[0].endpoint_with("nse-3", "chain", [("app", "app-3")], elements![count.clone()]).await.unwrap();
     let client = nodes[0].client("nsc").build().unwrap();
     let error = ask(&client, "chain", "c").await.unwrap_err();
     assert!(error.to_string().contains("nse-3/Count: busy"), "{error}");

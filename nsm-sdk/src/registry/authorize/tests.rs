@@ -28,11 +28,7 @@ fn hop(authorize: AuthorizeRegistry) -> Hop {
         Arc::clone(&probe),
         Memory::default(),
     ];
-    Hop {
-        chain: Chain::new("registry", list).unwrap(),
-        authorize,
-        probe,
-    }
+    Hop { chain: Chain::new("registry", list).unwrap(), authorize, probe }
 }
 
 fn owners() -> AuthorizeRegistry {
@@ -51,22 +47,8 @@ async fn a_name_belongs_to_whom_registered_it_until_he_unregisters_it() {
     let hop = hop(owners());
     hop.chain.request(by("alice", "nse-1")).await.unwrap();
     hop.chain.request(by("alice", "nse-1")).await.unwrap();
-    assert_eq!(
-        hop.chain
-            .request(by("bob", "nse-1"))
-            .await
-            .unwrap_err()
-            .code(),
-        Code::PermissionDenied
-    );
-    assert_eq!(
-        hop.chain
-            .close(by("bob", "nse-1"))
-            .await
-            .unwrap_err()
-            .code(),
-        Code::PermissionDenied
-    );
+    assert_eq!(hop.chain.request(by("bob", "nse-1")).await.unwrap_err().code(), Code::PermissionDenied);
+    assert_eq!(hop.chain.close(by("bob", "nse-1")).await.unwrap_err().code(), Code::PermissionDenied);
     hop.chain.request(by("bob", "nse-2")).await.unwrap();
     hop.chain.close(by("alice", "nse-1")).await.unwrap();
     hop.chain.request(by("bob", "nse-1")).await.unwrap();
@@ -80,14 +62,7 @@ async fn a_name_still_belongs_to_its_owner_when_it_has_expired() {
     hop.probe.take();
     tokio::time::sleep(seconds(61)).await;
     assert_eq!(hop.probe.take(), ["-nse-1"]);
-    assert_eq!(
-        hop.chain
-            .request(by("bob", "nse-1"))
-            .await
-            .unwrap_err()
-            .code(),
-        Code::PermissionDenied
-    );
+    assert_eq!(hop.chain.request(by("bob", "nse-1")).await.unwrap_err().code(), Code::PermissionDenied);
     hop.chain.request(by("alice", "nse-1")).await.unwrap();
 }
 
@@ -112,14 +87,7 @@ async fn what_fails_leaves_no_owner_and_takes_none_away() {
     assert!(hop.chain.request(by("bob", "nse-1")).await.is_err());
     hop.probe.fail(1);
     assert!(hop.chain.close(by("bob", "nse-1")).await.is_err());
-    assert_eq!(
-        hop.chain
-            .request(by("alice", "nse-1"))
-            .await
-            .unwrap_err()
-            .code(),
-        Code::PermissionDenied
-    );
+    assert_eq!(hop.chain.request(by("alice", "nse-1")).await.unwrap_err().code(), Code::PermissionDenied);
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,14 +99,7 @@ async fn of_two_who_ask_for_a_free_name_at_once_one_gets_it() {
         async move { chain.request(by("alice", "nse-1")).await }
     });
     crate::registry::testing::settle().await;
-    assert_eq!(
-        hop.chain
-            .request(by("bob", "nse-1"))
-            .await
-            .unwrap_err()
-            .code(),
-        Code::PermissionDenied
-    );
+    assert_eq!(hop.chain.request(by("bob", "nse-1")).await.unwrap_err().code(), Code::PermissionDenied);
     hop.probe.release();
     hold.notify_one();
     first.await.unwrap().unwrap();
@@ -148,10 +109,7 @@ async fn of_two_who_ask_for_a_free_name_at_once_one_gets_it() {
 async fn ownership_is_bounded() {
     let hop = hop(owners().remembering(3));
     for number in 0..10 {
-        hop.chain
-            .request(by("alice", &format!("nse-{number}")))
-            .await
-            .unwrap();
+        hop.chain.request(by("alice", &format!("nse-{number}"))).await.unwrap();
         hop.chain.request(by("alice", "nse-0")).await.unwrap();
     }
     assert_eq!(hop.authorize.owned(), 3);
@@ -164,21 +122,14 @@ async fn a_refusal_names_the_policy_in_our_log_only() {
     hop.chain.request(by("alice", "nse-1")).await.unwrap();
     let error = hop.chain.request(by("bob", "nse-1")).await.unwrap_err();
     assert!(!error.to_string().contains("client_allowed"), "{error}");
-    assert!(
-        error
-            .detail()
-            .is_some_and(|detail| detail.contains("client_allowed"))
-    );
+    assert!(error.detail().is_some_and(|detail| detail.contains("client_allowed")));
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_policies_everybody_may_and_nothing_is_remembered() {
     let hop = hop(AuthorizeRegistry::new(PolicySet::allow_all()));
     hop.chain.request(by("alice", "nse-1")).await.unwrap();
-    hop.chain
-        .request(Call::new(nse("nse-1", &[])))
-        .await
-        .unwrap();
+    hop.chain.request(Call::new(nse("nse-1", &[]))).await.unwrap();
     assert_eq!(hop.authorize.owned(), 0);
 }
 
@@ -188,8 +139,7 @@ async fn the_stock_policies_let_the_owner_in_and_nobody_without_a_path_or_with_a
     let authority = DevAuthority::new("mesh").unwrap();
     let issue = |name: &str| authority.issue(&format!("/{name}")).unwrap();
     let tokens = |source: Arc<dyn SvidSource>| Es256Tokens::new(source, seconds(600));
-    let peer =
-        |source: &Arc<dyn SvidSource>| Arc::new(peer_of(source.svid().unwrap().chain()).unwrap());
+    let peer = |source: &Arc<dyn SvidSource>| Arc::new(peer_of(source.svid().unwrap().chain()).unwrap());
     let (alice, bob, registry) = (issue("alice"), issue("bob"), issue("registry"));
     let chain: Chain<Endpoints> = Chain::new(
         "registry",
@@ -202,11 +152,8 @@ async fn the_stock_policies_let_the_owner_in_and_nobody_without_a_path_or_with_a
     )
     .unwrap();
     let call = |who: &Arc<dyn SvidSource>, signer: &Arc<dyn SvidSource>| {
-        let token = tokens(Arc::clone(signer))
-            .token(Some(&peer(&registry).id))
-            .unwrap();
-        let mut call =
-            Call::<Endpoints>::new(nse("nse-1", &[])).from_peer(Some(peer(who)), Some(token));
+        let token = tokens(Arc::clone(signer)).token(Some(&peer(&registry).id)).unwrap();
+        let mut call = Call::<Endpoints>::new(nse("nse-1", &[])).from_peer(Some(peer(who)), Some(token));
         *call.extra_mut() = Some(RegistryPath::default());
         call
     };
@@ -216,10 +163,7 @@ async fn the_stock_policies_let_the_owner_in_and_nobody_without_a_path_or_with_a
         *call.extra_mut() = None;
         call
     }] {
-        assert_eq!(
-            chain.request(refused).await.unwrap_err().code(),
-            Code::PermissionDenied
-        );
+        assert_eq!(chain.request(refused).await.unwrap_err().code(), Code::PermissionDenied);
     }
     chain.close(call(&alice, &alice)).await.unwrap();
     chain.request(call(&bob, &bob)).await.unwrap();

@@ -32,12 +32,7 @@ enum State {
 impl<R: Record> LocalCopy<R> {
     pub(super) fn of(pattern: R) -> Self {
         let (state, _) = watch::channel(State::Beginning);
-        Self {
-            pattern,
-            store: Store::default(),
-            state,
-            used: Mutex::new(Instant::now()),
-        }
+        Self { pattern, store: Store::default(), state, used: Mutex::new(Instant::now()) }
     }
 
     /// What answers the query; none: ask further on.
@@ -99,10 +94,7 @@ impl<R: Record> LocalCopy<R> {
                 },
             };
         };
-        for record in found
-            .into_iter()
-            .filter(|record| !told.contains(record.name()))
-        {
+        for record in found.into_iter().filter(|record| !told.contains(record.name())) {
             self.store.put(record);
         }
         Ok(events)
@@ -110,11 +102,7 @@ impl<R: Record> LocalCopy<R> {
 
     async fn follow(&self, mut events: EventStream<Registry<R>>, idle: Duration) {
         loop {
-            let last = if self.store.watchers() > 0 {
-                Instant::now()
-            } else {
-                *self.lock_used()
-            };
+            let last = if self.store.watchers() > 0 { Instant::now() } else { *self.lock_used() };
             if last.elapsed() >= idle {
                 return;
             }

@@ -46,14 +46,7 @@ impl<R: Record> Cache<R> {
     /// Keeps at most so many copies, each for so long after its last use.
     #[must_use]
     pub fn sized(most: usize, idle: Duration) -> Self {
-        Self {
-            copies: Arc::new(Copies {
-                table: Mutex::default(),
-                hasher: RandomState::new(),
-                most,
-                idle,
-            }),
-        }
+        Self { copies: Arc::new(Copies { table: Mutex::default(), hasher: RandomState::new(), most, idle }) }
     }
 
     /// How many patterns it holds a copy of.
@@ -79,16 +72,10 @@ impl<R: Record> Copies<R> {
     }
 
     /// The copy for the pattern, begun now if there is none; none if there are too many.
-    fn copy(
-        self: &Arc<Self>,
-        pattern: &R,
-        next: Next<'_, Registry<R>>,
-    ) -> Option<Arc<LocalCopy<R>>> {
+    fn copy(self: &Arc<Self>, pattern: &R, next: Next<'_, Registry<R>>) -> Option<Arc<LocalCopy<R>>> {
         let hash = self.hash(pattern);
         let mut table = self.lock();
-        let known = table
-            .get(&hash)
-            .and_then(|copies| copies.iter().find(|copy| copy.pattern == *pattern));
+        let known = table.get(&hash).and_then(|copies| copies.iter().find(|copy| copy.pattern == *pattern));
         if let Some(copy) = known {
             return Some(Arc::clone(copy));
         }
@@ -138,12 +125,7 @@ impl<R: Record> Element<Registry<R>> for Cache<R> {
                 return Ok(changes.boxed());
             }
         } else if let Some(found) = copy.find(&watch.query).await {
-            let found = found.into_iter().map(|record| {
-                Ok(Change {
-                    record,
-                    deleted: false,
-                })
-            });
+            let found = found.into_iter().map(|record| Ok(Change { record, deleted: false }));
             return Ok(stream::iter(found).boxed());
         }
         next.monitor(watch).await

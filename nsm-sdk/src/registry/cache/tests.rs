@@ -17,26 +17,11 @@ struct Mesh {
 }
 
 fn mesh(most: usize) -> Mesh {
-    let (hops, probe, cache) = (
-        InProcess::default(),
-        Arc::default(),
-        Arc::new(Cache::sized(most, seconds(60))),
-    );
+    let (hops, probe, cache) = (InProcess::default(), Arc::default(), Arc::new(Cache::sized(most, seconds(60))));
     let connect = Connect::new(hops.links()).to("mem://registry");
-    let client = Chain::new(
-        "nsmgr",
-        elements![Arc::clone(&cache), Arc::clone(&probe), connect],
-    )
-    .unwrap();
+    let client = Chain::new("nsmgr", elements![Arc::clone(&cache), Arc::clone(&probe), connect]).unwrap();
     let (registry, memory) = serve(&hops);
-    Mesh {
-        hops,
-        probe,
-        cache,
-        client,
-        registry,
-        memory,
-    }
+    Mesh { hops, probe, cache, client, registry, memory }
 }
 
 fn serve(hops: &InProcess<Endpoints>) -> (Chain<Endpoints>, Arc<Memory<Nse>>) {
@@ -69,12 +54,7 @@ async fn many_first_finds_ask_once() {
     let mesh = mesh(9);
     register(&mesh.registry, nse("a", &["vpn"])).await.unwrap();
     let finds = (0..50).map(|_| names(&mesh.client, of_service("vpn")));
-    assert!(
-        futures::future::join_all(finds)
-            .await
-            .iter()
-            .all(|found| found == &["a"])
-    );
+    assert!(futures::future::join_all(finds).await.iter().all(|found| found == &["a"]));
     assert_eq!(mesh.probe.take().len(), 2);
     assert_eq!(mesh.memory.watchers(), 1);
 }
@@ -166,10 +146,7 @@ async fn with_the_registry_out_of_reach_the_reader_learns_why() {
     for watching in [false, true] {
         let query = Nse::query(of_service("vpn"), watching);
         let error = mesh.client.monitor(Watch::new(query)).await.err().unwrap();
-        assert!(
-            error.to_string().contains("nobody serves mem://registry"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("nobody serves mem://registry"), "{error}");
     }
     settle().await;
     assert!(mesh.cache.is_empty());

@@ -15,17 +15,8 @@ struct Mesh {
 fn mesh() -> Mesh {
     let (hops, probe) = (InProcess::default(), Arc::new(Probe::default()));
     let connect = Connect::new(hops.links()).to("mem://registry");
-    let list = elements![
-        Begin::initiator(),
-        RegistrationHeal::<Nse>::default(),
-        Arc::clone(&probe),
-        connect
-    ];
-    Mesh {
-        hops,
-        probe,
-        client: Chain::new("nse", list).unwrap(),
-    }
+    let list = elements![Begin::initiator(), RegistrationHeal::<Nse>::default(), Arc::clone(&probe), connect];
+    Mesh { hops, probe, client: Chain::new("nse", list).unwrap() }
 }
 
 impl Mesh {
@@ -120,10 +111,7 @@ async fn network_services_come_back_too() {
     let hops = InProcess::<Services>::default();
     let serve = || {
         let memory = Arc::new(Memory::<NetworkService>::default());
-        hops.serve(
-            "mem://registry",
-            Chain::new("registry", elements![Arc::clone(&memory)]).unwrap(),
-        );
+        hops.serve("mem://registry", Chain::new("registry", elements![Arc::clone(&memory)]).unwrap());
         memory
     };
     serve();

@@ -6,9 +6,7 @@ mod store;
 mod watchers;
 
 use futures::{StreamExt, stream};
-use nsm_chain::{
-    Call, Change, Closed, Element, Error, EventStream, Next, Order, Record, Registry, Result, Watch,
-};
+use nsm_chain::{Call, Change, Closed, Element, Error, EventStream, Next, Order, Record, Registry, Result, Watch};
 
 pub(in crate::registry) use by_name::ByName;
 pub(in crate::registry) use store::Store;
@@ -58,46 +56,27 @@ impl<R: Record> Default for Memory<R> {
 }
 
 impl<R: Record> Element<Registry<R>> for Memory<R> {
-    async fn request(
-        &self,
-        call: Call<Registry<R>>,
-        _: Next<'_, Registry<R>>,
-    ) -> Result<Call<Registry<R>>> {
+    async fn request(&self, call: Call<Registry<R>>, _: Next<'_, Registry<R>>) -> Result<Call<Registry<R>>> {
         if call.body().name().is_empty() {
-            return Err(Error::invalid(format!("the {} has no name", R::WHAT))
-                .hint("set one; it is stored under it"));
+            return Err(Error::invalid(format!("the {} has no name", R::WHAT)).hint("set one; it is stored under it"));
         }
         self.0.put(call.share());
         Ok(call)
     }
 
-    async fn close(
-        &self,
-        mut call: Call<Registry<R>>,
-        _: Next<'_, Registry<R>>,
-    ) -> Result<Call<Registry<R>>> {
+    async fn close(&self, mut call: Call<Registry<R>>, _: Next<'_, Registry<R>>) -> Result<Call<Registry<R>>> {
         if self.0.remove(call.body().name()).is_none() {
             call.set_closed(Closed::Unknown);
         }
         Ok(call)
     }
 
-    async fn monitor(
-        &self,
-        watch: Watch<Registry<R>>,
-        _: Next<'_, Registry<R>>,
-    ) -> Result<EventStream<Registry<R>>> {
+    async fn monitor(&self, watch: Watch<Registry<R>>, _: Next<'_, Registry<R>>) -> Result<EventStream<Registry<R>>> {
         if R::watches(&watch.query) {
             return Ok(self.0.watch(watch.query).boxed());
         }
         let found = self.0.find(&watch.query);
-        Ok(stream::iter(found.into_iter().map(|record| {
-            Ok(Change {
-                record,
-                deleted: false,
-            })
-        }))
-        .boxed())
+        Ok(stream::iter(found.into_iter().map(|record| Ok(Change { record, deleted: false }))).boxed())
     }
 
     fn order(&self) -> Order {

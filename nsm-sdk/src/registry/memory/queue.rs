@@ -34,17 +34,8 @@ struct Unread<R> {
 
 impl<R: Record> Watcher<R> {
     pub(super) fn new(query: R::Query) -> Self {
-        let queue = Queue {
-            next: 0,
-            unread: BTreeMap::new(),
-            places: HashMap::new(),
-            ended: false,
-            waker: None,
-        };
-        Self {
-            query,
-            queue: Mutex::new(queue),
-        }
+        let queue = Queue { next: 0, unread: BTreeMap::new(), places: HashMap::new(), ended: false, waker: None };
+        Self { query, queue: Mutex::new(queue) }
     }
 
     /// Takes in how a record changed, as far as this watcher's query goes.
@@ -56,13 +47,7 @@ impl<R: Record> Watcher<R> {
             (None, None) => return,
         };
         let mut queue = self.lock();
-        queue.push(
-            Change {
-                record: Arc::clone(record),
-                deleted,
-            },
-            told,
-        );
+        queue.push(Change { record: Arc::clone(record), deleted }, told);
         queue.wake();
     }
 
@@ -97,10 +82,7 @@ impl<R: Record> Watcher<R> {
 impl<R: Record> Queue<R> {
     fn push(&mut self, change: Change<R>, told: bool) {
         let name = change.record.name();
-        let unread = self
-            .places
-            .get(name)
-            .and_then(|place| Some((*place, self.unread.get_mut(place)?)));
+        let unread = self.places.get(name).and_then(|place| Some((*place, self.unread.get_mut(place)?)));
         match unread {
             Some((place, unread)) if change.deleted && !unread.told => {
                 self.unread.remove(&place);
@@ -108,8 +90,7 @@ impl<R: Record> Queue<R> {
             }
             Some((_, unread)) => unread.change = change,
             None => {
-                self.places
-                    .insert(ByName(Arc::clone(&change.record)), self.next);
+                self.places.insert(ByName(Arc::clone(&change.record)), self.next);
                 self.unread.insert(self.next, Unread { change, told });
                 self.next += 1;
             }

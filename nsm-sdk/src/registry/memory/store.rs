@@ -27,17 +27,10 @@ impl<R: Record> Store<R> {
     /// Stores a record in place of the one of its name, and tells the watchers.
     pub(in crate::registry) fn put(&self, record: Arc<R>) {
         let mut tables = write(&self.0);
-        let before = tables
-            .names
-            .replace(ByName(Arc::clone(&record)))
-            .map(|ByName(before)| before);
+        let before = tables.names.replace(ByName(Arc::clone(&record))).map(|ByName(before)| before);
         // The set holds an equal one by now; indexes of services that stay are replaced in place.
         if let Some(before) = &before {
-            for service in before
-                .services()
-                .iter()
-                .filter(|service| !record.services().contains(service))
-            {
+            for service in before.services().iter().filter(|service| !record.services().contains(service)) {
                 tables.leave(service, record.name());
             }
         }
@@ -72,12 +65,7 @@ impl<R: Record> Store<R> {
             watcher.end();
         }
         let number = tables.watchers.add(Arc::clone(&watcher));
-        Watching {
-            snapshot,
-            watcher,
-            number,
-            tables: Arc::downgrade(&self.0),
-        }
+        Watching { snapshot, watcher, number, tables: Arc::downgrade(&self.0) }
     }
 
     /// Ends all watches, those that come later too.
@@ -98,12 +86,8 @@ impl<R: Record> Store<R> {
 
 impl<R: Record> Default for Store<R> {
     fn default() -> Self {
-        let tables = Tables {
-            names: HashSet::new(),
-            services: HashMap::new(),
-            watchers: Watchers::default(),
-            ended: false,
-        };
+        let tables =
+            Tables { names: HashSet::new(), services: HashMap::new(), watchers: Watchers::default(), ended: false };
         Self(Arc::new(RwLock::new(tables)))
     }
 }
@@ -122,20 +106,11 @@ impl<R: Record> fmt::Debug for Store<R> {
 
 impl<R: Record> Tables<R> {
     fn find(&self, query: &R::Query) -> Vec<Arc<R>> {
-        let answering =
-            |ByName(record): &ByName<R>| record.answers(query).then(|| Arc::clone(record));
+        let answering = |ByName(record): &ByName<R>| record.answers(query).then(|| Arc::clone(record));
         match Asks::of::<R>(query) {
-            Asks::Name(name) => self
-                .names
-                .get(name)
-                .and_then(answering)
-                .into_iter()
-                .collect(),
+            Asks::Name(name) => self.names.get(name).and_then(answering).into_iter().collect(),
             Asks::Services(services) => {
-                let sets: Option<Vec<_>> = services
-                    .iter()
-                    .map(|service| self.services.get(service.as_str()))
-                    .collect();
+                let sets: Option<Vec<_>> = services.iter().map(|service| self.services.get(service.as_str())).collect();
                 let rarest = sets.and_then(|sets| sets.into_iter().min_by_key(|set| set.len()));
                 rarest.into_iter().flatten().filter_map(answering).collect()
             }
@@ -151,10 +126,7 @@ impl<R: Record> Tables<R> {
         let record = ByName(Arc::clone(record));
         match self.services.get_mut(service) {
             Some(set) => drop(set.replace(record)),
-            None => drop(
-                self.services
-                    .insert(service.into(), BTreeSet::from([record])),
-            ),
+            None => drop(self.services.insert(service.into(), BTreeSet::from([record]))),
         }
     }
 
@@ -181,10 +153,7 @@ impl<R: Record> Stream for Watching<R> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if let Some(record) = self.snapshot.next() {
-            return Poll::Ready(Some(Ok(Change {
-                record,
-                deleted: false,
-            })));
+            return Poll::Ready(Some(Ok(Change { record, deleted: false })));
         }
         Poll::Ready(ready!(self.watcher.poll(cx.waker())).map(Ok))
     }
@@ -193,9 +162,7 @@ impl<R: Record> Stream for Watching<R> {
 impl<R: Record> Drop for Watching<R> {
     fn drop(&mut self) {
         if let Some(tables) = self.tables.upgrade() {
-            write(&tables)
-                .watchers
-                .remove(&self.watcher.query, self.number);
+            write(&tables).watchers.remove(&self.watcher.query, self.number);
         }
     }
 }

@@ -2,9 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::{FutureExt, StreamExt};
-use nsm_api::registry::{
-    NetworkService, NetworkServiceEndpoint, NetworkServiceEndpointQuery, NetworkServiceLabels,
-};
+use nsm_api::registry::{NetworkService, NetworkServiceEndpoint, NetworkServiceEndpointQuery, NetworkServiceLabels};
 use nsm_chain::{Call, Chain, Change, EventStream, Watch, elements};
 use proptest::prelude::*;
 
@@ -23,8 +21,7 @@ fn nse(name: &str, services: &[&str]) -> Nse {
 
 fn labelled(mut nse: Nse, service: &str, key: &str, value: &str) -> Nse {
     let labels = BTreeMap::from([(key.to_owned(), value.to_owned())]);
-    nse.network_service_labels
-        .insert(service.into(), NetworkServiceLabels { labels });
+    nse.network_service_labels.insert(service.into(), NetworkServiceLabels { labels });
     nse
 }
 
@@ -35,10 +32,7 @@ struct Registry {
 
 fn registry() -> Registry {
     let memory = Arc::new(Memory::default());
-    Registry {
-        chain: Chain::new("registry", elements![Arc::clone(&memory)]).unwrap(),
-        memory,
-    }
+    Registry { chain: Chain::new("registry", elements![Arc::clone(&memory)]).unwrap(), memory }
 }
 
 impl Registry {
@@ -47,30 +41,16 @@ impl Registry {
     }
 
     async fn unregister(&self, name: &str) -> Closed {
-        self.chain
-            .close(Call::new(nse(name, &[])))
-            .await
-            .unwrap()
-            .closed()
+        self.chain.close(Call::new(nse(name, &[]))).await.unwrap().closed()
     }
 
     async fn watch(&self, pattern: Nse) -> EventStream<Endpoints> {
-        self.chain
-            .monitor(Watch::new(Nse::query(pattern, true)))
-            .await
-            .unwrap()
+        self.chain.monitor(Watch::new(Nse::query(pattern, true))).await.unwrap()
     }
 
     async fn find(&self, pattern: Nse) -> Vec<String> {
-        let found = self
-            .chain
-            .monitor(Watch::new(Nse::query(pattern, false)))
-            .await
-            .unwrap();
-        found
-            .map(|change| change.unwrap().record.name.clone())
-            .collect()
-            .await
+        let found = self.chain.monitor(Watch::new(Nse::query(pattern, false))).await.unwrap();
+        found.map(|change| change.unwrap().record.name.clone()).collect().await
     }
 }
 
@@ -82,35 +62,19 @@ fn unread(events: &mut EventStream<Endpoints>) -> Vec<String> {
 }
 
 fn text(change: &Change<Nse>) -> String {
-    format!(
-        "{}{}",
-        if change.deleted { "-" } else { "" },
-        change.record.name
-    )
+    format!("{}{}", if change.deleted { "-" } else { "" }, change.record.name)
 }
 
 #[tokio::test]
 async fn a_registered_endpoint_is_found_by_name_service_and_label() {
     let registry = registry();
-    registry
-        .register(labelled(
-            nse("nse-1", &["vpn", "fw"]),
-            "vpn",
-            "color",
-            "red",
-        ))
-        .await;
+    registry.register(labelled(nse("nse-1", &["vpn", "fw"]), "vpn", "color", "red")).await;
     registry.register(nse("nse-2", &["vpn"])).await;
     assert_eq!(registry.find(nse("nse-1", &[])).await, ["nse-1"]);
     assert_eq!(registry.find(nse("", &["vpn"])).await, ["nse-1", "nse-2"]);
     assert_eq!(registry.find(nse("", &["vpn", "fw"])).await, ["nse-1"]);
     assert_eq!(registry.find(nse("nse-2", &["fw"])).await, [""; 0]);
-    assert_eq!(
-        registry
-            .find(labelled(nse("", &[]), "vpn", "color", "red"))
-            .await,
-        ["nse-1"]
-    );
+    assert_eq!(registry.find(labelled(nse("", &[]), "vpn", "color", "red")).await, ["nse-1"]);
     assert_eq!(registry.find(nse("", &["nobody"])).await, [""; 0]);
 }
 
@@ -119,60 +83,31 @@ async fn a_query_without_a_record_inside_finds_everything() {
     let registry = registry();
     registry.register(nse("b", &[])).await;
     registry.register(nse("a", &["x"])).await;
-    let query = NetworkServiceEndpointQuery {
-        network_service_endpoint: None,
-        watch: false,
-    };
+    let query = NetworkServiceEndpointQuery { network_service_endpoint: None, watch: false };
     let found = registry.chain.monitor(Watch::new(query)).await.unwrap();
-    assert_eq!(
-        found
-            .map(|change| text(&change.unwrap()))
-            .collect::<Vec<_>>()
-            .await,
-        ["a", "b"]
-    );
+    assert_eq!(found.map(|change| text(&change.unwrap())).collect::<Vec<_>>().await, ["a", "b"]);
 }
 
 #[tokio::test]
 async fn services_are_found_by_name_and_by_payload() {
     let chain = Chain::new("registry", elements![Memory::<NetworkService>::default()]).unwrap();
     for (name, payload) in [("a", "IP"), ("b", "ETHERNET")] {
-        let service = NetworkService {
-            name: name.into(),
-            payload: payload.into(),
-            ..Default::default()
-        };
+        let service = NetworkService { name: name.into(), payload: payload.into(), ..Default::default() };
         chain.request(Call::new(service)).await.unwrap();
     }
     for pattern in [
-        NetworkService {
-            name: "b".into(),
-            ..Default::default()
-        },
-        NetworkService {
-            payload: "ETHERNET".into(),
-            ..Default::default()
-        },
+        NetworkService { name: "b".into(), ..Default::default() },
+        NetworkService { payload: "ETHERNET".into(), ..Default::default() },
     ] {
-        let found = chain
-            .monitor(Watch::new(NetworkService::query(pattern, false)))
-            .await
-            .unwrap();
-        let names: Vec<_> = found
-            .map(|change| change.unwrap().record.name.clone())
-            .collect()
-            .await;
+        let found = chain.monitor(Watch::new(NetworkService::query(pattern, false))).await.unwrap();
+        let names: Vec<_> = found.map(|change| change.unwrap().record.name.clone()).collect().await;
         assert_eq!(names, ["b"]);
     }
 }
 
 #[tokio::test]
 async fn a_record_without_a_name_is_refused() {
-    let error = registry()
-        .chain
-        .request(Call::new(nse("", &["vpn"])))
-        .await
-        .unwrap_err();
+    let error = registry().chain.request(Call::new(nse("", &["vpn"]))).await.unwrap_err();
     assert_eq!(error.code(), nsm_chain::Code::InvalidArgument);
 }
 
@@ -239,26 +174,14 @@ async fn a_slow_watcher_misses_states_in_between_but_never_the_last() {
     let mut events = registry.watch(nse("", &["vpn"])).await;
     assert_eq!(unread(&mut events), ["old"]);
     for round in 0..1000 {
-        registry
-            .register(labelled(
-                nse("busy", &["vpn"]),
-                "vpn",
-                "round",
-                &round.to_string(),
-            ))
-            .await;
+        registry.register(labelled(nse("busy", &["vpn"]), "vpn", "round", &round.to_string())).await;
         // Comes and goes unread: leaves no trace, and takes no room.
-        registry
-            .register(nse(&format!("gone-{round}"), &["vpn"]))
-            .await;
+        registry.register(nse(&format!("gone-{round}"), &["vpn"])).await;
         registry.unregister(&format!("gone-{round}")).await;
     }
     registry.unregister("old").await;
     let last = events.next().await.unwrap().unwrap();
-    assert_eq!(
-        last.record.network_service_labels["vpn"].labels["round"],
-        "999"
-    );
+    assert_eq!(last.record.network_service_labels["vpn"].labels["round"], "999");
     assert_eq!(unread(&mut events), ["-old"]);
 }
 
@@ -281,29 +204,15 @@ async fn ten_watchers_each_read_fifty_events_in_order_and_share_the_records() {
     let mut watchers = Vec::new();
     for _ in 0..10 {
         let events = registry.watch(nse("", &["vpn"])).await;
-        watchers.push(tokio::spawn(
-            events
-                .take(50)
-                .map(|event| event.unwrap().record)
-                .collect::<Vec<_>>(),
-        ));
+        watchers.push(tokio::spawn(events.take(50).map(|event| event.unwrap().record).collect::<Vec<_>>()));
     }
     for number in 0..50 {
-        registry
-            .register(nse(&format!("nse-{number:02}"), &["vpn"]))
-            .await;
+        registry.register(nse(&format!("nse-{number:02}"), &["vpn"])).await;
     }
-    let stored = registry
-        .memory
-        .0
-        .find(&NetworkServiceEndpointQuery::default());
+    let stored = registry.memory.0.find(&NetworkServiceEndpointQuery::default());
     for watcher in watchers {
         let read = watcher.await.unwrap();
-        assert!(
-            read.iter()
-                .zip(&stored)
-                .all(|(read, stored)| Arc::ptr_eq(read, stored))
-        );
+        assert!(read.iter().zip(&stored).all(|(read, stored)| Arc::ptr_eq(read, stored)));
         assert_eq!(read.len(), 50);
     }
 }
@@ -316,19 +225,11 @@ async fn watchers_that_come_while_others_register_miss_nothing() {
         let (watching, registering) = (Arc::clone(&registry), Arc::clone(&registry));
         tasks.push(tokio::spawn(async move {
             let name = format!("nse-{number}");
-            let found = watching
-                .watch(nse(&name, &[]))
-                .await
-                .next()
-                .await
-                .unwrap()
-                .unwrap();
+            let found = watching.watch(nse(&name, &[])).await.next().await.unwrap().unwrap();
             assert_eq!(found.record.name, name);
         }));
         tasks.push(tokio::spawn(async move {
-            registering
-                .register(nse(&format!("nse-{number}"), &["vpn"]))
-                .await;
+            registering.register(nse(&format!("nse-{number}"), &["vpn"])).await;
         }));
     }
     for task in tasks {
@@ -349,31 +250,20 @@ async fn a_watch_that_is_dropped_leaves_nothing_and_a_dropped_store_ends_its_wat
     }
     registry.register(nse("a", &[])).await;
     drop(registry);
-    assert_eq!(
-        kept.next().await.map(|event| text(&event.unwrap())),
-        Some("a".into())
-    );
+    assert_eq!(kept.next().await.map(|event| text(&event.unwrap())), Some("a".into()));
     assert!(kept.next().await.is_none());
 }
 
 fn some_nse() -> impl Strategy<Value = Nse> {
     let service = prop::sample::select(vec!["s1", "s2", "s3"]);
     let name = prop::sample::select(vec!["a", "b", "c", "d", "e"]);
-    (
-        name,
-        prop::collection::vec(service, 0..4),
-        prop::bool::ANY,
-        prop::sample::select(vec!["", "u1", "u2"]),
-    )
-        .prop_map(|(name, services, label, url)| {
+    (name, prop::collection::vec(service, 0..4), prop::bool::ANY, prop::sample::select(vec!["", "u1", "u2"])).prop_map(
+        |(name, services, label, url)| {
             let mut nse = nse(name, &services);
             url.clone_into(&mut nse.url);
-            if label {
-                labelled(nse, "s1", "k", "v")
-            } else {
-                nse
-            }
-        })
+            if label { labelled(nse, "s1", "k", "v") } else { nse }
+        },
+    )
 }
 
 fn some_pattern() -> impl Strategy<Value = Nse> {

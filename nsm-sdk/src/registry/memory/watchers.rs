@@ -52,45 +52,25 @@ impl<R: Record> Watchers<R> {
     /// Tells those whom this change of one record may concern.
     pub(super) fn tell(&self, before: Option<&Arc<R>>, now: Option<&Arc<R>>) {
         let Some(record) = now.or(before) else { return };
-        let mut services: Vec<&String> = before
-            .into_iter()
-            .chain(now)
-            .flat_map(|record| record.services())
-            .collect();
+        let mut services: Vec<&String> = before.into_iter().chain(now).flat_map(|record| record.services()).collect();
         services.sort_unstable();
         services.dedup();
-        let by_service = services
-            .into_iter()
-            .filter_map(|service| self.services.get(service.as_str()));
-        let lists = self
-            .names
-            .get(record.name())
-            .into_iter()
-            .chain(by_service)
-            .chain([&self.general]);
+        let by_service = services.into_iter().filter_map(|service| self.services.get(service.as_str()));
+        let lists = self.names.get(record.name()).into_iter().chain(by_service).chain([&self.general]);
         for watcher in lists.flat_map(BTreeMap::values) {
             watcher.note(before, now);
         }
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Watcher<R>>> {
-        let lists = self
-            .names
-            .values()
-            .chain(self.services.values())
-            .chain([&self.general]);
+        let lists = self.names.values().chain(self.services.values()).chain([&self.general]);
         lists.flat_map(BTreeMap::values)
     }
 }
 
 impl<R: Record> Default for Watchers<R> {
     fn default() -> Self {
-        Self {
-            next: 0,
-            names: HashMap::new(),
-            services: HashMap::new(),
-            general: BTreeMap::new(),
-        }
+        Self { next: 0, names: HashMap::new(), services: HashMap::new(), general: BTreeMap::new() }
     }
 }
 

@@ -15,27 +15,12 @@ struct Mesh {
 
 fn mesh(life: u64) -> Mesh {
     let expire = Expire::after(seconds(life), Timers::default());
-    let list = elements![
-        Begin::default(),
-        RegistrationTime::default(),
-        expire,
-        Memory::default()
-    ];
+    let list = elements![Begin::default(), RegistrationTime::default(), expire, Memory::default()];
     let registry = Chain::new("registry", list).unwrap();
     let (probe, timers) = (Arc::new(Probe::default()), Timers::default());
     let refresh = RefreshRegistration::new(timers.clone()).seeded(7);
-    let list = elements![
-        Begin::initiator(),
-        refresh,
-        Arc::clone(&probe),
-        Hand(registry.clone())
-    ];
-    Mesh {
-        client: Chain::new("nse", list).unwrap(),
-        registry,
-        probe,
-        timers,
-    }
+    let list = elements![Begin::initiator(), refresh, Arc::clone(&probe), Hand(registry.clone())];
+    Mesh { client: Chain::new("nse", list).unwrap(), registry, probe, timers }
 }
 
 #[tokio::test(start_paused = true)]
@@ -57,10 +42,7 @@ async fn a_registration_is_refreshed_at_two_thirds_of_its_life() {
 #[tokio::test(start_paused = true)]
 async fn a_refresh_asks_for_a_new_end() {
     let mesh = mesh(60);
-    let asked = Nse {
-        expiration_time: Some((time::now() + seconds(9)).into()),
-        ..nse("nse-1", &[])
-    };
+    let asked = Nse { expiration_time: Some((time::now() + seconds(9)).into()), ..nse("nse-1", &[]) };
     register(&mesh.client, asked).await.unwrap();
     tokio::time::sleep(seconds(7)).await;
     let end = expiration(&find(&mesh.registry, named("nse-1")).await[0]).unwrap();
@@ -84,18 +66,13 @@ async fn a_refresh_that_fails_is_tried_until_it_works() {
 async fn nothing_is_refreshed_after_unregistering_not_even_by_a_try_under_way() {
     let mesh = mesh(60);
     for number in 0..100 {
-        register(&mesh.client, nse(&format!("nse-{number}"), &[]))
-            .await
-            .unwrap();
+        register(&mesh.client, nse(&format!("nse-{number}"), &[])).await.unwrap();
     }
     mesh.probe.fail(1000);
     tokio::time::sleep(seconds(41)).await;
     mesh.probe.fail(0);
     for number in 0..100 {
-        mesh.client
-            .close(Call::new(nse(&format!("nse-{number}"), &[])))
-            .await
-            .unwrap();
+        mesh.client.close(Call::new(nse(&format!("nse-{number}"), &[]))).await.unwrap();
     }
     mesh.probe.take();
     assert_eq!(mesh.timers.armed(), 0);
@@ -109,19 +86,14 @@ async fn registering_twice_keeps_one_timer() {
     let mesh = mesh(60);
     register(&mesh.client, nse("nse-1", &[])).await.unwrap();
     tokio::time::sleep(seconds(20)).await;
-    register(&mesh.client, nse("nse-1", &["more"]))
-        .await
-        .unwrap();
+    register(&mesh.client, nse("nse-1", &["more"])).await.unwrap();
     assert_eq!(mesh.timers.armed(), 1);
     mesh.probe.take();
     tokio::time::sleep(seconds(39)).await;
     assert!(mesh.probe.take().is_empty());
     tokio::time::sleep(seconds(2)).await;
     assert_eq!(mesh.probe.take(), ["+nse-1"]);
-    assert_eq!(
-        find(&mesh.registry, named("")).await[0].network_service_names,
-        ["more"]
-    );
+    assert_eq!(find(&mesh.registry, named("")).await[0].network_service_names, ["more"]);
 }
 
 #[tokio::test(start_paused = true)]

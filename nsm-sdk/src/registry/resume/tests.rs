@@ -2,9 +2,7 @@ use nsm_chain::{Call, Chain, Code, elements};
 
 use super::*;
 use crate::connect::{Connect, InProcess};
-use crate::registry::testing::{
-    Nse, Probe, named, nse, of_service, register, seconds, unread, watch,
-};
+use crate::registry::testing::{Nse, Probe, named, nse, of_service, register, seconds, unread, watch};
 use crate::registry::{Endpoints, Memory};
 
 struct Mesh {
@@ -17,11 +15,7 @@ fn mesh() -> Mesh {
     let (hops, probe) = (InProcess::default(), Arc::new(Probe::default()));
     let connect = Connect::new(hops.links()).to("mem://registry");
     let client = Chain::new("nsmgr", elements![ResumeWatch, Arc::clone(&probe), connect]).unwrap();
-    Mesh {
-        hops,
-        probe,
-        client,
-    }
+    Mesh { hops, probe, client }
 }
 
 impl Mesh {
@@ -39,26 +33,13 @@ impl Mesh {
 #[tokio::test(start_paused = true)]
 async fn after_a_restart_the_reader_gets_the_differences() {
     let mesh = mesh();
-    mesh.serve([
-        nse("kept", &["vpn"]),
-        nse("changed", &["vpn"]),
-        nse("vanished", &["vpn"]),
-    ])
-    .await;
+    mesh.serve([nse("kept", &["vpn"]), nse("changed", &["vpn"]), nse("vanished", &["vpn"])]).await;
     let mut events = watch(&mesh.client, of_service("vpn")).await;
     assert_eq!(unread(&mut events), ["changed", "kept", "vanished"]);
-    let fresh = mesh
-        .serve([
-            nse("kept", &["vpn"]),
-            nse("changed", &["vpn", "more"]),
-            nse("new", &["vpn"]),
-        ])
-        .await;
+    let fresh = mesh.serve([nse("kept", &["vpn"]), nse("changed", &["vpn", "more"]), nse("new", &["vpn"])]).await;
     let mut told = Vec::new();
     for _ in 0..3 {
-        told.push(crate::registry::testing::text(
-            &events.next().await.unwrap().unwrap(),
-        ));
+        told.push(crate::registry::testing::text(&events.next().await.unwrap().unwrap()));
     }
     assert_eq!(told, ["-vanished", "changed", "new"]);
     // From here on everything is told, also what changes nothing.
@@ -82,11 +63,8 @@ async fn an_outage_costs_few_tries_and_ends_when_the_registry_is_back() {
     let tries = mesh.probe.take().len();
     assert!((5..40).contains(&tries), "{tries}");
     mesh.serve([nse("nse-2", &[])]).await;
-    let mut told = [
-        events.next().await.unwrap().unwrap(),
-        events.next().await.unwrap().unwrap(),
-    ]
-    .map(|change| crate::registry::testing::text(&change));
+    let mut told = [events.next().await.unwrap().unwrap(), events.next().await.unwrap().unwrap()]
+        .map(|change| crate::registry::testing::text(&change));
     told.sort();
     assert_eq!(told, ["-nse-1", "nse-2"]);
 }
@@ -95,30 +73,14 @@ async fn an_outage_costs_few_tries_and_ends_when_the_registry_is_back() {
 async fn a_registry_that_ends_each_watch_at_once_is_not_asked_in_a_hot_loop() {
     struct Curt(Memory<Nse>);
     impl Element<Endpoints> for Curt {
-        async fn monitor(
-            &self,
-            watch: Watch<Endpoints>,
-            next: Next<'_, Endpoints>,
-        ) -> Result<EventStream<Endpoints>> {
-            if watch.query.watch {
-                Ok(stream::empty().boxed())
-            } else {
-                self.0.monitor(watch, next).await
-            }
+        async fn monitor(&self, watch: Watch<Endpoints>, next: Next<'_, Endpoints>) -> Result<EventStream<Endpoints>> {
+            if watch.query.watch { Ok(stream::empty().boxed()) } else { self.0.monitor(watch, next).await }
         }
     }
     let probe = Arc::new(Probe::default());
-    let chain = Chain::new(
-        "nsmgr",
-        elements![ResumeWatch, Arc::clone(&probe), Curt(Memory::default())],
-    )
-    .unwrap();
+    let chain = Chain::new("nsmgr", elements![ResumeWatch, Arc::clone(&probe), Curt(Memory::default())]).unwrap();
     let mut events = watch(&chain, named("")).await;
-    assert!(
-        tokio::time::timeout(seconds(60), events.next())
-            .await
-            .is_err()
-    );
+    assert!(tokio::time::timeout(seconds(60), events.next()).await.is_err());
     let asked = probe.take().len();
     assert!((10..80).contains(&asked), "{asked}");
 }
@@ -126,12 +88,7 @@ async fn a_registry_that_ends_each_watch_at_once_is_not_asked_in_a_hot_loop() {
 #[tokio::test(start_paused = true)]
 async fn that_the_first_opening_fails_is_told() {
     let query = Nse::query(named(""), true);
-    let error = mesh()
-        .client
-        .monitor(Watch::new(query))
-        .await
-        .err()
-        .unwrap();
+    let error = mesh().client.monitor(Watch::new(query)).await.err().unwrap();
     assert_eq!(error.code(), Code::Unavailable);
 }
 
@@ -139,18 +96,10 @@ async fn that_the_first_opening_fails_is_told() {
 async fn a_registry_that_says_nothing_before_the_first_record_counts_as_open() {
     struct Silent(Memory<Nse>);
     impl Element<Endpoints> for Silent {
-        async fn request(
-            &self,
-            call: Call<Endpoints>,
-            next: Next<'_, Endpoints>,
-        ) -> Result<Call<Endpoints>> {
+        async fn request(&self, call: Call<Endpoints>, next: Next<'_, Endpoints>) -> Result<Call<Endpoints>> {
             self.0.request(call, next).await
         }
-        async fn monitor(
-            &self,
-            watch: Watch<Endpoints>,
-            next: Next<'_, Endpoints>,
-        ) -> Result<EventStream<Endpoints>> {
+        async fn monitor(&self, watch: Watch<Endpoints>, next: Next<'_, Endpoints>) -> Result<EventStream<Endpoints>> {
             let mut events = self.0.monitor(watch, next).await?.peekable();
             std::pin::Pin::new(&mut events).peek().await;
             Ok(events.boxed())
@@ -159,17 +108,13 @@ async fn a_registry_that_says_nothing_before_the_first_record_counts_as_open() {
     let chain = Chain::new("nsmgr", elements![ResumeWatch, Silent(Memory::default())]).unwrap();
     let mut events = watch(&chain, named("")).await;
     register(&chain, nse("nse-1", &[])).await.unwrap();
-    assert_eq!(
-        crate::registry::testing::text(&events.next().await.unwrap().unwrap()),
-        "nse-1"
-    );
+    assert_eq!(crate::registry::testing::text(&events.next().await.unwrap().unwrap()), "nse-1");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_drops_its_watch_leaves_nothing() {
     let memory = Arc::new(Memory::default());
-    let chain: Chain<Endpoints> =
-        Chain::new("nsmgr", elements![ResumeWatch, Arc::clone(&memory)]).unwrap();
+    let chain: Chain<Endpoints> = Chain::new("nsmgr", elements![ResumeWatch, Arc::clone(&memory)]).unwrap();
     let events = watch(&chain, named("")).await;
     assert_eq!(memory.watchers(), 1);
     drop(events);

@@ -36,7 +36,7 @@ impl Admission {
         };
         vec![
             Node::new(UpdateRegistryPath::new(Arc::clone(tokens))), // whom the call comes from, hop by hop
-            Node::new(AuthorizeRegistry::new(policies.clone())), // judges that path before anything is touched
+            Node::new(AuthorizeRegistry::new(policies.clone())),    // judges that path before anything is touched
         ]
     }
 }

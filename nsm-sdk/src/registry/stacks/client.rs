@@ -6,9 +6,7 @@ use nsm_chain::{Begin, Chain, Error, Node, OrderError, Record, Registry, Timers}
 
 use crate::connect::{Connect, Links};
 use crate::lifetime::Retry;
-use crate::registry::{
-    Endpoints, Finder, RefreshRegistration, RegistrationHeal, ResumeWatch, Services,
-};
+use crate::registry::{Endpoints, Finder, RefreshRegistration, RegistrationHeal, ResumeWatch, Services};
 
 /// How a program registers and finds: towards its manager, or towards a registry.
 ///
@@ -74,10 +72,7 @@ impl RegistryClient {
         if failed.is_empty() {
             return Ok(());
         }
-        Err(Error::all_failed(
-            format!("{} registrations are left behind", failed.len()),
-            failed,
-        ))
+        Err(Error::all_failed(format!("{} registrations are left behind", failed.len()), failed))
     }
 }
 
@@ -86,11 +81,7 @@ const AT_ONCE: usize = 16;
 
 async fn close<R: Record>(begin: &Begin<Registry<R>>) -> Vec<Error> {
     let closing = stream::iter(begin.handles()).map(async |handle| handle.close().await.err());
-    closing
-        .buffer_unordered(AT_ONCE)
-        .filter_map(std::future::ready)
-        .collect()
-        .await
+    closing.buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await
 }
 
 /// Settings of a [`RegistryClient`].
@@ -107,20 +98,13 @@ pub struct RegistryClientBuilder {
 impl RegistryClientBuilder {
     /// Asks the manager or registry at this URL.
     #[must_use]
-    pub fn connect(
-        self,
-        links: Arc<impl Links<Services> + Links<Endpoints>>,
-        url: impl Into<Arc<str>>,
-    ) -> Self {
+    pub fn connect(self, links: Arc<impl Links<Services> + Links<Endpoints>>, url: impl Into<Arc<str>>) -> Self {
         let url = url.into();
         let (services, endpoints) = (
             Connect::new(Arc::clone(&links) as Arc<dyn Links<Services>>),
             Connect::new(links as Arc<dyn Links<Endpoints>>),
         );
-        self.ending_in(
-            Node::new(services.to(Arc::clone(&url))),
-            Node::new(endpoints.to(url)),
-        )
+        self.ending_in(Node::new(services.to(Arc::clone(&url))), Node::new(endpoints.to(url)))
     }
 
     /// Asks whatever these elements lead to.
@@ -165,8 +149,8 @@ impl RegistryClientBuilder {
     pub fn build(self) -> Result<RegistryClient, OrderError> {
         let begun_services = Arc::new(Begin::initiator());
         let mut services = vec![
-            Node::new(Retry::default()), // around everything that makes one try
-            Node::new(ResumeWatch),      // watches outlive the registry
+            Node::new(Retry::default()),            // around everything that makes one try
+            Node::new(ResumeWatch),                 // watches outlive the registry
             Node::new(Arc::clone(&begun_services)), // one event a name at a time
             Node::new(RegistrationHeal::<NetworkService>::default()), // a registry that lost us learns us again
         ];

@@ -7,8 +7,7 @@ use nsm_chain::{Begin, Chain, Node, OrderError, Timers};
 use super::Admission;
 use crate::connect::{Connect, Links};
 use crate::registry::{
-    Cache, ClientInfo, DefaultPayload, Endpoints, Expire, Finder, LocalBypass, Memory, ResumeWatch,
-    Services,
+    Cache, ClientInfo, DefaultPayload, Endpoints, Expire, Finder, LocalBypass, Memory, ResumeWatch, Services,
 };
 
 /// The registry half of a manager: what its endpoints register with, and by what it finds.
@@ -41,11 +40,7 @@ pub struct ManagerRegistryBuilder {
 impl ManagerRegistry {
     /// Of the manager called `name` in errors, which others reach under `url`.
     #[must_use]
-    pub fn builder(
-        name: impl Into<String>,
-        url: impl Into<Arc<str>>,
-        admission: Admission,
-    ) -> ManagerRegistryBuilder {
+    pub fn builder(name: impl Into<String>, url: impl Into<Arc<str>>, admission: Admission) -> ManagerRegistryBuilder {
         ManagerRegistryBuilder {
             name: name.into(),
             url: url.into(),
@@ -62,14 +57,9 @@ impl ManagerRegistry {
 impl ManagerRegistryBuilder {
     /// Registers further on, at the registry with this URL.
     #[must_use]
-    pub fn registry(
-        self,
-        links: Arc<impl Links<Services> + Links<Endpoints>>,
-        url: impl Into<Arc<str>>,
-    ) -> Self {
+    pub fn registry(self, links: Arc<impl Links<Services> + Links<Endpoints>>, url: impl Into<Arc<str>>) -> Self {
         let url = url.into();
-        let services =
-            Connect::new(Arc::clone(&links) as Arc<dyn Links<Services>>).to(Arc::clone(&url));
+        let services = Connect::new(Arc::clone(&links) as Arc<dyn Links<Services>>).to(Arc::clone(&url));
         let endpoints = Connect::new(links as Arc<dyn Links<Endpoints>>).to(url);
         self.ending_in(Node::new(services), Node::new(endpoints))
     }
@@ -146,10 +136,8 @@ impl ManagerRegistryBuilder {
         find_services.push(end_services);
         find_endpoints.push(end_endpoints);
 
-        let finder = Finder::new(
-            Chain::new(Arc::clone(&name), find_services)?,
-            Chain::new(Arc::clone(&name), find_endpoints)?,
-        );
+        let finder =
+            Finder::new(Chain::new(Arc::clone(&name), find_services)?, Chain::new(Arc::clone(&name), find_endpoints)?);
         Ok(ManagerRegistry {
             services: Chain::new(Arc::clone(&name), services)?,
             endpoints: Chain::new(name, endpoints)?,

@@ -10,9 +10,7 @@ use nsm_chain::{Call, Chain, Code, Node, Peer, RegistryPath, Timers, Tokens, tim
 use super::*;
 use crate::connect::{Connect, InProcess};
 use crate::identity::{HmacTokens, Policy, PolicySet};
-use crate::registry::testing::{
-    Nse, find, named, names, nse, of_service, register, seconds, service, settle, text,
-};
+use crate::registry::testing::{Nse, find, named, names, nse, of_service, register, seconds, service, settle, text};
 use crate::registry::{ClientInfo, Endpoints, Services};
 
 /// Hops of both protocols in one process.
@@ -35,26 +33,14 @@ impl Hops {
 
     /// The way to a hop, for somebody with tokens.
     fn to(&self, url: &str, who: &str) -> (Node<Services>, Node<Endpoints>) {
-        let peer = Arc::new(Peer {
-            id: id(who),
-            certificate: Arc::from([]),
-            not_after: time::now() + seconds(86_400),
-        });
-        let services = self
-            .services
-            .seen_by(Some(Arc::clone(&peer)), tokens(who))
-            .links();
+        let peer = Arc::new(Peer { id: id(who), certificate: Arc::from([]), not_after: time::now() + seconds(86_400) });
+        let services = self.services.seen_by(Some(Arc::clone(&peer)), tokens(who)).links();
         let endpoints = self.endpoints.seen_by(Some(peer), tokens(who)).links();
-        (
-            Node::new(Connect::new(services).to(url)),
-            Node::new(Connect::new(endpoints).to(url)),
-        )
+        (Node::new(Connect::new(services).to(url)), Node::new(Connect::new(endpoints).to(url)))
     }
 
     fn registry(&self) -> MemoryRegistry {
-        let registry = MemoryRegistry::builder("registry", admission("registry"))
-            .build()
-            .unwrap();
+        let registry = MemoryRegistry::builder("registry", admission("registry")).build().unwrap();
         self.serve("mem://registry", &registry.services, &registry.endpoints);
         registry
     }
@@ -67,21 +53,13 @@ impl Hops {
             .client_info(ClientInfo::new(labels))
             .build()
             .unwrap();
-        self.serve(
-            &format!("mem://{name}"),
-            &manager.services,
-            &manager.endpoints,
-        );
+        self.serve(&format!("mem://{name}"), &manager.services, &manager.endpoints);
         manager
     }
 
     fn client(&self, name: &str, url: &str) -> RegistryClient {
         let (services, endpoints) = self.to(url, name);
-        RegistryClient::builder(name)
-            .ending_in(services, endpoints)
-            .seeded(1)
-            .build()
-            .unwrap()
+        RegistryClient::builder(name).ending_in(services, endpoints).seeded(1).build().unwrap()
     }
 }
 
@@ -114,52 +92,22 @@ async fn an_endpoint_registers_through_its_manager_and_is_reached_through_it() {
     let (here, there) = (hops.manager("nsmgr-1"), hops.manager("nsmgr-2"));
     let client = hops.client("nse-1", "mem://nsmgr-1");
     let mut vpn = nse("nse-1", &["vpn"]);
-    vpn.network_service_labels
-        .insert("vpn".into(), Default::default());
+    vpn.network_service_labels.insert("vpn".into(), Default::default());
     let registered = client.endpoints.request(asking(vpn)).await.unwrap();
     assert_eq!(registered.body().url, "unix:///nse-1");
     let stored = &find(&registry.endpoints, named("nse-1")).await[0];
     assert_eq!(stored.url, "mem://nsmgr-1");
-    assert_eq!(
-        stored.path_ids,
-        ["nse-1", "nsmgr-1", "registry"].map(|name| id(name).to_string())
-    );
-    assert_eq!(
-        stored.network_service_labels["vpn"].labels["nodeName"],
-        "node-of-nsmgr-1"
-    );
+    assert_eq!(stored.path_ids, ["nse-1", "nsmgr-1", "registry"].map(|name| id(name).to_string()));
+    assert_eq!(stored.network_service_labels["vpn"].labels["nodeName"], "node-of-nsmgr-1");
     assert!(stored.initial_registration_time.is_some() && stored.expiration_time.is_some());
-    assert_eq!(
-        here.finder.endpoint("nse-1").await.unwrap().url,
-        "unix:///nse-1"
-    );
-    assert_eq!(
-        there.finder.endpoint("nse-1").await.unwrap().url,
-        "mem://nsmgr-1"
-    );
-    assert_eq!(
-        here.finder
-            .forwarders("vpn", "mem://nsmgr-1")
-            .await
-            .unwrap()
-            .len(),
-        1
-    );
-    assert!(
-        there
-            .finder
-            .forwarders("vpn", "mem://nsmgr-2")
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert_eq!(here.finder.endpoint("nse-1").await.unwrap().url, "unix:///nse-1");
+    assert_eq!(there.finder.endpoint("nse-1").await.unwrap().url, "mem://nsmgr-1");
+    assert_eq!(here.finder.forwarders("vpn", "mem://nsmgr-1").await.unwrap().len(), 1);
+    assert!(there.finder.forwarders("vpn", "mem://nsmgr-2").await.unwrap().is_empty());
     client.unregister_all().await.unwrap();
     assert!(names(&registry.endpoints, named("")).await.is_empty());
     settle().await;
-    assert_eq!(
-        there.finder.endpoint("nse-1").await.unwrap_err().code(),
-        Code::NotFound
-    );
+    assert_eq!(there.finder.endpoint("nse-1").await.unwrap_err().code(), Code::NotFound);
 }
 
 #[tokio::test(start_paused = true)]
@@ -168,16 +116,7 @@ async fn a_registry_that_restarts_is_filled_again_through_the_managers() {
     hops.registry();
     let (_one, two) = (hops.manager("nsmgr-1"), hops.manager("nsmgr-2"));
     let clients: Vec<_> = (0..10)
-        .map(|number| {
-            hops.client(
-                &format!("nse-{number}"),
-                if number < 5 {
-                    "mem://nsmgr-1"
-                } else {
-                    "mem://nsmgr-2"
-                },
-            )
-        })
+        .map(|number| hops.client(&format!("nse-{number}"), if number < 5 { "mem://nsmgr-1" } else { "mem://nsmgr-2" }))
         .collect();
     for (number, client) in clients.iter().enumerate() {
         let mut vpn = Call::new(service("vpn"));
@@ -185,11 +124,7 @@ async fn a_registry_that_restarts_is_filled_again_through_the_managers() {
         if number == 0 {
             client.services.request(vpn).await.unwrap();
         }
-        client
-            .endpoints
-            .request(asking(nse(&format!("nse-{number}"), &["vpn"])))
-            .await
-            .unwrap();
+        client.endpoints.request(asking(nse(&format!("nse-{number}"), &["vpn"]))).await.unwrap();
     }
     assert_eq!(two.finder.endpoints_of("vpn").await.unwrap().len(), 10);
     hops.stop("mem://registry");
@@ -207,25 +142,15 @@ async fn a_manager_that_restarts_learns_its_endpoints_again() {
     let registry = hops.registry();
     hops.manager("nsmgr-1");
     let client = hops.client("nse-1", "mem://nsmgr-1");
-    client
-        .endpoints
-        .request(asking(nse("nse-1", &["vpn"])))
-        .await
-        .unwrap();
+    client.endpoints.request(asking(nse("nse-1", &["vpn"]))).await.unwrap();
     settle().await;
     hops.stop("mem://nsmgr-1");
     tokio::time::sleep(seconds(5)).await;
     let fresh = hops.manager("nsmgr-1");
     // Left over from the earlier life: nobody could be reached by it.
-    assert_eq!(
-        fresh.finder.endpoint("nse-1").await.unwrap_err().code(),
-        Code::NotFound
-    );
+    assert_eq!(fresh.finder.endpoint("nse-1").await.unwrap_err().code(), Code::NotFound);
     tokio::time::sleep(seconds(10)).await;
-    assert_eq!(
-        fresh.finder.endpoint("nse-1").await.unwrap().url,
-        "unix:///nse-1"
-    );
+    assert_eq!(fresh.finder.endpoint("nse-1").await.unwrap().url, "unix:///nse-1");
     assert_eq!(names(&registry.endpoints, named("")).await, ["nse-1"]);
 }
 
@@ -244,36 +169,18 @@ async fn an_endpoint_that_dies_expires_everywhere() {
     // Its name is still its own.
     let (_, other) = hops.to("mem://nsmgr-1", "somebody-else");
     let other = Chain::new("other", vec![other]).unwrap();
-    assert_eq!(
-        other
-            .request(asking(nse("nse-1", &[])))
-            .await
-            .unwrap_err()
-            .code(),
-        Code::PermissionDenied
-    );
+    assert_eq!(other.request(asking(nse("nse-1", &[]))).await.unwrap_err().code(), Code::PermissionDenied);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_waits_for_its_registry_until_its_time_is_over() {
     let hops = Hops::default();
     let client = hops.client("nse-1", "mem://registry");
-    let error = client
-        .endpoints
-        .request(asking(nse("nse-1", &[])).within(seconds(5)))
-        .await
-        .unwrap_err();
+    let error = client.endpoints.request(asking(nse("nse-1", &[])).within(seconds(5))).await.unwrap_err();
     assert_eq!(error.code(), Code::DeadlineExceeded);
-    assert!(
-        error.to_string().contains("nobody serves mem://registry"),
-        "{error}"
-    );
-    let late = tokio::spawn(async move {
-        client
-            .endpoints
-            .request(asking(nse("nse-1", &[])).within(seconds(60)))
-            .await
-    });
+    assert!(error.to_string().contains("nobody serves mem://registry"), "{error}");
+    let late =
+        tokio::spawn(async move { client.endpoints.request(asking(nse("nse-1", &[])).within(seconds(60))).await });
     tokio::time::sleep(seconds(20)).await;
     let registry = hops.registry();
     late.await.unwrap().unwrap();
@@ -283,37 +190,15 @@ async fn a_client_waits_for_its_registry_until_its_time_is_over() {
 #[tokio::test(start_paused = true)]
 async fn a_manager_without_a_registry_keeps_the_records_itself() {
     let timers = Timers::default();
-    let manager = ManagerRegistry::builder("nsmgr", "unix:///nsmgr", Admission::open())
-        .timers(timers.clone())
-        .build()
-        .unwrap();
+    let manager =
+        ManagerRegistry::builder("nsmgr", "unix:///nsmgr", Admission::open()).timers(timers.clone()).build().unwrap();
     register(&manager.services, service("vpn")).await.unwrap();
-    register(&manager.endpoints, nse("fwd", &["forwarder"]))
-        .await
-        .unwrap();
-    assert_eq!(
-        manager.finder.service("vpn", "").await.unwrap().payload,
-        "IP"
-    );
-    assert_eq!(
-        manager
-            .finder
-            .forwarders("forwarder", "unix:///nsmgr")
-            .await
-            .unwrap()[0]
-            .url,
-        "unix:///fwd"
-    );
+    register(&manager.endpoints, nse("fwd", &["forwarder"])).await.unwrap();
+    assert_eq!(manager.finder.service("vpn", "").await.unwrap().payload, "IP");
+    assert_eq!(manager.finder.forwarders("forwarder", "unix:///nsmgr").await.unwrap()[0].url, "unix:///fwd");
     assert_eq!(timers.armed(), 1);
     tokio::time::sleep(seconds(61)).await;
-    assert!(
-        manager
-            .finder
-            .endpoints_of("forwarder")
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert!(manager.finder.endpoints_of("forwarder").await.unwrap().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -321,10 +206,7 @@ async fn a_managers_watch_of_a_service_survives_the_registry() {
     let hops = Hops::default();
     let registry = hops.registry();
     let manager = hops.manager("nsmgr-1");
-    let ethernet = NetworkService {
-        payload: "ETHERNET".into(),
-        ..service("vpn")
-    };
+    let ethernet = NetworkService { payload: "ETHERNET".into(), ..service("vpn") };
     register_service(&registry, service("vpn")).await;
     let mut changes = manager.finder.watch_service("vpn").await.unwrap();
     assert_eq!(changes.next().await.unwrap().unwrap().record.payload, "IP");
@@ -351,16 +233,8 @@ async fn a_watch_through_a_client_stack_goes_on_after_a_restart() {
     let hops = Hops::default();
     hops.registry();
     let client = hops.client("nsc", "mem://registry");
-    client
-        .endpoints
-        .request(asking(nse("nse-1", &["vpn"])))
-        .await
-        .unwrap();
-    let mut events = client
-        .finder()
-        .watch_endpoints(of_service("vpn"))
-        .await
-        .unwrap();
+    client.endpoints.request(asking(nse("nse-1", &["vpn"]))).await.unwrap();
+    let mut events = client.finder().watch_endpoints(of_service("vpn")).await.unwrap();
     assert_eq!(text(&events.next().await.unwrap().unwrap()), "nse-1");
     hops.stop("mem://registry");
     tokio::time::sleep(seconds(10)).await;
@@ -377,29 +251,9 @@ async fn a_watch_through_a_client_stack_goes_on_after_a_restart() {
 
 #[test]
 fn stacks_read_in_the_order_in_which_calls_run() {
-    let registry = MemoryRegistry::builder("registry", admission("registry"))
-        .build()
-        .unwrap();
+    let registry = MemoryRegistry::builder("registry", admission("registry")).build().unwrap();
     let order: Vec<_> = registry.endpoints.names().collect();
-    assert_eq!(
-        order,
-        [
-            "UpdateRegistryPath",
-            "AuthorizeRegistry",
-            "Begin",
-            "RegistrationTime",
-            "Expire",
-            "Memory"
-        ]
-    );
+    assert_eq!(order, ["UpdateRegistryPath", "AuthorizeRegistry", "Begin", "RegistrationTime", "Expire", "Memory"]);
     let order: Vec<_> = registry.services.names().collect();
-    assert_eq!(
-        order,
-        [
-            "UpdateRegistryPath",
-            "AuthorizeRegistry",
-            "DefaultPayload",
-            "Memory"
-        ]
-    );
+    assert_eq!(order, ["UpdateRegistryPath", "AuthorizeRegistry", "DefaultPayload", "Memory"]);
 }

@@ -76,45 +76,26 @@ async fn a_calls_token_is_refused_when_it_is_another_callers() {
     let _handle = echo.serve(&mtls(&authority, "/server"), &address).await;
     let (one, other) = (mtls(&authority, "/one"), mtls(&authority, "/other"));
     let link = channels(&one).get(&address).await.unwrap();
-    let foreign = channels(&other)
-        .get(&address)
-        .await
-        .unwrap()
-        .token()
-        .unwrap();
+    let foreign = channels(&other).get(&address).await.unwrap().token().unwrap();
     // A header that a caller sets itself is replaced by the right one.
     let mut request = Request::new(NetworkServiceRequest::default());
     nsm_chain::grpc::headers::send_token(request.metadata_mut(), &foreign).unwrap();
-    NetworkServiceClient::new(link.clone())
-        .request(request)
-        .await
-        .unwrap();
+    NetworkServiceClient::new(link.clone()).request(request).await.unwrap();
     // And the server would have found out.
     let leaf = &link.token().unwrap().text;
-    let certificate = crate::identity::peer_of(other.source().unwrap().svid().unwrap().chain())
-        .unwrap()
-        .certificate;
-    assert!(
-        echo.verifier
-            .verify(leaf, &certificate, time::now())
-            .is_err()
-    );
+    let certificate = crate::identity::peer_of(other.source().unwrap().svid().unwrap().chain()).unwrap().certificate;
+    assert!(echo.verifier.verify(leaf, &certificate, time::now()).is_err());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_identity_that_ends_for_good_fails_with_that_reason() {
     let authority = DevAuthority::new("example.org").unwrap();
     let address = memory();
-    let _handle = Echo::default()
-        .serve(&mtls(&authority, "/server"), &address)
-        .await;
+    let _handle = Echo::default().serve(&mtls(&authority, "/server"), &address).await;
     let svid = authority.sign("/client", Duration::from_secs(60)).unwrap();
     let bundles = crate::identity::Bundles::clone(&authority.bundles());
     let source = crate::identity::FixedSvid::new(svid, bundles);
-    let link = channels(&Transport::mtls(Arc::new(source), Duration::from_secs(600)))
-        .get(&address)
-        .await
-        .unwrap();
+    let link = channels(&Transport::mtls(Arc::new(source), Duration::from_secs(600))).get(&address).await.unwrap();
     ask(&link, "").await.unwrap();
     tokio::time::advance(Duration::from_secs(62)).await;
     let status = ask(&link, "").await.unwrap_err();

@@ -10,9 +10,7 @@ async fn a_hundred_who_ask_at_once_share_one_connection() {
     let address = directory.socket("a.sock");
     let transport = insecure();
     // Counts connections in front of a real server.
-    let mut front = Listener::bind(&address, &BindOptions::default())
-        .await
-        .unwrap();
+    let mut front = Listener::bind(&address, &BindOptions::default()).await.unwrap();
     let behind = directory.socket("b.sock");
     let _handle = Echo::default().serve(&transport, &behind).await;
     let accepted = Arc::new(AtomicUsize::new(0));
@@ -21,9 +19,7 @@ async fn a_hundred_who_ask_at_once_share_one_connection() {
         loop {
             let mut near = front.accept().await.unwrap();
             count.fetch_add(1, Ordering::SeqCst);
-            let mut far = tokio::net::UnixStream::connect(path(&behind))
-                .await
-                .unwrap();
+            let mut far = tokio::net::UnixStream::connect(path(&behind)).await.unwrap();
             tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
         }
     });
@@ -51,9 +47,7 @@ async fn a_link_finds_a_restarted_server_at_once() {
             let echo = Echo::default();
             let next = echo.serve(&server, &address).await;
             ask(&link, "").await.unwrap();
-            ask(&channels.get(&address).await.unwrap(), "")
-                .await
-                .unwrap();
+            ask(&channels.get(&address).await.unwrap(), "").await.unwrap();
             assert_eq!(echo.calls.load(Ordering::SeqCst), 2);
             next.shutdown().await;
         }
@@ -70,15 +64,10 @@ async fn without_a_server_a_call_is_unavailable_and_the_link_recovers() {
     handle.shutdown().await;
     let status = ask(&link, "").await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
-    assert!(
-        status.message().contains("nothing is at unix://"),
-        "{status}"
-    );
+    assert!(status.message().contains("nothing is at unix://"), "{status}");
     let _handle = Echo::default().serve(&insecure(), &address).await;
     ask(&link, "").await.unwrap();
-    ask(&channels.get(&address).await.unwrap(), "")
-        .await
-        .unwrap();
+    ask(&channels.get(&address).await.unwrap(), "").await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -86,20 +75,12 @@ async fn a_calls_deadline_holds_here_too() {
     let address = memory();
     let _handle = Echo::default().serve(&insecure(), &address).await;
     let link = channels(&insecure()).get(&address).await.unwrap();
-    let connection = Connection {
-        network_service: "wait".into(),
-        ..Connection::default()
-    };
-    let mut request = Request::new(NetworkServiceRequest {
-        connection: Some(connection),
-        ..NetworkServiceRequest::default()
-    });
+    let connection = Connection { network_service: "wait".into(), ..Connection::default() };
+    let mut request =
+        Request::new(NetworkServiceRequest { connection: Some(connection), ..NetworkServiceRequest::default() });
     request.set_timeout(Duration::from_secs(5));
     let before = tokio::time::Instant::now();
-    let status = NetworkServiceClient::new(link)
-        .request(request)
-        .await
-        .unwrap_err();
+    let status = NetworkServiceClient::new(link).request(request).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert_eq!(before.elapsed().as_secs(), 5);
 }
