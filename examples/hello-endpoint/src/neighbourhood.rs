@@ -32,37 +32,22 @@ impl Neighbourhood {
             return Err(obstacle.into());
         }
         let authority = DevAuthority::new("hello.example")?;
-        let site = |name: &str| {
-            Ok::<_, Box<dyn std::error::Error>>(Site::mtls(authority.issue(&format!("/{name}"))?))
-        };
+        let site = |name: &str| Ok::<_, Box<dyn std::error::Error>>(Site::mtls(authority.issue(&format!("/{name}"))?));
         let sockets = Sockets::create()?;
 
-        let manager = ManagerRole::new("nsmgr", site("nsmgr")?)
-            .listen_on(sockets.url("nsmgr"))
-            .serve()
-            .await?;
+        let manager = ManagerRole::new("nsmgr", site("nsmgr")?).listen_on(sockets.url("nsmgr")).serve().await?;
         let wire = elements![CrossConnect::new(Linux::new("forwarder")?)];
         let forwarder = ForwarderRole::new("forwarder", site("forwarder")?, manager.url(), wire)
             .listen_on(sockets.url("forwarder"))
             .serve()
             .await?;
 
-        let services = RegistryClient::builder("operator")
-            .connect(site("operator")?.channels(), manager.url())
-            .build()?;
-        let named = NetworkService {
-            name: service.to_owned(),
-            payload: nsm_api::payload::IP.into(),
-            ..Default::default()
-        };
+        let services =
+            RegistryClient::builder("operator").connect(site("operator")?.channels(), manager.url()).build()?;
+        let named =
+            NetworkService { name: service.to_owned(), payload: nsm_api::payload::IP.into(), ..Default::default() };
         services.services.request(Call::new(named)).await?;
-        Ok(Self {
-            authority,
-            sockets,
-            manager,
-            forwarder,
-            services,
-        })
+        Ok(Self { authority, sockets, manager, forwarder, services })
     }
 
     /// An identity for the role of that name.

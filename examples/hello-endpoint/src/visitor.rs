@@ -21,39 +21,19 @@ impl Visitor {
     pub(crate) async fn arrive(site: &Site, manager: &str, url: &str) -> Result<Self> {
         let netns = Netns::create().await?;
         let interfaces = KernelOffer::new().in_netns(Workload::of(&netns));
-        let client = roles::client("nsc", site, manager)
-            .with(elements![interfaces])
-            .build()?;
+        let client = roles::client("nsc", site, manager).with(elements![interfaces]).build()?;
         let connection = client.request_url(&url.parse()?, "", PATIENCE).await?;
-        let visitor = Self {
-            client,
-            netns: netns,
-        };
+        let visitor = Self { client, netns };
 
-        let hops: Vec<_> = connection
-            .path
-            .iter()
-            .flat_map(|path| &path.path_segments)
-            .map(|hop| hop.name.as_str())
-            .collect();
+        let hops: Vec<_> =
+            connection.path.iter().flat_map(|path| &path.path_segments).map(|hop| hop.name.as_str()).collect();
         println!("nsc asked for {url}: {}", hops.join(" > "));
-        let ip = connection
-            .context
-            .and_then(|context| context.ip_context)
-            .unwrap_or_default();
+        let ip = connection.context.and_then(|context| context.ip_context).unwrap_or_default();
         let (Some(src), Some(dst)) = (ip.src_nets().next(), ip.dst_nets().next()) else {
             return Err("the endpoint gave no addresses".into());
         };
-        let took = Pinger::new(&visitor.netns)
-            .await?
-            .ping(src.addr(), dst.addr(), Duration::from_secs(1))
-            .await?;
-        println!(
-            "{} answers {} in {} us",
-            dst.addr(),
-            src.addr(),
-            took.as_micros()
-        );
+        let took = Pinger::new(&visitor.netns).await?.ping(src.addr(), dst.addr(), Duration::from_secs(1)).await?;
+        println!("{} answers {} in {} us", dst.addr(), src.addr(), took.as_micros());
         Ok(visitor)
     }
 

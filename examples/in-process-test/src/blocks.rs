@@ -23,19 +23,13 @@ impl Blocks {
         let size = size.max(1);
         let last = u16::MAX - (size - 1);
         let free = (1024..=last).step_by(size.into()).collect();
-        Arc::new(Self {
-            size,
-            free: Mutex::new(free),
-        })
+        Arc::new(Self { size, free: Mutex::new(free) })
     }
 
     /// The lowest free block; none if all are in use.
     pub fn take(blocks: &Arc<Self>) -> Option<Arc<Block>> {
         let first = blocks.lock().pop_first()?;
-        Some(Arc::new(Block {
-            first,
-            of: Arc::clone(blocks),
-        }))
+        Some(Arc::new(Block { first, of: Arc::clone(blocks) }))
     }
 
     /// How many are free.
@@ -69,14 +63,8 @@ mod tests {
     fn blocks_lie_side_by_side_and_come_back() {
         let blocks = Blocks::of_size(32_256);
         assert_eq!(blocks.free(), 2);
-        let (one, two) = (
-            Blocks::take(&blocks).unwrap(),
-            Blocks::take(&blocks).unwrap(),
-        );
-        assert_eq!(
-            (one.to_string().as_str(), two.to_string().as_str()),
-            ("1024-33279", "33280-65535")
-        );
+        let (one, two) = (Blocks::take(&blocks).unwrap(), Blocks::take(&blocks).unwrap());
+        assert_eq!((one.to_string().as_str(), two.to_string().as_str()), ("1024-33279", "33280-65535"));
         assert!(Blocks::take(&blocks).is_none());
         drop(one);
         assert_eq!(blocks.free(), 1);

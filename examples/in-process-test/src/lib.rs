@@ -30,10 +30,7 @@ impl PortBlocks {
     /// Gives of these.
     #[must_use]
     pub fn of(blocks: Arc<Blocks>) -> Self {
-        Self {
-            blocks,
-            held: Slot::new(),
-        }
+        Self { blocks, held: Slot::new() }
     }
 }
 
@@ -44,17 +41,14 @@ impl Element for PortBlocks {
             Some(block) => block,
             None => {
                 let block = Blocks::take(&self.blocks).ok_or_else(|| {
-                    Error::exhausted("all port blocks are in use")
-                        .hint("add a public address, or make blocks smaller")
+                    Error::exhausted("all port blocks are in use").hint("add a public address, or make blocks smaller")
                 })?;
                 self.held.set(&state, Arc::clone(&block));
                 block
             }
         };
         let context = call.connection_mut().context.get_or_insert_default();
-        context
-            .extra_context
-            .insert(PORTS.into(), block.to_string());
+        context.extra_context.insert(PORTS.into(), block.to_string());
         next.request(call).await
     }
 

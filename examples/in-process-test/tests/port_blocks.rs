@@ -21,9 +21,7 @@ async fn mesh() -> (Mesh, Node) {
 }
 
 async fn ask(client: &Client, id: &str) -> Result<Connection> {
-    client
-        .request_url(&"kernel://internet/nsm-1".parse().unwrap(), id, SOON)
-        .await
+    client.request_url(&"kernel://internet/nsm-1".parse().unwrap(), id, SOON).await
 }
 
 fn ports(connection: &Connection) -> &str {
@@ -57,9 +55,7 @@ async fn a_client_keeps_its_ports_for_a_day_and_gives_them_back() {
 async fn without_ports_a_client_is_told_who_refused_and_what_to_do() {
     let (_mesh, node) = mesh().await;
     let blocks = Blocks::of_size(64_512);
-    node.endpoint("nat-1", "internet", elements![PortBlocks::of(blocks)])
-        .await
-        .unwrap();
+    node.endpoint("nat-1", "internet", elements![PortBlocks::of(blocks)]).await.unwrap();
     let client = node.client("nsc").build().unwrap();
 
     ask(&client, "first").await.unwrap();
@@ -72,15 +68,8 @@ async fn without_ports_a_client_is_told_who_refused_and_what_to_do() {
 async fn what_fails_behind_it_costs_no_ports() {
     let (_mesh, node) = mesh().await;
     let blocks = Blocks::of_size(1024);
-    let broken =
-        from_fn(|_call, _next: OwnedNext| async { Err(Error::precondition("the uplink is down")) });
-    node.endpoint(
-        "nat-1",
-        "internet",
-        elements![PortBlocks::of(Arc::clone(&blocks)), broken],
-    )
-    .await
-    .unwrap();
+    let broken = from_fn(|_call, _next: OwnedNext| async { Err(Error::precondition("the uplink is down")) });
+    node.endpoint("nat-1", "internet", elements![PortBlocks::of(Arc::clone(&blocks)), broken]).await.unwrap();
     let client = node.client("nsc").build().unwrap();
 
     ask(&client, "c").await.unwrap_err();
@@ -91,20 +80,11 @@ async fn what_fails_behind_it_costs_no_ports() {
 async fn when_its_endpoint_dies_a_client_gets_ports_at_another() {
     let (_mesh, node) = mesh().await;
     let (one, two) = (Blocks::of_size(1024), Blocks::of_size(2048));
-    let first = node
-        .endpoint("nat-1", "internet", elements![PortBlocks::of(one)])
-        .await
-        .unwrap();
+    let first = node.endpoint("nat-1", "internet", elements![PortBlocks::of(one)]).await.unwrap();
     let client = node.client("nsc").build().unwrap();
     assert_eq!(ports(&ask(&client, "c").await.unwrap()), "1024-2047");
 
-    node.endpoint(
-        "nat-2",
-        "internet",
-        elements![PortBlocks::of(Arc::clone(&two))],
-    )
-    .await
-    .unwrap();
+    node.endpoint("nat-2", "internet", elements![PortBlocks::of(Arc::clone(&two))]).await.unwrap();
     first.kill();
     let died = Instant::now();
     while now(&client).network_service_endpoint_name != "nat-2" {

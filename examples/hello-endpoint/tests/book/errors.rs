@@ -19,15 +19,9 @@ fn flat(code: &str) -> String {
 
 #[test]
 fn every_quoted_text_is_in_the_code() {
-    let code: String = library_sources()
-        .iter()
-        .map(|(_, code)| flat(code))
-        .collect();
+    let code: String = library_sources().iter().map(|(_, code)| flat(code)).collect();
     let page = read("docs/errors.md");
-    let quoted: Vec<&str> = page
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
-        .collect();
+    let quoted: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     assert!(quoted.len() > 30, "{quoted:?}");
     for text in quoted {
         for part in text.split('…').map(str::trim).filter(|part| part.len() > 2) {

@@ -12,14 +12,8 @@ fn pages() -> Vec<PathBuf> {
 
 /// The targets of a page's links to files.
 fn links(text: &str) -> Vec<String> {
-    let targets = text
-        .split("](")
-        .skip(1)
-        .filter_map(|rest| rest.split([')', '#']).next());
-    targets
-        .filter(|target| !target.is_empty() && !target.contains("://"))
-        .map(str::to_owned)
-        .collect()
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+    targets.filter(|target| !target.is_empty() && !target.contains("://")).map(str::to_owned).collect()
 }
 
 #[test]
@@ -41,9 +35,6 @@ fn every_page_is_in_the_table_of_contents() {
     let contents = links(&read("docs/SUMMARY.md"));
     for page in files("docs", "md") {
         let name = page.strip_prefix("docs").unwrap().display().to_string();
-        assert!(
-            name == "SUMMARY.md" || contents.contains(&name),
-            "docs/SUMMARY.md lacks {name}"
-        );
+        assert!(name == "SUMMARY.md" || contents.contains(&name), "docs/SUMMARY.md lacks {name}");
     }
 }

@@ -39,38 +39,18 @@ fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
 
 /// The libraries' sources, without unit tests and comments.
 fn library_sources() -> Vec<(String, String)> {
-    let crates = [
-        "nsm-api",
-        "nsm-chain",
-        "nsm-kernel",
-        "nsm-mechanisms",
-        "nsm-sdk",
-    ];
-    let paths = crates
-        .iter()
-        .flat_map(|name| files(&format!("{name}/src"), "rs"));
+    let crates = ["nsm-api", "nsm-chain", "nsm-kernel", "nsm-mechanisms", "nsm-sdk"];
+    let paths = crates.iter().flat_map(|name| files(&format!("{name}/src"), "rs"));
     let is_test = |path: &PathBuf| {
-        path.components().any(|part| {
-            ["tests", "tests.rs", "testing.rs"]
-                .iter()
-                .any(|it| part.as_os_str() == *it)
-        })
+        path.components().any(|part| ["tests", "tests.rs", "testing.rs"].iter().any(|it| part.as_os_str() == *it))
     };
     paths
         .filter(|path| !is_test(path))
         .map(|path| {
             let text = read(&path);
-            let code = text
-                .split("\n#[cfg(test)]\nmod tests {")
-                .next()
-                .unwrap_or_default();
-            let lines = code
-                .lines()
-                .filter(|line| !line.trim_start().starts_with("//"));
-            (
-                path.display().to_string(),
-                lines.collect::<Vec<_>>().join("\n"),
-            )
+            let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+            let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+            (path.display().to_string(), lines.collect::<Vec<_>>().join("\n"))
         })
         .collect()
 }

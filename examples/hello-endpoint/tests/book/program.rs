@@ -11,19 +11,10 @@ use crate::read;
 #[test]
 fn the_chapter_quotes_the_program_as_it_is() {
     let chapter = read("docs/first-endpoint.md");
-    let quoted = chapter
-        .split("```rust,no_run\n")
-        .nth(1)
-        .unwrap()
-        .split("```")
-        .next()
-        .unwrap();
+    let quoted = chapter.split("```rust,no_run\n").nth(1).unwrap().split("```").next().unwrap();
     let program = read("examples/hello-endpoint/src/main.rs");
     assert_eq!(quoted, program);
-    assert!(
-        program.lines().count() <= 40,
-        "the example promises at most 40 lines"
-    );
+    assert!(program.lines().count() <= 40, "the example promises at most 40 lines");
 }
 
 /// Ends the program, whatever becomes of the test.
@@ -72,19 +63,9 @@ fn the_program_serves_a_client_and_leaves_in_order() {
     }
     let mut complaints = String::new();
     if said.len() == 4 {
-        kill(
-            Pid::from_raw(running.0.id().try_into().unwrap()),
-            Signal::SIGINT,
-        )
-        .unwrap();
+        kill(Pid::from_raw(running.0.id().try_into().unwrap()), Signal::SIGINT).unwrap();
     }
-    running
-        .0
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut complaints)
-        .unwrap();
+    running.0.stderr.take().unwrap().read_to_string(&mut complaints).unwrap();
     let ended = running.0.wait().unwrap();
     assert!(
         said.len() == 4 && said[2].starts_with("172.16.1.0 answers 172.16.1.1 in "),
@@ -97,25 +78,12 @@ fn the_program_serves_a_client_and_leaves_in_order() {
 #[test]
 fn the_readme_quotes_the_examples_as_they_are() {
     let trimmed = |text: &str| text.lines().map(str::trim).collect::<Vec<_>>().join("\n");
-    let examples = [
-        "hello-endpoint/src/main.rs",
-        "in-process-test/tests/port_blocks.rs",
-    ];
-    let examples: String = examples
-        .iter()
-        .map(|path| trimmed(&read(format!("examples/{path}"))))
-        .collect();
+    let examples = ["hello-endpoint/src/main.rs", "in-process-test/tests/port_blocks.rs"];
+    let examples: String = examples.iter().map(|path| trimmed(&read(format!("examples/{path}")))).collect();
     let readme = read("README.md");
-    let quoted: Vec<_> = readme
-        .split("```rust\n")
-        .skip(1)
-        .filter_map(|rest| rest.split("\n```").next())
-        .collect();
+    let quoted: Vec<_> = readme.split("```rust\n").skip(1).filter_map(|rest| rest.split("\n```").next()).collect();
     assert_eq!(quoted.len(), 2);
     for block in quoted {
-        assert!(
-            examples.contains(&trimmed(block)),
-            "no example has\n{block}"
-        );
+        assert!(examples.contains(&trimmed(block)), "no example has\n{block}");
     }
 }
