@@ -15,3 +15,6 @@ pub mod security;
 pub mod stacks;
 pub mod testing;
 pub mod transport;
+
+// What an endpoint, a client or an element is written with: one dependency is enough.
+pub use {nsm_api, nsm_chain, nsm_kernel, nsm_mechanisms};

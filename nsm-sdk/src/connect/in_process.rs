@@ -9,7 +9,7 @@ use nsm_chain::{
     Call, Chain, Element, Error, EventStream, Next, Node, Order, Peer, Protocol, Result, Token, Tokens, Watch,
 };
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::Links;
 
@@ -127,10 +127,11 @@ impl<P: Protocol> Link<P> {
         let mut there = Call::new(call.share()).from_peer(peer, token);
         there.set_deadline(call.deadline());
         *there.extra_mut() = call.extra().clone();
-        let tasks = TaskTracker::new();
+        // A task a hop: forty hops in one would need forty times the stack. Aborted, it runs to its end all the same.
+        let task = AbortOnDropHandle::new(tokio::spawn(hop.chain.detached(verb(there), &TaskTracker::new())));
         let answer = async {
             tokio::select! {
-                done = hop.chain.detached(verb(there), &tasks) => done,
+                done = task => done.unwrap_or_else(|error| Err(Error::internal("the next hop broke down").because(error))),
                 () = hop.stopped.cancelled() => Err(Error::unavailable(format!("{} stopped answering", self.url))),
             }
         };

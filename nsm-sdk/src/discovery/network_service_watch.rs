@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use nsm_api::Connection;
+use nsm_api::matching::Labels;
 use nsm_api::registry::NetworkService;
-use nsm_chain::{Call, Element, Handle, Next, Order, Result, Slot};
+use nsm_chain::{Call, Element, Error, Handle, Next, Order, Result, Slot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::lifetime::Backoff;
@@ -14,7 +15,8 @@ use crate::registry::Finder;
 
 /// Closes a connection whose network service no longer lets its client have its endpoint.
 ///
-/// *Request*: on success the connection is listed under its service. While connections of a service are listed one
+/// *Request*: one that comes to be healed in place, from a client whose service has moved it, is refused with
+/// `FailedPrecondition`: the client chooses afresh. On success the connection is listed under its service. While connections of a service are listed one
 /// watch follows that service in the registry; when it changes, those whose endpoint no longer fits are closed, and
 /// their initiators, told so by `Monitor`, choose afresh. *Close*: the listing goes with the connection's state.
 ///
@@ -36,7 +38,7 @@ struct Watched {
 #[derive(Clone)]
 struct Member {
     handle: Handle,
-    labels: nsm_api::matching::Labels,
+    labels: Labels,
     endpoint: String,
 }
 
@@ -61,25 +63,33 @@ impl Watched {
     async fn check(&self, service: &NetworkService) {
         let members: Vec<Member> = self.members().values().cloned().collect();
         for member in members {
-            // An endpoint the registry does not know may still serve well: its absence is others' business.
-            let Ok(endpoint) = self.finder.endpoint(&member.endpoint).await else {
-                continue;
-            };
-            if service.candidates(&member.labels, [endpoint]).is_empty() {
-                tokio::spawn(async move {
-                    let key = Arc::clone(member.handle.key());
-                    tracing::info!(
-                        connection = &*key,
-                        endpoint = member.endpoint,
-                        "the network service moved it elsewhere"
-                    );
-                    let still = |connection: &Connection| connection.network_service_endpoint_name == member.endpoint;
-                    if let Err(error) = member.handle.close_if(still).await {
-                        tracing::warn!(connection = &*key, %error, "not all of it could be closed");
-                    }
-                });
+            if !fits(&self.finder, service, &member.labels, &member.endpoint).await {
+                member.close();
             }
         }
+    }
+}
+
+/// Whether a client with these labels may have this endpoint. An endpoint the registry does not know may still serve
+/// well: its absence is others' business.
+async fn fits(finder: &Finder, service: &NetworkService, labels: &Labels, endpoint: &str) -> bool {
+    match finder.endpoint(endpoint).await {
+        Ok(endpoint) => !service.candidates(labels, [endpoint]).is_empty(),
+        Err(_) => true,
+    }
+}
+
+impl Member {
+    /// Closes it, unless it has moved meanwhile.
+    fn close(self) {
+        tokio::spawn(async move {
+            let key = Arc::clone(self.handle.key());
+            tracing::info!(connection = &*key, endpoint = self.endpoint, "the network service moved it elsewhere");
+            let still = |connection: &Connection| connection.network_service_endpoint_name == self.endpoint;
+            if let Err(error) = self.handle.close_if(still).await {
+                tracing::warn!(connection = &*key, %error, "not all of it could be closed");
+            }
+        });
     }
 }
 
@@ -134,9 +144,29 @@ impl NetworkServiceWatch {
     }
 }
 
+impl NetworkServiceWatch {
+    /// Whether the service, as the registry has it now, lets the client have that endpoint. A registry that cannot be
+    /// asked forbids nothing.
+    async fn allows(&self, connection: &Connection, labels: &Labels) -> bool {
+        match self.finder.service(&connection.network_service, "").await {
+            Ok(service) => fits(&self.finder, &service, labels, &connection.network_service_endpoint_name).await,
+            Err(_) => true,
+        }
+    }
+}
+
 impl Element for NetworkServiceWatch {
     async fn request(&self, call: Call, next: Next<'_>) -> Result<Call> {
         let labels = call.body().labels.clone();
+        let asked = call.body();
+        // A client may ask for an endpoint by name; one that had it already is held to the rules.
+        let named = !asked.network_service_endpoint_name.is_empty();
+        let had = asked.mechanism.is_some() && named;
+        if call.is_first() && had && !call.patiently(self.allows(asked, &labels)).await? {
+            let (service, endpoint) = (&asked.network_service, &asked.network_service_endpoint_name);
+            return Err(Error::precondition(format!("{service} no longer lets this client have {endpoint}"))
+                .hint("ask without an endpoint's name: another one fits"));
+        }
         let call = next.request(call).await?;
         let state = call.state()?;
         let Some(handle) = call.handle().cloned() else {
@@ -145,11 +175,15 @@ impl Element for NetworkServiceWatch {
         let connection = call.body();
         let (watched, key) = (self.watched(&connection.network_service), Arc::clone(handle.key()));
         let member = Member { handle, labels, endpoint: connection.network_service_endpoint_name.clone() };
-        watched.members().insert(Arc::clone(&key), member);
+        watched.members().insert(Arc::clone(&key), member.clone());
         let known =
             self.listed.with(state, |listing| listing.is_some_and(|listing| Arc::ptr_eq(&listing.watched, &watched)));
         if !known {
             self.listed.set(state, Listing { watched, key });
+            // It may have changed after the endpoint was chosen, and before the list was watched for it.
+            if !named && !self.allows(connection, &member.labels).await {
+                member.close();
+            }
         }
         Ok(call)
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use nsm_api::connection::{Connection, State};
-use nsm_chain::{Call, Element, Error, Handle, Next, Order, Result, Slot, Timer, Timers, Why};
+use nsm_chain::{Call, Code, Element, Error, Handle, Next, Order, Result, Slot, Timer, Timers, Why};
 
 use tokio::time::Instant;
 
@@ -117,8 +117,10 @@ impl Patient {
                     tracing::debug!(connection = &**self.handle.key(), ?why, %error, "not healed yet");
                     // As long as the next hop itself is out of reach, tearing down what works would help nobody.
                     if self.is_further_on(&error) {
-                        // Nobody answers where it stood: what still answers pings there is a corpse.
-                        packets_stopped |= refused.get_or_insert_with(Instant::now).elapsed() >= GRACE;
+                        // Nobody answers where it stood: what still answers pings there is a corpse. Or it may no
+                        // longer stand there.
+                        packets_stopped |= error.code() == Code::FailedPrecondition
+                            || refused.get_or_insert_with(Instant::now).elapsed() >= GRACE;
                     }
                 }
             }

@@ -54,7 +54,12 @@ impl Retry {
                 Err(error) if hopeless(error.code()) => return Err(error),
                 Err(error) => {
                     tracing::debug!(what = P::WHAT, key = P::key(call.body()), %error, "failed, trying again");
-                    last = Some(error);
+                    // A try that was cut short by the caller's own deadline says less than the one before it.
+                    let cut_short = error.code() == Code::DeadlineExceeded
+                        && call.remaining().is_some_and(|remaining| remaining.is_zero());
+                    if !cut_short || last.is_none() {
+                        last = Some(error);
+                    }
                 }
             }
         }

@@ -80,7 +80,8 @@ impl EndpointRole {
         let hop = self.site.hop(&self.name);
         let endpoint = Endpoint::new(&hop, self.elements)?;
         let server = with_service(self.site.server(), endpoint.chain);
-        let running = Running::new(&self.name, self.site.bind(server, &addresses(&self.listen)?).await?);
+        let server = self.site.bind(server, &addresses(&self.listen)?).await?;
+        let running = Running::new(&self.name, server).owning(endpoint.connections);
         let Some(manager) = self.manager else {
             return Ok(running);
         };

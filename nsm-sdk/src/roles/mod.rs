@@ -3,6 +3,7 @@
 //! Each role is a builder that ends in `serve()`, and what it gives is a [`Running`] role, to shut down when its time has
 //! come. Any number of roles run in one process; each has its own [`Site`]: who it is and where its sockets are.
 
+mod apply;
 mod client;
 mod endpoint;
 mod forwarder;
@@ -12,6 +13,7 @@ mod registry;
 mod running;
 mod site;
 
+pub use apply::apply;
 pub use client::client;
 pub use endpoint::EndpointRole;
 pub use forwarder::ForwarderRole;

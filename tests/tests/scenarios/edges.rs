@@ -7,7 +7,7 @@ use nsm_api::networkservice::NetworkServiceRequest;
 use nsm_chain::{Call, Closed, Code, Error, elements};
 use nsm_sdk::testing::{Mesh, Node};
 
-use crate::kit::{Count, SOON, ask, ask_within, mesh_of, nothing_left};
+use crate::kit::{Count, SOON, ask, ask_within, mesh_of, nothing_left, pass};
 
 /// A mesh with an endpoint and a client that is connected to it.
 async fn connected() -> (Mesh, Node, Count, nsm_sdk::stacks::Client, Connection) {
@@ -16,6 +16,8 @@ async fn connected() -> (Mesh, Node, Count, nsm_sdk::stacks::Client, Connection)
     nodes[0].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
     let client = nodes[0].client("nsc").build().unwrap();
     let connection = ask(&client, "vpn", "c").await.unwrap();
+    // Until the watches that follow the answer are open.
+    pass(Duration::from_millis(10)).await;
     (mesh, nodes.remove(0), count, client, connection)
 }
 

@@ -1,44 +1,13 @@
 //! What breaks is made again: endpoints, forwarders, managers, the registry.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use nsm_api::Connection;
 use nsm_chain::elements;
-use nsm_sdk::lifetime::Liveness;
 use nsm_sdk::stacks::Client;
 
-use crate::kit::{Census, Count, Match, SOON, ask, mesh_of, names, nothing_left, pass, service, until};
-
-/// Packets flow as a test says, whatever else there is.
-#[derive(Clone)]
-struct Packets(Arc<AtomicBool>);
-
-impl Packets {
-    fn flowing() -> Self {
-        Self(Arc::new(AtomicBool::new(true)))
-    }
-
-    fn stop(&self) {
-        self.0.store(false, Ordering::SeqCst);
-    }
-
-    fn flow(&self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
-impl Liveness for Packets {
-    fn alive<'a>(&'a self, _connection: &'a Connection, _within: Duration) -> BoxFuture<'a, bool> {
-        let flowing = self.0.load(Ordering::SeqCst);
-        async move { flowing }.boxed()
-    }
-}
-
-const EVERY: Duration = Duration::from_millis(200);
+use crate::kit::{Census, Count, EVERY, Match, Packets, SOON, ask, mesh_of, names, nothing_left, pass, service, until};
 
 /// The connection as the client has it now.
 fn now(client: &Client) -> Arc<Connection> {

@@ -1,12 +1,15 @@
 //! What scenarios share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use nsm_api::Connection;
 use nsm_api::registry::NetworkService;
 use nsm_chain::{Call, Element, Error, Next, Result};
+use nsm_sdk::lifetime::Liveness;
 use nsm_sdk::stacks::Client;
 use nsm_sdk::testing::{Mesh, Node};
 use tokio::runtime::Handle;
@@ -191,3 +194,31 @@ impl Match {
         self
     }
 }
+
+/// Packets flow as a test says, whatever else there is.
+#[derive(Clone)]
+pub(crate) struct Packets(Arc<AtomicBool>);
+
+impl Packets {
+    pub(crate) fn flowing() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+
+    pub(crate) fn stop(&self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+
+    pub(crate) fn flow(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Liveness for Packets {
+    fn alive<'a>(&'a self, _connection: &'a Connection, _within: Duration) -> BoxFuture<'a, bool> {
+        let flowing = self.0.load(Ordering::SeqCst);
+        async move { flowing }.boxed()
+    }
+}
+
+/// How often liveness is asked.
+pub(crate) const EVERY: Duration = Duration::from_millis(200);

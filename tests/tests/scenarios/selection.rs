@@ -1,13 +1,16 @@
 //! Who serves, and who carries: rules of network services, and what happens when they change.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nsm_api::labels::{NODE_NAME, P2P};
 use nsm_chain::{Code, elements};
 use nsm_sdk::context::ClientInfo;
 
-use crate::kit::{Census, Count, Match, SOON, ask, ask_within, mesh_of, names, nothing_left, pass, service, until};
+use crate::kit::{
+    Census, Count, EVERY, Match, Packets, SOON, ask, ask_within, mesh_of, names, nothing_left, pass, service, until,
+};
 
 fn labelled(labels: &[(&str, &str)]) -> ClientInfo {
     ClientInfo::new(labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
@@ -174,6 +177,22 @@ async fn a_change_of_the_service_moves_the_clients_it_concerns_and_no_others() {
         client.close(other, SOON).await.unwrap();
         census.is_the_same(&mesh, &[&client]).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_the_service_moves_a_client_whose_packets_still_flow_at_once() {
+    let (mesh, nodes) = mesh_of(1).await;
+    let to = |app: &'static str| vec![Match::from(&[]).to(&[("app", app)])];
+    mesh.apply(service("my-service", to("1"))).await.unwrap();
+    for app in ["1", "2"] {
+        nodes[0].endpoint_with(&format!("nse-{app}"), "my-service", [("app", app)], elements![]).await.unwrap();
+    }
+    let liveness = Arc::new(Packets::flowing());
+    let client = nodes[0].client("nsc").liveness(liveness, EVERY, EVERY).build().unwrap();
+    ask(&client, "my-service", "c").await.unwrap();
+    mesh.apply(service("my-service", to("2"))).await.unwrap();
+    pass(Duration::from_secs(1)).await;
+    assert_eq!(ask(&client, "my-service", "c").await.unwrap().network_service_endpoint_name, "nse-2");
 }
 
 #[tokio::test(start_paused = true)]
