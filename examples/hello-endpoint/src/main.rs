@@ -3,10 +3,10 @@
 use std::error::Error;
 
 use hello_endpoint::Neighbourhood;
-use nsm_api::mechanism::KERNEL;
-use nsm_chain::elements;
-use nsm_mechanisms::{KernelAccept, Mechanisms};
 use nsm_sdk::ipam::{PointToPoint, Pool};
+use nsm_sdk::nsm_api::mechanism::KERNEL;
+use nsm_sdk::nsm_chain::elements;
+use nsm_sdk::nsm_mechanisms::{KernelAccept, Mechanisms};
 use nsm_sdk::roles::EndpointRole;
 use tokio::signal::unix::{SignalKind, signal};
 

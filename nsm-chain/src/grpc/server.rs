@@ -32,8 +32,8 @@ pub(super) const UNKNOWN: &str = "unknown";
 /// A chain as the generated gRPC services: `Server<Service>` is NetworkService and MonitorConnection,
 /// `Server<Registry<R>>` the registry of that record.
 ///
-/// When a caller gives up, tonic drops the handler in the middle of an await. So each call runs in a task of its own,
-/// learns of it by its [`cancellation`](Call::cancellation), and finishes or rolls back.
+/// When a caller gives up, tonic drops the handler in the middle of an await. So each call is [detached](Chain::detached):
+/// it learns of it by its [`cancellation`](Call::cancellation), and finishes or rolls back.
 pub struct Server<P: Protocol = Service> {
     chain: Chain<P>,
     running: TaskTracker,
