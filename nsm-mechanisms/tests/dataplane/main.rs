@@ -5,6 +5,7 @@ mod adopt;
 mod local;
 mod mesh;
 mod remote;
+mod user_namespace;
 
 use std::net::IpAddr;
 use std::sync::Arc;
