@@ -16,5 +16,11 @@ use super::Site;
 /// ```
 #[must_use]
 pub fn client(name: &str, site: &Site, manager: &str) -> ClientBuilder {
-    Client::builder(name, manager, site.channels()).policies(site.client_policies())
+    let channels = site.channels();
+    if let (Ok(runtime), Ok(address)) = (tokio::runtime::Handle::try_current(), manager.parse()) {
+        // Who makes a client is about to ask: the handshake need not wait for that.
+        let link = channels.link(&address);
+        runtime.spawn(async move { link.connected().await });
+    }
+    Client::builder(name, manager, channels).policies(site.client_policies())
 }

@@ -6,8 +6,9 @@ use super::endpoint::with_service;
 use super::registry::with_registry;
 use super::site::addresses;
 use super::{RoleError, Running, Site};
+use crate::discovery::FORWARDER;
 use crate::registry::stacks::ManagerRegistry;
-use crate::registry::{ClientInfo, Finder};
+use crate::registry::{ClientInfo, Finder, OpenAhead};
 use crate::stacks::Manager;
 
 /// The manager of a node (NSMgr), served over gRPC: Request, Close and Monitor for clients, registry for endpoints.
@@ -75,6 +76,7 @@ impl ManagerRole {
         let hop = self.site.hop(&self.name);
         let mut registry = ManagerRegistry::builder(self.name.as_str(), public.as_str(), self.site.admission())
             .client_info(ClientInfo::from_env())
+            .before_endpoints(Node::new(OpenAhead::new(Arc::clone(&channels), FORWARDER)))
             .timers(hop.timers().clone());
         if let Some(url) = self.registry {
             registry = registry.registry(Arc::clone(&channels), url);
