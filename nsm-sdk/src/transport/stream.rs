@@ -1,6 +1,6 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -55,12 +55,6 @@ macro_rules! each {
 
 macro_rules! bytes {
     ($type:ident: $($variant:ident)|+) => {
-        impl AsyncRead for $type {
-            fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-                each!(self, $($variant)|+, stream => Pin::new(stream).poll_read(cx, buf))
-            }
-        }
-
         impl AsyncWrite for $type {
             fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
                 each!(self, $($variant)|+, stream => Pin::new(stream).poll_write(cx, buf))
@@ -91,3 +85,64 @@ macro_rules! bytes {
 
 bytes!(RawStream: Unix | Tcp | Memory);
 bytes!(Stream: Plain | Tls);
+
+impl AsyncRead for RawStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Unix(stream) => read_unix(stream, cx, buf),
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Memory(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each!(self, Plain | Tls, stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+/// Reads until the system says that there is no more.
+///
+/// tokio's own `poll_read` takes a read that does not fill the buffer for a sign that the socket is drained, and waits for
+/// new data. A unix socket also ends a read where a descriptor came along (unix(7), `SCM_RIGHTS`), with more data behind
+/// it: the reference sends such, and a peer would wait for ever.
+fn read_unix(stream: &UnixStream, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    loop {
+        ready!(stream.poll_read_ready(cx))?;
+        match stream.try_read_buf(buf) {
+            Ok(_) => return Poll::Ready(Ok(())),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Poll::Ready(Err(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    use std::mem::MaybeUninit;
+    use std::os::fd::AsFd;
+    use std::time::Duration;
+    use tokio::io::AsyncReadExt;
+
+    #[tokio::test]
+    async fn what_comes_behind_a_descriptor_is_read_too() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (mut ours, theirs) = (RawStream::unix(ours), theirs.into_std().unwrap());
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let fds = [theirs.as_fd()];
+        for byte in [b"a", b"b"] {
+            let mut beside = SendAncillaryBuffer::new(&mut space);
+            assert!(beside.push(SendAncillaryMessage::ScmRights(&fds)));
+            sendmsg(&theirs, &[IoSlice::new(byte)], &mut beside, SendFlags::empty()).unwrap();
+        }
+        rustix::io::write(&theirs, b"cd").unwrap();
+
+        let mut read = [0; 4];
+        let all = tokio::time::timeout(Duration::from_secs(5), ours.read_exact(&mut read));
+        all.await.expect("everything that was sent").unwrap();
+        assert_eq!(&read, b"abcd");
+    }
+}
