@@ -1,8 +1,9 @@
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, recvmsg};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
@@ -102,18 +103,33 @@ impl AsyncRead for Stream {
     }
 }
 
-/// Reads until the system says that there is no more.
+/// Reads what is there, and knows when that was all.
 ///
 /// tokio's own `poll_read` takes a read that does not fill the buffer for a sign that the socket is drained, and waits for
 /// new data. A unix socket also ends a read where a descriptor came along (unix(7), `SCM_RIGHTS`), with more data behind
-/// it: the reference sends such, and a peer would wait for ever.
+/// it: the reference sends such, and we would wait for ever. `recvmsg` tells the two apart: it says that it had no room
+/// for something that came along.
 fn read_unix(stream: &UnixStream, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
     loop {
         ready!(stream.poll_read_ready(cx))?;
-        match stream.try_read_buf(buf) {
-            Ok(_) => return Poll::Ready(Ok(())),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Poll::Ready(Err(error)),
+        let unfilled = buf.initialize_unfilled();
+        let room = unfilled.len();
+        let mut read = None;
+        let outcome = stream.try_io(Interest::READABLE, || {
+            let mut nothing = RecvAncillaryBuffer::default();
+            let message = recvmsg(stream, &mut [IoSliceMut::new(unfilled)], &mut nothing, RecvFlags::empty())?;
+            read = Some(message.bytes);
+            let drained = (1..room).contains(&message.bytes) && !message.flags.contains(ReturnFlags::CTRUNC);
+            // Not an error: so tokio waits for new data before the next read.
+            if drained { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        match (read, outcome) {
+            (Some(bytes), _) => {
+                buf.advance(bytes);
+                return Poll::Ready(Ok(()));
+            }
+            (None, Err(error)) if error.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(error)),
+            (None, _) => {}
         }
     }
 }
