@@ -135,7 +135,6 @@ impl Element for DiscoverForwarder {
                 }
                 Err(error) => causes.push(error),
             }
-            call.patiently(std::future::ready(())).await?;
         }
         match <[Error; 1]>::try_from(causes) {
             Ok([only]) => Err(only),

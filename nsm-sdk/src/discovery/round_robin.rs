@@ -57,7 +57,6 @@ impl Element for RoundRobin {
                 }
             }
             // Whoever gave up is not asked to wait for the others.
-            call.patiently(std::future::ready(())).await?;
             if call.cancellation().is_cancelled() {
                 break;
             }

@@ -36,8 +36,7 @@ impl RegistryRole {
     /// # Errors
     /// When no socket can be opened there.
     pub async fn serve(self) -> Result<Running, RoleError> {
-        let registry =
-            MemoryRegistry::builder(self.name.as_str(), self.site.admission()).timers(self.site.timers()).build()?;
+        let registry = MemoryRegistry::builder(self.name.as_str(), self.site.admission()).build()?;
         let server = with_registry(self.site.server(), registry.services, registry.endpoints);
         Ok(Running::new(&self.name, self.site.bind(server, &addresses(&self.listen)?).await?))
     }

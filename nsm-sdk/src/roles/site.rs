@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use nsm_chain::{OrderError, Timers};
+use nsm_chain::OrderError;
 use nsm_kernel::Netns;
 use tokio::net::TcpStream;
 
@@ -101,10 +101,6 @@ impl Site {
         }
         let options = BindOptions { sockets: Arc::clone(&self.sockets), ..BindOptions::default() };
         Ok(server.bind(listen, &options).await?)
-    }
-
-    pub(super) fn timers(&self) -> Timers {
-        Timers::default()
     }
 }
 
