@@ -1,7 +1,7 @@
 //! URLs that name a file by path, or by inode while its descriptor is on the way.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use thiserror::Error;
@@ -38,12 +38,12 @@ impl FileUrl {
     /// Names a file by absolute path.
     ///
     /// # Errors
-    /// [`FileUrlError`] when the path is relative.
+    /// [`FileUrlError`] when the path is relative, or leads back up by `..`, which no URL keeps.
     pub fn from_path(path: impl AsRef<Path>) -> Result<Self, FileUrlError> {
         let path = path.as_ref();
+        let named = is_direct(path) && Url::from_file_path(path).is_ok();
         let error = || FileUrlError { text: excerpt(&path.to_string_lossy()) };
-        Url::from_file_path(path).map_err(|()| error())?;
-        Ok(Self::Path(path.to_owned()))
+        named.then(|| Self::Path(path.to_owned())).ok_or_else(error)
     }
 }
 
@@ -64,8 +64,13 @@ fn parse(text: &str) -> Option<FileUrl> {
         return None;
     }
     let path = Url::parse(text).ok()?.to_file_path().ok()?;
-    // A path with a zero octet cannot be opened.
-    (!path.as_os_str().as_encoded_bytes().contains(&0)).then_some(FileUrl::Path(path))
+    // A path with a zero octet cannot be opened; `..` behind an escaped slash would name another file when written again.
+    let named = is_direct(&path) && !path.as_os_str().as_encoded_bytes().contains(&0);
+    named.then_some(FileUrl::Path(path))
+}
+
+fn is_direct(path: &Path) -> bool {
+    !path.components().any(|part| part == Component::ParentDir)
 }
 
 fn decimal(text: &str) -> Option<u64> {
@@ -107,11 +112,13 @@ mod tests {
             "inode://x/1",
             "inode://4/+1",
             "file:///a%00",
+            "file:///a%2f..%2fb",
+            "file:////%2f..",
             "tcp://a",
         ] {
             assert!(text.parse::<FileUrl>().is_err(), "{text}");
         }
-        assert!(FileUrl::from_path("relative").is_err());
+        assert!(FileUrl::from_path("relative").is_err() && FileUrl::from_path("/a/../b").is_err());
     }
 
     proptest! {
