@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures::stream::BoxStream;
 
 use crate::next::OwnedNext;
-use crate::{Call, Next, Peer, Protocol, Result, Service, Token};
+use crate::{Call, LinkInfo, Next, Peer, Protocol, Result, Service, Token};
 
 /// What a watcher is told, as it happens.
 pub type EventStream<P> = BoxStream<'static, Result<<P as Protocol>::Event>>;
@@ -21,13 +21,17 @@ pub struct Watch<P: Protocol = Service> {
     pub peer: Option<Arc<Peer>>,
     /// The token the watcher sent.
     pub token: Option<Token>,
+    /// The link the question came in on; none in process.
+    pub link: Option<LinkInfo>,
+    /// Where whoever asks on leaves the link over which the answers come, for an element that put this here to know.
+    pub server: Option<Arc<OnceLock<LinkInfo>>>,
 }
 
 impl<P: Protocol> Watch<P> {
     /// A watch in process.
     #[must_use]
     pub fn new(query: P::Query) -> Self {
-        Self { query, peer: None, token: None }
+        Self { query, peer: None, token: None, link: None, server: None }
     }
 }
 

@@ -6,6 +6,8 @@ use std::time::SystemTime;
 
 use nsm_api::SpiffeId;
 
+use crate::Descriptors;
+
 /// The authenticated other end of a link, as its TLS handshake showed it.
 #[derive(Clone)]
 pub struct Peer {
@@ -72,9 +74,28 @@ impl fmt::Debug for PathToken {
     }
 }
 
-/// What a server knows of the link a call came in on; the transport puts it into a request's extensions.
+/// What is known of a link, in both directions: of the one a call came in on (the transport puts it into the request's
+/// extensions, and elements find it as a fact of the call), and of the one an answer came over ([`ServerLink`]).
+///
+/// ```
+/// # use nsm_chain::{Call, LinkInfo};
+/// # fn example(call: &Call) {
+/// let from_another_process = call.fact::<LinkInfo>().is_some_and(|link| !link.in_process);
+/// # }
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct LinkInfo {
     /// Who is at the other end; none on a link without identity.
     pub peer: Option<Arc<Peer>>,
+    /// The file descriptors that come and go on it; none where none can, as over TCP.
+    pub descriptors: Option<Arc<dyn Descriptors>>,
+    /// Whether both ends are in this process, where a path means the same to both.
+    pub in_process: bool,
 }
+
+/// A fact: the link over which the answer came, left in a call that came back.
+#[derive(Debug, Clone)]
+pub struct ServerLink(
+    /// As it was for this very answer.
+    pub LinkInfo,
+);

@@ -1,7 +1,7 @@
 //! A gRPC channel as the end of a chain.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -19,26 +19,20 @@ use tonic::{Request, Response, Status};
 use super::headers;
 use super::status::received;
 use crate::{
-    BoxError, Call, Change, Closed, Element, EventStream, LinkInfo, Next, Order, Peer, Protocol, Registry,
-    RegistryPath, Result, Service, Watch,
+    BoxError, Call, Change, Closed, Element, EventStream, LinkInfo, Next, Order, Protocol, Registry, RegistryPath,
+    Result, SendBeside, ServerLink, Service, Watch,
 };
 
 /// The next hop behind a gRPC channel. It answers: nothing may follow it in a chain.
 ///
 /// The channel is any tower service that carries gRPC; what must travel beside each call, such as tokens, is its
-/// concern. If it leaves a [`LinkInfo`] in an answer's extensions, the call comes back with a [`ServerPeer`].
+/// concern. What [`SendBeside`] names it finds in a request's extensions. If it leaves a [`LinkInfo`] in an answer's, the call comes back
+/// with a [`ServerLink`].
 #[derive(Clone)]
 pub struct GrpcLink<S> {
     channel: S,
     address: Arc<str>,
 }
-
-/// The server's identity, left in a call that came back from it.
-#[derive(Debug, Clone)]
-pub struct ServerPeer(
-    /// As its last handshake showed it.
-    pub Arc<Peer>,
-);
 
 /// What gRPC needs of a channel, in one name.
 pub trait Channel:
@@ -76,20 +70,33 @@ impl<S> GrpcLink<S> {
         rpc: impl Future<Output = Result<Response<R>, Status>>,
     ) -> Result<Response<R>> {
         let response = call.patiently(rpc).await?.map_err(|status| received(&status, &self.address))?;
-        if let Some(peer) = response.extensions().get::<LinkInfo>().and_then(|link| link.peer.clone()) {
-            call.set_fact(ServerPeer(peer));
+        if let Some(link) = response.extensions().get::<LinkInfo>() {
+            call.set_fact(ServerLink(link.clone()));
         }
         Ok(response)
     }
 }
 
-/// A message under the caller's deadline.
-fn outgoing<P: Protocol, T>(call: &Call<P>, message: T) -> Request<T> {
+/// A message under the caller's deadline, with the descriptors that travel beside it.
+fn outgoing<P: Protocol, T>(call: &mut Call<P>, message: T) -> Request<T> {
     let mut request = Request::new(message);
+    if let Some(beside) = call.fact::<SendBeside>().cloned() {
+        // They go with this call and no other.
+        call.clear_fact::<SendBeside>();
+        request.extensions_mut().insert(beside);
+    }
     if let Some(remaining) = call.remaining() {
         request.set_timeout(remaining);
     }
     request
+}
+
+/// Tells a watcher who wants to know over which link he is answered.
+fn answered<T>(server: &Option<Arc<OnceLock<LinkInfo>>>, response: &Response<T>) {
+    if let (Some(server), Some(link)) = (server, response.extensions().get::<LinkInfo>()) {
+        // Told once: a question has one answer.
+        let _told = server.set(link.clone());
+    }
 }
 
 /// Whether the answer to a Close says that there was nothing to close.
@@ -106,7 +113,7 @@ impl<S: Channel> Element<Service> for GrpcLink<S> {
             connection: Some(call.body().clone()),
             mechanism_preferences: call.extra().clone(),
         };
-        let request = outgoing(&call, message);
+        let request = outgoing(&mut call, message);
         let mut client = NetworkServiceClient::new(self.channel.clone());
         let response = self.unary(&mut call, client.request(request)).await?;
         call.set_body(response.into_inner());
@@ -114,7 +121,8 @@ impl<S: Channel> Element<Service> for GrpcLink<S> {
     }
 
     async fn close(&self, mut call: Call, _next: Next<'_>) -> Result<Call> {
-        let request = outgoing(&call, call.body().clone());
+        let body = call.body().clone();
+        let request = outgoing(&mut call, body);
         let mut client = NetworkServiceClient::new(self.channel.clone());
         let response = self.unary(&mut call, client.close(request)).await?;
         call.set_closed(closed(&response));
@@ -125,6 +133,7 @@ impl<S: Channel> Element<Service> for GrpcLink<S> {
         let mut client = MonitorConnectionClient::new(self.channel.clone());
         let response =
             client.monitor_connections(watch.query).await.map_err(|status| received(&status, &self.address))?;
+        answered(&watch.server, &response);
         let address = Arc::clone(&self.address);
         Ok(response
             .into_inner()
@@ -146,7 +155,8 @@ macro_rules! registry {
                 mut call: Call<Registry<$record>>,
                 _next: Next<'_, Registry<$record>>,
             ) -> Result<Call<Registry<$record>>> {
-                let mut request = outgoing(&call, call.body().clone());
+                let body = call.body().clone();
+                let mut request = outgoing(&mut call, body);
                 headers::send_path(request.metadata_mut(), call.extra().as_ref().unwrap_or(&RegistryPath::default()))?;
                 let mut client = $client::new(self.channel.clone());
                 let response = self.unary(&mut call, client.register(request)).await?;
@@ -162,7 +172,8 @@ macro_rules! registry {
                 mut call: Call<Registry<$record>>,
                 _next: Next<'_, Registry<$record>>,
             ) -> Result<Call<Registry<$record>>> {
-                let mut request = outgoing(&call, call.body().clone());
+                let body = call.body().clone();
+                let mut request = outgoing(&mut call, body);
                 headers::send_path(request.metadata_mut(), call.extra().as_ref().unwrap_or(&RegistryPath::default()))?;
                 let mut client = $client::new(self.channel.clone());
                 self.unary(&mut call, client.unregister(request)).await?;
@@ -176,6 +187,7 @@ macro_rules! registry {
             ) -> Result<EventStream<Registry<$record>>> {
                 let mut client = $client::new(self.channel.clone());
                 let response = client.find(watch.query).await.map_err(|status| received(&status, &self.address))?;
+                answered(&watch.server, &response);
                 let address = Arc::clone(&self.address);
                 let found = response.into_inner().filter_map(move |found| {
                     // An answer without the record inside says nothing.

@@ -8,5 +8,5 @@ pub mod headers;
 mod server;
 mod status;
 
-pub use client::{Channel, GrpcLink, ServerPeer};
+pub use client::{Channel, GrpcLink};
 pub use server::Server;

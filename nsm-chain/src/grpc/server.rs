@@ -75,8 +75,9 @@ impl<P: Protocol> Server<P> {
         metadata: &MetadataMap,
         link: Option<&LinkInfo>,
     ) -> Result<BoxStream<'static, Result<P::Event>>> {
-        let watch =
-            Watch { query, peer: link.and_then(|link| link.peer.clone()), token: headers::receive_token(metadata)? };
+        let link = link.cloned().unwrap_or_default();
+        let token = headers::receive_token(metadata)?;
+        let watch = Watch { peer: link.peer.clone(), token, link: Some(link), ..Watch::new(query) };
         let events = self.chain.monitor(watch).await?;
         Ok(events.take_until(self.stopping.clone().cancelled_owned()).boxed())
     }
@@ -85,7 +86,9 @@ impl<P: Protocol> Server<P> {
 /// The call that a request begins, and its extensions' link.
 fn incoming<P: Protocol>(body: P::Body, metadata: &MetadataMap, link: Option<&LinkInfo>) -> Result<Call<P>> {
     let token = headers::receive_token(metadata)?;
-    let mut call = Call::new(body).from_peer(link.and_then(|link| link.peer.clone()), token);
+    let link = link.cloned().unwrap_or_default();
+    let mut call = Call::new(body).from_peer(link.peer.clone(), token);
+    call.set_fact(link);
     call.set_deadline(timeout(metadata).map(|timeout| Instant::now() + timeout));
     Ok(call)
 }

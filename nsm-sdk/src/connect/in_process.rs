@@ -156,7 +156,7 @@ impl<P: Protocol> Element<P> for Link<P> {
     async fn monitor(&self, watch: Watch<P>, _next: Next<'_, P>) -> Result<EventStream<P>> {
         let hop = self.hop()?;
         let (peer, token) = self.who()?;
-        let events = hop.chain.monitor(Watch { query: watch.query, peer, token }).await?;
+        let events = hop.chain.monitor(Watch { peer, token, ..Watch::new(watch.query) }).await?;
         Ok(events.take_until(hop.stopped.cancelled_owned()).boxed())
     }
 

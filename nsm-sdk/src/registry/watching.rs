@@ -35,5 +35,5 @@ pub(super) async fn snapshot<R: Record>(
 
 /// A question of the same watcher.
 fn asked<R: Record>(watch: &Watch<Registry<R>>, query: R::Query) -> Watch<Registry<R>> {
-    Watch { query, peer: watch.peer.clone(), token: watch.token.clone() }
+    Watch { peer: watch.peer.clone(), token: watch.token.clone(), link: watch.link.clone(), ..Watch::new(query) }
 }

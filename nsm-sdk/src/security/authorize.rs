@@ -1,6 +1,5 @@
 use nsm_api::connection::Connection;
-use nsm_chain::grpc::ServerPeer;
-use nsm_chain::{Call, Element, Error, Next, Order, Peer, Result, Slot, time};
+use nsm_chain::{Call, Element, Error, Next, Order, Peer, Result, ServerLink, Slot, time};
 
 use crate::identity::{PolicyInput, PolicySet};
 
@@ -86,7 +85,7 @@ impl AuthorizeServer {
 impl Element for AuthorizeServer {
     async fn request(&self, call: Call, next: Next<'_>) -> Result<Call> {
         let call = next.request(call).await?;
-        let Some(ServerPeer(peer)) = call.fact::<ServerPeer>() else {
+        let Some(peer) = call.fact::<ServerLink>().and_then(|server| server.0.peer.as_ref()) else {
             return Ok(call);
         };
         let tokens = |connection: &Connection| -> Vec<String> {

@@ -8,7 +8,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use nsm_chain::LinkInfo;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
@@ -84,7 +83,7 @@ impl Acceptor {
     /// Serves one connection until the peer leaves, the server stops, or the SVID that it was shown is rotated away: then the peer is
     /// told to open a new one (GOAWAY), and what is under way on this one ends in peace.
     async fn serve(&self, secured: Secured) {
-        let link = LinkInfo { peer: secured.peer };
+        let link = secured.stream.link(secured.peer);
         let services = self.services.clone();
         let phase = self.phase.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {

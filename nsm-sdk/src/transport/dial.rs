@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use nsm_chain::grpc::headers::rfc3339;
-use nsm_chain::{Peer, TokenError};
+use nsm_chain::{LinkInfo, TokenError};
 use tokio::net::UnixStream;
 
 use super::body::CallBody;
@@ -29,7 +29,8 @@ pub(super) struct Dialler {
 /// An open connection on which the peer has begun to speak.
 pub(super) struct Live {
     pub(super) sender: SendRequest<CallBody>,
-    pub(super) peer: Option<Arc<Peer>>,
+    /// What is known of it: the peer, the descriptors that travel with it.
+    pub(super) link: LinkInfo,
     pub(super) shown: Option<Arc<Svid>>,
     stamp: Mutex<Option<Stamp>>,
 }
@@ -73,6 +74,7 @@ impl Dialler {
                 return Err(TransportError::Identity { address: self.address.clone(), source });
             }
         };
+        let link = secured.stream.link(secured.peer);
         let (stream, first) = Witness::new(secured.stream);
         let closed = |reason: String| TransportError::Closed { address: self.address.clone(), reason };
         let (sender, connection) =
@@ -84,7 +86,7 @@ impl Dialler {
             }
         });
         match first.await {
-            Ok(Ok(())) => Ok(Live { sender, peer: secured.peer, shown: secured.shown, stamp: Mutex::default() }),
+            Ok(Ok(())) => Ok(Live { sender, link, shown: secured.shown, stamp: Mutex::default() }),
             Ok(Err(error)) => Err(tls(error)),
             Err(_) => Err(closed("it ended at once".to_owned())),
         }
@@ -133,7 +135,7 @@ impl Dialler {
 impl Live {
     /// Puts the token for this connection onto a call, in place of any other.
     pub(super) fn stamp(&self, transport: &Transport, headers: &mut HeaderMap) -> Result<(), TokenError> {
-        let token = transport.token(self.shown.as_ref(), self.peer.as_deref())?;
+        let token = transport.token(self.shown.as_ref(), self.link.peer.as_deref())?;
         let mut stamp = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
         let stamp = match stamp.take().filter(|stamp| Arc::ptr_eq(&stamp.token, &token.text)) {
             Some(same) => stamp.insert(same),
@@ -157,6 +159,6 @@ impl Live {
 
 impl fmt::Debug for Live {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Live").field("peer", &self.peer).finish_non_exhaustive()
+        f.debug_struct("Live").field("link", &self.link).finish_non_exhaustive()
     }
 }

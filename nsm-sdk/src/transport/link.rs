@@ -10,7 +10,7 @@ use http::header::{HeaderValue, USER_AGENT};
 use http::{Request, Response, Uri};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
-use nsm_chain::{LinkInfo, Peer, Token, TokenError};
+use nsm_chain::{Peer, SendBeside, Token, TokenError};
 use tonic::Status;
 use tonic::body::Body;
 use tower::Service;
@@ -27,7 +27,8 @@ use super::{Address, TransportError};
 ///   handshake, the signature that of the certificate shown in it. So a rotation on either side does no harm to calls under way.
 /// - A connection found dead is opened again; a call that has not left yet, or that the peer has not touched, goes out on the new one.
 /// - A call's `grpc-timeout` holds here as well as at the peer.
-/// - A response carries a [`LinkInfo`] in its extensions: the peer that gave this very answer.
+/// - Descriptors in a request's extensions ([`SendBeside`]) are sent before it, on the connection it leaves on; over TCP they are not.
+/// - A response carries a [`LinkInfo`](nsm_chain::LinkInfo) in its extensions: the link over which this very answer came.
 ///
 /// Held by at least one clone, the link stays in its pool; the last one dropped, it is closed after the idle time.
 #[derive(Clone)]
@@ -45,7 +46,7 @@ impl Link {
     /// The other end, as the latest handshake showed it; none without TLS.
     #[must_use]
     pub fn peer(&self) -> Option<Arc<Peer>> {
-        self.lease.trunk.latest().and_then(|live| live.peer.clone())
+        self.lease.trunk.latest().and_then(|live| live.link.peer.clone())
     }
 
     /// The token that a call would carry now.
@@ -55,7 +56,7 @@ impl Link {
     pub fn token(&self) -> Result<Token, TokenError> {
         let latest = self.lease.trunk.latest();
         let (shown, peer) = match &latest {
-            Some(live) => (live.shown.as_ref(), live.peer.as_deref()),
+            Some(live) => (live.shown.as_ref(), live.link.peer.as_deref()),
             None => (None, None),
         };
         self.lease.trunk.dialler.transport.token(shown, peer)
@@ -84,10 +85,13 @@ impl Link {
             tries += 1;
             let live = self.lease.trunk.live().await.map_err(unavailable)?;
             live.stamp(&dialler.transport, &mut head.headers).map_err(unauthenticated)?;
+            if let (Some(SendBeside(files)), Some(port)) = (head.extensions.get(), &live.link.descriptors) {
+                port.send(files).map_err(|congested| Status::resource_exhausted(congested.to_string()))?;
+            }
             let again = body.again();
             let request = Request::from_parts(head.clone(), body);
             let error = match live.sender.clone().try_send_request(request).await {
-                Ok(response) => return Ok(self.received(&live, response)),
+                Ok(response) => return Ok(Self::received(&live, response)),
                 Err(error) => error,
             };
             let unsent = error.message().is_some();
@@ -101,9 +105,9 @@ impl Link {
         }
     }
 
-    fn received(&self, live: &Live, response: Response<Incoming>) -> Response<ResponseBody> {
+    fn received(live: &Live, response: Response<Incoming>) -> Response<ResponseBody> {
         let mut response = response.map(ResponseBody);
-        response.extensions_mut().insert(LinkInfo { peer: live.peer.clone() });
+        response.extensions_mut().insert(live.link.clone());
         response
     }
 }

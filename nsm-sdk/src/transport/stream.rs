@@ -1,20 +1,29 @@
 use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, recvmsg};
+use nsm_chain::{Descriptors, LinkInfo, Peer};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
+use super::port::Port;
+
 /// Bytes between two roles, below TLS.
 ///
-/// Every unix stream of the transport, dialled or accepted, passes through [`RawStream::unix`]: the one place where something that
-/// travels beside the bytes (file descriptors) has to be put in.
+/// Every unix stream of the transport, dialled or accepted, passes through [`RawStream::unix`]: there file descriptors travel beside
+/// the bytes.
 #[derive(Debug)]
 pub enum RawStream {
     /// Over a unix socket.
-    Unix(UnixStream),
+    Unix(UnixLink),
     /// Over TCP.
     Tcp(TcpStream),
     /// Inside the process.
@@ -30,11 +39,33 @@ pub enum Stream {
     Tls(Box<TlsStream<RawStream>>),
 }
 
+/// A unix socket with descriptors beside its bytes.
+#[derive(Debug)]
+pub struct UnixLink {
+    stream: UnixStream,
+    port: Arc<Port>,
+}
+
+impl Stream {
+    /// What can be said of the link by how its bytes travel.
+    pub(super) fn link(&self, peer: Option<Arc<Peer>>) -> LinkInfo {
+        let raw = match self {
+            Self::Plain(raw) => raw,
+            Self::Tls(tls) => tls.get_ref().0,
+        };
+        let descriptors = match raw {
+            RawStream::Unix(link) => Some(Arc::clone(&link.port) as Arc<dyn Descriptors>),
+            RawStream::Tcp(_) | RawStream::Memory(_) => None,
+        };
+        LinkInfo { peer, descriptors, in_process: matches!(raw, RawStream::Memory(_)) }
+    }
+}
+
 impl RawStream {
     /// A unix stream.
     #[must_use]
     pub fn unix(stream: UnixStream) -> Self {
-        Self::Unix(stream)
+        Self::Unix(UnixLink { stream, port: Arc::default() })
     }
 
     /// A TCP stream, without Nagle's delay.
@@ -90,7 +121,7 @@ bytes!(Stream: Plain | Tls);
 impl AsyncRead for RawStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Unix(stream) => read_unix(stream, cx, buf),
+            Self::Unix(link) => link.poll_read(cx, buf),
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Memory(stream) => Pin::new(stream).poll_read(cx, buf),
         }
@@ -103,62 +134,121 @@ impl AsyncRead for Stream {
     }
 }
 
-/// Reads what is there, and knows when that was all.
-///
-/// tokio's own `poll_read` takes a read that does not fill the buffer for a sign that the socket is drained, and waits for
-/// new data. A unix socket also ends a read where a descriptor came along (unix(7), `SCM_RIGHTS`), with more data behind
-/// it: the reference sends such, and we would wait for ever. `recvmsg` tells the two apart: it says that it had no room
-/// for something that came along.
-fn read_unix(stream: &UnixStream, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-    loop {
-        ready!(stream.poll_read_ready(cx))?;
-        let unfilled = buf.initialize_unfilled();
-        let room = unfilled.len();
-        let mut read = None;
-        let outcome = stream.try_io(Interest::READABLE, || {
-            let mut nothing = RecvAncillaryBuffer::default();
-            let message = recvmsg(stream, &mut [IoSliceMut::new(unfilled)], &mut nothing, RecvFlags::empty())?;
-            read = Some(message.bytes);
-            let drained = (1..room).contains(&message.bytes) && !message.flags.contains(ReturnFlags::CTRUNC);
-            // Not an error: so tokio waits for new data before the next read.
-            if drained { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-        });
-        match (read, outcome) {
-            (Some(bytes), _) => {
-                buf.advance(bytes);
-                return Poll::Ready(Ok(()));
+impl UnixLink {
+    /// Reads what is there, and knows when that was all.
+    ///
+    /// tokio's own `poll_read` takes a read that does not fill the buffer for a sign that the socket is drained, and waits for
+    /// new data. A unix socket also ends a read where a descriptor came along (unix(7), `SCM_RIGHTS`), with more data behind
+    /// it. `recvmsg` tells the two apart.
+    fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.stream.poll_read_ready(cx))?;
+            let unfilled = buf.initialize_unfilled();
+            let room = unfilled.len();
+            let mut read = None;
+            let outcome = self.stream.try_io(Interest::READABLE, || {
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_AT_ONCE))];
+                // What is not taken out of it is closed.
+                let mut beside = RecvAncillaryBuffer::new(&mut space);
+                let into = &mut [IoSliceMut::new(unfilled)];
+                let message = recvmsg(&self.stream, into, &mut beside, RecvFlags::CMSG_CLOEXEC)?;
+                read = Some(message.bytes);
+                // More than there was room for: the system has closed the rest.
+                let mut came_along = message.flags.contains(ReturnFlags::CTRUNC);
+                for message in beside.drain() {
+                    came_along = true;
+                    if let RecvAncillaryMessage::ScmRights(files) = message {
+                        self.port.arrive(files);
+                    }
+                }
+                let drained = (1..room).contains(&message.bytes) && !came_along;
+                // Not an error: so tokio waits for new data before the next read.
+                if drained { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            match (read, outcome) {
+                (Some(bytes), _) => {
+                    buf.advance(bytes);
+                    return Poll::Ready(Ok(()));
+                }
+                (None, Err(error)) if error.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(error)),
+                (None, _) => {}
             }
-            (None, Err(error)) if error.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(error)),
-            (None, _) => {}
         }
     }
+
+    /// Sends one descriptor, if one waits, on the first byte of what is to be written. The writer comes again for the rest.
+    fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<Option<usize>>> {
+        while let Some(first) = bytes.get(..1) {
+            let Some(file) = self.port.outgoing() else {
+                break;
+            };
+            ready!(self.stream.poll_write_ready(cx))?;
+            let sent = self.stream.try_io(Interest::WRITABLE, || {
+                let (files, mut space) = ([file.as_fd()], [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))]);
+                let mut beside = SendAncillaryBuffer::new(&mut space);
+                beside.push(SendAncillaryMessage::ScmRights(&files));
+                Ok(sendmsg(&self.stream, &[IoSlice::new(first)], &mut beside, SendFlags::NOSIGNAL)?)
+            });
+            match sent {
+                Ok(sent) => {
+                    self.port.sent();
+                    return Poll::Ready(Ok(Some(sent)));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // If it is the stream that is broken, the write that follows tells.
+                Err(error) => {
+                    tracing::warn!(%error, "a descriptor cannot be sent");
+                    self.port.sent();
+                }
+            }
+        }
+        Poll::Ready(Ok(None))
+    }
 }
+
+impl AsyncWrite for UnixLink {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let link = self.get_mut();
+        match ready!(link.poll_send(cx, buf))? {
+            Some(sent) => Poll::Ready(Ok(sent)),
+            None => Pin::new(&mut link.stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let link = self.get_mut();
+        let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
+        match ready!(link.poll_send(cx, first))? {
+            Some(sent) => Poll::Ready(Ok(sent)),
+            None => Pin::new(&mut link.stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl Drop for UnixLink {
+    fn drop(&mut self) {
+        self.port.close();
+    }
+}
+
+/// The reference sends at most so many with one write.
+const MOST_AT_ONCE: usize = 64;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-    use std::mem::MaybeUninit;
-    use std::os::fd::AsFd;
-    use std::time::Duration;
-    use tokio::io::AsyncReadExt;
-
-    #[tokio::test]
-    async fn what_comes_behind_a_descriptor_is_read_too() {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let (mut ours, theirs) = (RawStream::unix(ours), theirs.into_std().unwrap());
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let fds = [theirs.as_fd()];
-        for byte in [b"a", b"b"] {
-            let mut beside = SendAncillaryBuffer::new(&mut space);
-            assert!(beside.push(SendAncillaryMessage::ScmRights(&fds)));
-            sendmsg(&theirs, &[IoSlice::new(byte)], &mut beside, SendFlags::empty()).unwrap();
-        }
-        rustix::io::write(&theirs, b"cd").unwrap();
-
-        let mut read = [0; 4];
-        let all = tokio::time::timeout(Duration::from_secs(5), ours.read_exact(&mut read));
-        all.await.expect("everything that was sent").unwrap();
-        assert_eq!(&read, b"abcd");
-    }
-}
+mod tests;
