@@ -131,6 +131,8 @@ pub trait Record: Clone + Default + fmt::Debug + PartialEq + Send + Sync + 'stat
     /// The network services it belongs to: those an endpoint serves; a network service has none.
     fn services(&self) -> &[String];
     /// SPIFFE IDs along the registration's path.
+    fn path_ids(&self) -> &[String];
+    /// SPIFFE IDs along the registration's path, to edit.
     fn path_ids_mut(&mut self) -> &mut Vec<String>;
     /// Whether this record answers the query.
     fn answers(&self, query: &Self::Query) -> bool;
@@ -201,6 +203,10 @@ impl Record for NetworkService {
         &[]
     }
 
+    fn path_ids(&self) -> &[String] {
+        &self.path_ids
+    }
+
     fn path_ids_mut(&mut self) -> &mut Vec<String> {
         &mut self.path_ids
     }
@@ -241,6 +247,10 @@ impl Record for NetworkServiceEndpoint {
 
     fn services(&self) -> &[String] {
         &self.network_service_names
+    }
+
+    fn path_ids(&self) -> &[String] {
+        &self.path_ids
     }
 
     fn path_ids_mut(&mut self) -> &mut Vec<String> {

@@ -8,6 +8,11 @@ use super::{Audience, Claims, TokenRejected, TokenVerifier};
 /// Claims of each path token in order, or why it is no token.
 pub(super) type Decoded = Vec<Result<Claims, TokenRejected>>;
 
+/// Whose path it is: the subject of its first token. What vouches for that is the other rules' business.
+pub(super) fn subject(tokens: &Decoded) -> Option<&str> {
+    tokens.first()?.as_ref().ok()?.subject.as_deref()
+}
+
 /// Every token decodes.
 pub(super) fn tokens_valid(tokens: &Decoded) -> Result<(), String> {
     match tokens.iter().enumerate().find_map(|(index, token)| Some((index, token.as_ref().err()?))) {

@@ -1,6 +1,6 @@
 //! The connections of a hop as its watchers see them, and the watchers, found by segment id.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nsm_api::SpiffeId;
@@ -137,6 +137,24 @@ impl Board {
         }
         known.watchers.insert(key, Arc::clone(&watcher));
         Watching { board: Arc::clone(self), key, watcher }
+    }
+
+    /// Whether this identity asked for the connection whose segment before ours has this id.
+    pub(super) fn is_asked_for_by(&self, identity: &SpiffeId, id: &str) -> bool {
+        let known = self.known();
+        let entry = known.callers.get(id).and_then(|own| known.connections.get(own));
+        entry.is_some_and(|entry| entry.owner.as_ref() == Some(identity))
+    }
+
+    /// The ids of the segments before ours, by the identity that asked for the connection.
+    pub(super) fn asked_for(&self) -> BTreeMap<String, Vec<String>> {
+        let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for entry in self.known().connections.values() {
+            if let (Some(owner), Some(caller)) = (&entry.owner, &entry.caller) {
+                all.entry(owner.to_string()).or_default().push((**caller).to_owned());
+            }
+        }
+        all
     }
 
     pub(super) fn counts(&self) -> (usize, usize) {

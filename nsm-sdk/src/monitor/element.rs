@@ -1,30 +1,34 @@
 use std::fmt;
 use std::sync::Arc;
 
-use nsm_api::connection::{Connection, Path, PathSegment, State};
-use nsm_chain::{Call, Element, EventStream, Next, Order, Result, Service, Slot, Watch};
+use nsm_api::connection::{Connection, MonitorScopeSelector, Path, PathSegment, State};
+use nsm_chain::{Call, Element, EventStream, Next, Order, Peer, Result, Service, Slot, Watch, time};
 
 use super::board::Board;
 use super::watcher::stream;
 use crate::connect::{News, NextHopWatch, Sink, Subscription};
+use crate::identity::{About, PolicyInput, PolicySet};
 
 /// Tells watchers of every connection at this hop, and passes on what the next hop reports of it.
 ///
 /// *Request*: what came back is published as UPDATE; a refresh that failed as UPDATE in state DOWN. From then on news
 /// of the next hop arrive as UPDATE of our own connection: what it closed, or a next hop that is lost, as state DOWN.
 /// *Close*: DELETE, also where something further on failed. *Monitor*: one INITIAL_STATE_TRANSFER, possibly empty, then
-/// changes, filtered by the selector, and only of connections that the watcher's own identity asked for.
+/// changes, filtered by the selector, and only of connections that the watcher's own identity asked for. Whoever asks
+/// for others is told of none, rather than refused: to a client a refusal is a broken path, and it would heal without end.
+/// Policies, if there are any, judge the watcher first, and refuse.
 ///
 /// It stands behind whatever settles the connection's id and identity, and before anything that edits the answer.
 pub struct Monitor {
     board: Arc<Board>,
     to_all: bool,
+    policies: PolicySet,
     listening: Slot<Subscription>,
 }
 
 impl Default for Monitor {
     fn default() -> Self {
-        Self { board: Arc::default(), to_all: false, listening: Slot::new() }
+        Self { board: Arc::default(), to_all: false, policies: PolicySet::allow_all(), listening: Slot::new() }
     }
 }
 
@@ -34,6 +38,28 @@ impl Monitor {
     pub fn open_to_all(mut self) -> Self {
         self.to_all = true;
         self
+    }
+
+    /// Refuses watchers with an identity whom these policies refuse, such as the stock policy `service_connection`
+    /// (default: none; every watcher is told of its own).
+    #[must_use]
+    pub fn judged_by(mut self, policies: PolicySet) -> Self {
+        self.policies = policies;
+        self
+    }
+
+    fn judge(&self, selector: &MonitorScopeSelector, peer: &Peer) -> Result<()> {
+        if self.policies.is_open() {
+            return Ok(());
+        }
+        let selected: Vec<&str> = selector.path_segments.iter().map(|segment| segment.id.as_str()).collect();
+        let about = About::Watch {
+            selected: &selected,
+            recorded: &|id| self.board.is_asked_for_by(&peer.id, id),
+            all: &|| self.board.asked_for(),
+        };
+        let input = PolicyInput { tokens: &[], index: 0, peer: Some(peer), owner: None, about, now: time::now() };
+        self.policies.admit(&input, &"a look at connections")
     }
 
     /// How many connections are known, and how many watch them.
@@ -87,6 +113,9 @@ impl Element for Monitor {
     }
 
     async fn monitor(&self, watch: Watch, _next: Next<'_>) -> Result<EventStream<Service>> {
+        if let Some(peer) = &watch.peer {
+            self.judge(&watch.query, peer)?;
+        }
         let owner = watch.peer.as_ref().filter(|_| !self.to_all).map(|peer| peer.id.clone());
         Ok(stream(self.board.watch(watch.query, owner)))
     }

@@ -1,15 +1,18 @@
 use std::fmt;
+use std::sync::Arc;
 
-use nsm_chain::{Call, Element, Error, Next, Order, Record, Registry, Result, time};
+use nsm_api::SpiffeId;
+use nsm_chain::{Call, Element, EventStream, Next, Order, Record, Registry, RegistryPath, Result, Watch, time};
 
-use super::owners::Owners;
-use crate::identity::{self, PolicyInput, PolicySet};
+use super::owners::{Claim, OwnerLog, Owners};
+use crate::identity::{self, About, PolicyInput, PolicySet, Rule};
 
-/// Lets only those register and unregister whom the policies allow, and keeps names with whom they belong to.
+/// Lets only those register, unregister and find whom the policies allow, and keeps names with whom they belong to.
 ///
 /// *Register*: judged by the path up to this hop and by who owns the name. What succeeds makes the first
 /// identity of the path the owner of a name that was free. *Unregister*: judged likewise; what succeeds frees
-/// the name. *Find*: passes.
+/// the name. *Find*: it has no path; the caller's token must decode, live, and be signed with the key of the caller's
+/// certificate. (The reference lets everybody find.) A watch is judged when it begins, and lives on.
 ///
 /// A name that expired stays with its owner, who may be cut off only for a while. So that this stays bounded,
 /// the name that was neither registered nor refreshed for longest makes room when there are too many. With no
@@ -17,7 +20,10 @@ use crate::identity::{self, PolicyInput, PolicySet};
 /// judges, and before `Begin`, which holds up other calls for the name.
 pub struct AuthorizeRegistry {
     policies: PolicySet,
+    of_finders: PolicySet,
     owners: Owners,
+    log: Option<Arc<dyn OwnerLog>>,
+    shows_path_ids: bool,
 }
 
 /// As many names as a large mesh has.
@@ -27,13 +33,32 @@ impl AuthorizeRegistry {
     /// Judges by these policies.
     #[must_use]
     pub fn new(policies: PolicySet) -> Self {
-        Self { policies, owners: Owners::with_room_for(ROOM) }
+        let shows_path_ids = policies.rules().iter().any(|rule| matches!(rule, Rule::Custom(_)));
+        let of_finders = policies.about_the_caller();
+        Self { policies, of_finders, owners: Owners::with_room_for(ROOM), log: None, shows_path_ids }
     }
 
-    /// Remembers the owners of at most this many names (at least one; default 1 048 576).
+    /// Remembers the owners of at most this many names (at least one; default 1 048 576). It says so before
+    /// [`AuthorizeRegistry::owned_by`].
     #[must_use]
     pub fn remembering(mut self, names: usize) -> Self {
         self.owners = Owners::with_room_for(names);
+        self
+    }
+
+    /// These names belong to these identities already: what an [`OwnerLog`] recorded in an earlier life, oldest first.
+    #[must_use]
+    pub fn owned_by(self, names: impl IntoIterator<Item = (String, String)>) -> Self {
+        for (name, owner) in names {
+            self.owners.claim(&name, &owner);
+        }
+        self
+    }
+
+    /// Owners are recorded here too, before a registration is answered.
+    #[must_use]
+    pub fn recorded_in(mut self, log: Arc<dyn OwnerLog>) -> Self {
+        self.log = Some(log);
         self
     }
 
@@ -43,70 +68,120 @@ impl AuthorizeRegistry {
         self.owners.len()
     }
 
-    fn is_open(&self) -> bool {
-        self.policies.policies().is_empty()
-    }
-
     fn judge<R: Record>(&self, call: &Call<Registry<R>>, owner: Option<&str>) -> Result<()> {
         let path = call.extra().as_ref();
         let index = path.map_or(0, |path| path.index);
-        let tokens: Vec<&str> = path
-            .into_iter()
-            .flat_map(|path| path.tokens.iter().take(index.saturating_add(1)))
-            .map(|token| &*token.0)
-            .collect();
-        let peer = call.peer().map(AsRef::as_ref);
-        self.policies.check(&PolicyInput { tokens: &tokens, index, peer, owner, now: time::now() }).map_err(|denied| {
-            Error::denied(format!("no sufficient privileges for the {} {:?}", R::WHAT, call.body().name()))
-                .with_detail(denied.to_string())
-        })
+        let name = call.body().name();
+        let input = PolicyInput {
+            tokens: &tokens(path, index.saturating_add(1)),
+            index,
+            peer: call.peer().map(AsRef::as_ref),
+            owner,
+            about: About::Record { name, path_ids: &|| self.owners.path_ids() },
+            now: time::now(),
+        };
+        self.policies.admit(&input, &format_args!("the {} {name:?}", R::WHAT))
     }
+
+    /// The caller's token alone, as if this hop were the next one of a path that it begins.
+    fn judge_finder<R: Record>(&self, watch: &Watch<Registry<R>>) -> Result<()> {
+        let token = watch.token.as_ref().map(|token| &*token.text).unwrap_or_default();
+        let input = PolicyInput {
+            tokens: &[token],
+            index: 1,
+            peer: watch.peer.as_deref(),
+            owner: None,
+            about: About::Tokens,
+            now: time::now(),
+        };
+        self.of_finders.admit(&input, &format_args!("a look at {}s", R::WHAT))
+    }
+
+    /// Keeps a new owner for good.
+    async fn record(&self, name: &str, claim: &Claim) -> Result<()> {
+        let Some(log) = self.log.as_ref().filter(|_| claim.was_free) else {
+            return Ok(());
+        };
+        if let Some(evicted) = &claim.evicted {
+            log.forget(evicted).await?;
+        }
+        log.record(name, &claim.owner).await
+    }
+}
+
+/// The first tokens of a path.
+pub(super) fn tokens(path: Option<&RegistryPath>, most: usize) -> Vec<&str> {
+    path.into_iter().flat_map(|path| path.tokens.iter().take(most)).map(|token| &*token.0).collect()
 }
 
 /// Who began the path, by its first token; what vouches for that token is the policies' business. Not what
 /// the record's `path_ids` say: those are the caller's word.
-fn initiator<R: Record>(call: &Call<Registry<R>>) -> Option<String> {
-    let first = call.extra().as_ref()?.tokens.first()?;
-    identity::claims(&first.0).ok()?.subject
+pub(super) fn initiator(path: Option<&RegistryPath>) -> Option<String> {
+    let subject = identity::claims(&path?.tokens.first()?.0).ok()?.subject?;
+    SpiffeId::new(&subject).is_ok().then_some(subject)
 }
 
 impl<R: Record> Element<Registry<R>> for AuthorizeRegistry {
     async fn request(&self, call: Call<Registry<R>>, next: Next<'_, Registry<R>>) -> Result<Call<Registry<R>>> {
-        if self.is_open() {
+        if self.policies.is_open() {
             return next.request(call).await;
         }
         let name = call.body().name().to_owned();
-        self.judge(&call, self.owners.of(&name).as_deref())?;
-        let Some(id) = initiator(&call) else {
+        let owner = self.owners.of(&name);
+        self.judge(&call, owner.as_deref())?;
+        let Some(id) = initiator(call.extra().as_ref()) else {
             return next.request(call).await;
         };
         // Claimed before the rest runs: of two who ask for a free name at once, one is first.
-        let (owner, was_free) = self.owners.claim(&name, &id);
-        self.judge(&call, Some(&owner))?;
-        match next.request(call).await {
+        let claim = self.owners.claim(&name, &id);
+        if !claim.was_free && owner.as_ref() != Some(&claim.owner) {
+            self.judge(&call, Some(&claim.owner))?;
+        }
+        let result = match next.request(call).await {
+            Ok(call) => match self.record(&name, &claim).await {
+                Ok(()) => Ok(call),
+                Err(error) => Err(next.undo(call, error).await),
+            },
+            Err(error) => Err(error),
+        };
+        match &result {
             Ok(call) => {
                 // Another call for the name may have failed meanwhile and freed what it had claimed.
                 self.owners.claim(&name, &id);
-                Ok(call)
-            }
-            Err(error) => {
-                if was_free {
-                    self.owners.release(&name);
+                if self.shows_path_ids {
+                    self.owners.set_path_ids(&name, call.body().path_ids());
                 }
-                Err(error)
             }
+            Err(_) if claim.was_free => {
+                self.owners.release(&name);
+            }
+            Err(_) => {}
         }
+        result
     }
 
     async fn close(&self, call: Call<Registry<R>>, next: Next<'_, Registry<R>>) -> Result<Call<Registry<R>>> {
-        if self.is_open() {
+        if self.policies.is_open() {
             return next.close(call).await;
         }
         let name = call.body().name().to_owned();
         self.judge(&call, self.owners.of(&name).as_deref())?;
         let call = next.close(call).await?;
-        self.owners.release(&name);
+        if self.owners.release(&name)
+            && let Some(log) = &self.log
+        {
+            log.forget(&name).await?;
+        }
         Ok(call)
+    }
+
+    async fn monitor(
+        &self,
+        watch: Watch<Registry<R>>,
+        next: Next<'_, Registry<R>>,
+    ) -> Result<EventStream<Registry<R>>> {
+        self.judge_finder(&watch)?;
+        next.monitor(watch).await
     }
 
     fn order(&self) -> Order {
@@ -116,7 +191,7 @@ impl<R: Record> Element<Registry<R>> for AuthorizeRegistry {
 
 impl fmt::Debug for AuthorizeRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AuthorizeRegistry({:?}, {} owned)", self.policies.policies(), self.owned())
+        write!(f, "AuthorizeRegistry({:?}, {} owned)", self.policies, self.owned())
     }
 }
 

@@ -6,6 +6,7 @@
 //! for both.
 
 mod authorize;
+mod authorize_server;
 mod cache;
 mod client_info;
 mod default_payload;
@@ -26,6 +27,7 @@ mod update_path;
 mod watching;
 
 pub use authorize::AuthorizeRegistry;
+pub use authorize_server::AuthorizeRegistryServer;
 pub use cache::Cache;
 pub use client_info::ClientInfo;
 pub use default_payload::DefaultPayload;
@@ -35,6 +37,7 @@ pub use heal::RegistrationHeal;
 pub use local_bypass::{LocalBypass, LocalUrls};
 pub use memory::Memory;
 pub use open_ahead::OpenAhead;
+pub use owners::OwnerLog;
 pub use refresh::RefreshRegistration;
 pub use registration_time::RegistrationTime;
 pub use resume::ResumeWatch;

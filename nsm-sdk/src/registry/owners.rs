@@ -1,13 +1,44 @@
 //! To whom names belong.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::future::BoxFuture;
+use nsm_chain::Result;
+
+/// Remembers beyond this process to whom names belong: part of a durable store. It learns of each name once, when it
+/// gets an owner and when it loses him; refreshes do not come here.
+pub trait OwnerLog: Send + Sync + 'static {
+    /// From now on `name` belongs to `owner`. The registration is answered when this has returned.
+    ///
+    /// # Errors
+    /// When it cannot be kept: the registration fails then.
+    fn record<'a>(&'a self, name: &'a str, owner: &'a str) -> BoxFuture<'a, Result<()>>;
+
+    /// The name is free again.
+    ///
+    /// # Errors
+    /// When that cannot be kept: the call that freed it fails, and the name may be found taken after a restart.
+    fn forget<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>>;
+}
 
 /// The first identity of each name's path, for as many names as fit: the one that was not used for longest
 /// makes room for a new one.
 pub(super) struct Owners {
     table: Mutex<Table>,
     capacity: usize,
+}
+
+/// What became of a claim.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Claim {
+    /// Who owns the name now.
+    pub(super) owner: Arc<str>,
+    /// Whether it was free.
+    pub(super) was_free: bool,
+    /// The name that made room.
+    pub(super) evicted: Option<Arc<str>>,
 }
 
 #[derive(Default)]
@@ -19,6 +50,8 @@ struct Table {
 
 struct Owner {
     id: Arc<str>,
+    /// The path ids of the record as it was answered; empty where nobody looks at them.
+    path_ids: Arc<[String]>,
     used: u64,
 }
 
@@ -32,31 +65,51 @@ impl Owners {
         self.lock().touch(name)
     }
 
-    /// Gives a free name to `id`. Tells who owns it now, and whether it was free.
-    pub(super) fn claim(&self, name: &str, id: &str) -> (Arc<str>, bool) {
+    /// Gives a free name to `id`.
+    pub(super) fn claim(&self, name: &str, id: &str) -> Claim {
         let mut table = self.lock();
         if let Some(owner) = table.touch(name) {
-            return (owner, false);
+            return Claim { owner, was_free: false, evicted: None };
         }
-        if table.names.len() >= self.capacity
-            && let Some((_, oldest)) = table.by_age.pop_first()
-        {
-            table.names.remove(&oldest);
+        let full = table.names.len() >= self.capacity;
+        let evicted = full.then(|| table.by_age.pop_first()).flatten().map(|(_, oldest)| oldest);
+        if let Some(oldest) = &evicted {
+            table.names.remove(oldest);
         }
         let (name, id): (Arc<str>, Arc<str>) = (name.into(), id.into());
         table.clock += 1;
         let used = table.clock;
         table.by_age.insert(used, Arc::clone(&name));
-        table.names.insert(name, Owner { id: Arc::clone(&id), used });
-        (id, true)
+        table.names.insert(name, Owner { id: Arc::clone(&id), path_ids: Arc::default(), used });
+        Claim { owner: id, was_free: true, evicted }
     }
 
-    /// Frees the name.
-    pub(super) fn release(&self, name: &str) {
+    /// Keeps the path ids of an owned name, for policies that look at them.
+    pub(super) fn set_path_ids(&self, name: &str, path_ids: &[String]) {
+        if let Some(owner) = self.lock().names.get_mut(name)
+            && *owner.path_ids != *path_ids
+        {
+            owner.path_ids = path_ids.into();
+        }
+    }
+
+    /// The path ids of all names. The first of each is its owner, whatever the record said.
+    pub(super) fn path_ids(&self) -> BTreeMap<String, Vec<String>> {
+        let ids = |owner: &Owner| {
+            let rest = owner.path_ids.iter().skip(1).cloned();
+            std::iter::once((*owner.id).to_owned()).chain(rest).collect()
+        };
+        self.lock().names.iter().map(|(name, owner)| ((**name).to_owned(), ids(owner))).collect()
+    }
+
+    /// Frees the name; tells whether it was taken.
+    pub(super) fn release(&self, name: &str) -> bool {
         let mut table = self.lock();
-        if let Some(owner) = table.names.remove(name) {
+        let owner = table.names.remove(name);
+        if let Some(owner) = &owner {
             table.by_age.remove(&owner.used);
         }
+        owner.is_some()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -79,6 +132,12 @@ impl Table {
     }
 }
 
+impl fmt::Debug for Owners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} owned", self.len())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,17 +148,28 @@ mod tests {
         owners.claim("a", "spiffe://one");
         owners.claim("b", "spiffe://one");
         assert!(owners.of("a").is_some());
-        owners.claim("c", "spiffe://two");
+        assert_eq!(owners.claim("c", "spiffe://two").evicted.as_deref(), Some("b"));
         assert_eq!((owners.of("a").is_some(), owners.of("b"), owners.len()), (true, None, 2));
     }
 
     #[test]
     fn a_claim_of_a_taken_name_tells_its_owner() {
         let owners = Owners::with_room_for(2);
-        assert!(owners.claim("a", "spiffe://one").1);
-        assert_eq!(owners.claim("a", "spiffe://two"), ("spiffe://one".into(), false));
-        owners.release("a");
-        assert!(owners.claim("a", "spiffe://two").1);
+        assert!(owners.claim("a", "spiffe://one").was_free);
+        let taken = Claim { owner: "spiffe://one".into(), was_free: false, evicted: None };
+        assert_eq!(owners.claim("a", "spiffe://two"), taken);
+        assert!(owners.release("a") && !owners.release("a"));
+        assert!(owners.claim("a", "spiffe://two").was_free);
         assert_eq!(owners.len(), 1);
+    }
+
+    #[test]
+    fn the_first_path_id_is_the_owner_whatever_the_record_says() {
+        let owners = Owners::with_room_for(2);
+        owners.claim("a", "spiffe://one");
+        assert_eq!(owners.path_ids()["a"], ["spiffe://one"]);
+        owners.set_path_ids("a", &["spiffe://forged".into(), "spiffe://nsmgr".into()]);
+        owners.set_path_ids("unknown", &[]);
+        assert_eq!(owners.path_ids()["a"], ["spiffe://one", "spiffe://nsmgr"]);
     }
 }

@@ -7,11 +7,13 @@ use std::time::Duration;
 use futures::{FutureExt, StreamExt};
 use nsm_api::registry::{NetworkService, NetworkServiceEndpoint};
 use nsm_chain::{
-    Call, Chain, Change, Element, Error, EventStream, Next, Protocol, Record, Registry, Result, Token, Watch, time,
+    Call, Chain, Change, Element, Error, EventStream, Next, Protocol, Record, Registry, Result, Token, Tokens, Watch,
+    time,
 };
 use tokio::sync::Notify;
 
 use super::Endpoints;
+use crate::identity::HmacTokens;
 
 pub(super) type Nse = NetworkServiceEndpoint;
 
@@ -51,7 +53,7 @@ pub(super) async fn register<R: Record>(chain: &Chain<Registry<R>>, record: R) -
 }
 
 pub(super) async fn find(chain: &Chain<Endpoints>, pattern: Nse) -> Vec<Arc<Nse>> {
-    let found = chain.monitor(Watch::new(Nse::query(pattern, false))).await.unwrap();
+    let found = chain.monitor(looking(Nse::query(pattern, false))).await.unwrap();
     found.map(|change| change.unwrap().record).collect().await
 }
 
@@ -60,7 +62,13 @@ pub(super) async fn names(chain: &Chain<Endpoints>, pattern: Nse) -> Vec<String>
 }
 
 pub(super) async fn watch(chain: &Chain<Endpoints>, pattern: Nse) -> EventStream<Endpoints> {
-    chain.monitor(Watch::new(Nse::query(pattern, true))).await.unwrap()
+    chain.monitor(looking(Nse::query(pattern, true))).await.unwrap()
+}
+
+/// A look by somebody with a token, for registries that want one.
+fn looking<R: Record>(query: R::Query) -> Watch<Registry<R>> {
+    let token = HmacTokens::new(&"spiffe://mesh/looker".parse().unwrap()).token(None).unwrap();
+    Watch { token: Some(token), ..Watch::new(query) }
 }
 
 /// What a watcher has to read right now: `name`, or `-name` where it is gone.

@@ -3,7 +3,6 @@ use nsm_chain::Call;
 
 use super::endpoint::REGISTERING;
 use super::{RoleError, Site};
-use crate::registry::stacks::RegistryClient;
 
 /// Registers a network service, or changes it, at the manager or registry with this URL.
 ///
@@ -21,7 +20,7 @@ use crate::registry::stacks::RegistryClient;
 /// # Errors
 /// What the manager or registry reports, after it was asked for half a minute.
 pub async fn apply(site: &Site, url: &str, service: NetworkService) -> Result<(), RoleError> {
-    let client = RegistryClient::builder("apply").connect(site.channels(), url).build()?;
+    let client = site.registry_client("apply", site.channels(), url).build()?;
     client.services.request(Call::new(service).within(REGISTERING)).await.map_err(RoleError::Register)?;
     Ok(())
 }

@@ -22,5 +22,5 @@ pub fn client(name: &str, site: &Site, manager: &str) -> ClientBuilder {
         let link = channels.link(&address);
         runtime.spawn(async move { link.connected().await });
     }
-    Client::builder(name, manager, channels).policies(site.client_policies())
+    Client::builder(name, manager, channels).policies(site.policies().client.clone())
 }

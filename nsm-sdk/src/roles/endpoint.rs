@@ -8,7 +8,6 @@ use nsm_chain::{Call, Chain, Node, grpc};
 
 use super::site::addresses;
 use super::{RoleError, Running, Site};
-use crate::registry::stacks::RegistryClient;
 use crate::stacks::Endpoint;
 use crate::transport::Server;
 
@@ -85,10 +84,8 @@ impl EndpointRole {
         let Some(manager) = self.manager else {
             return Ok(running);
         };
-        let client = RegistryClient::builder(self.name.as_str())
-            .connect(self.site.channels(), manager)
-            .timers(hop.timers().clone())
-            .build()?;
+        let client = self.site.registry_client(&self.name, self.site.channels(), manager);
+        let client = client.timers(hop.timers().clone()).build()?;
         let record = record(&self.name, running.url(), self.services);
         client.endpoints.request(Call::new(record).within(REGISTERING)).await.map_err(RoleError::Register)?;
         Ok(running.registered(client))

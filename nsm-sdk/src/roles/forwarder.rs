@@ -9,7 +9,6 @@ use super::site::addresses;
 use super::{RoleError, Running, Site};
 use crate::discovery::FORWARDER;
 use crate::registry::Cache;
-use crate::registry::stacks::RegistryClient;
 use crate::stacks::Forwarder;
 
 /// A forwarder, served over gRPC and registered with its manager.
@@ -59,10 +58,11 @@ impl ForwarderRole {
     pub async fn serve(self) -> Result<Running, RoleError> {
         let hop = self.site.hop(&self.name);
         let channels = self.site.channels();
-        let client = RegistryClient::builder(self.name.as_str())
+        let client = self
+            .site
+            .registry_client(&self.name, Arc::clone(&channels), self.manager)
             .before_services(Node::new(Cache::default()))
             .before_endpoints(Node::new(Cache::default()))
-            .connect(Arc::clone(&channels), self.manager)
             .timers(hop.timers().clone())
             .build()?;
         let finder = Arc::new(client.finder());

@@ -79,7 +79,9 @@ impl ManagerRole {
             .before_endpoints(Node::new(OpenAhead::new(Arc::clone(&channels), FORWARDER)))
             .timers(hop.timers().clone());
         if let Some(url) = self.registry {
-            registry = registry.registry(Arc::clone(&channels), url);
+            registry = registry
+                .registry(Arc::clone(&channels), url)
+                .registry_policies(self.site.policies().registry_client.clone());
         }
         let registry = registry.build()?;
         let finder: Arc<Finder> = Arc::new(registry.finder);

@@ -10,8 +10,8 @@ use nsm_chain::OrderError;
 use nsm_kernel::Netns;
 use tokio::net::TcpStream;
 
-use crate::identity::{PolicySet, SvidSource};
-use crate::registry::stacks::Admission;
+use crate::identity::{Policies, SvidSource};
+use crate::registry::stacks::{Admission, RegistryClient, RegistryClientBuilder};
 use crate::stacks::Hop;
 use crate::transport::{
     Address, AddressError, BindOptions, Channels, CurrentNamespace, DialOptions, Server, ServerHandle, SocketFactory,
@@ -33,6 +33,7 @@ pub struct Site {
     transport: Transport,
     sockets: Arc<dyn SocketFactory>,
     dial_timeout: Duration,
+    policies: Policies,
 }
 
 /// How long tokens live where nobody says otherwise: the reference's ten minutes.
@@ -45,10 +46,19 @@ impl Site {
         Self::over(Transport::mtls(source, TOKEN_LIFE))
     }
 
-    /// Over this transport.
+    /// Over this transport. Where it has an identity, the stock policies judge who is at its other ends; without one
+    /// there is nothing to judge by.
     #[must_use]
     pub fn over(transport: Transport) -> Self {
-        Self { transport, sockets: Arc::new(CurrentNamespace), dial_timeout: Duration::from_secs(15) }
+        let policies = if transport.source().is_some() { Policies::stock() } else { Policies::allow_all() };
+        Self { transport, sockets: Arc::new(CurrentNamespace), dial_timeout: Duration::from_secs(15), policies }
+    }
+
+    /// Judges by these policies instead. Without an identity they deny whatever they need one for.
+    #[must_use]
+    pub fn with_policies(mut self, policies: Policies) -> Self {
+        self.policies = policies;
+        self
     }
 
     /// With TCP sockets in this network namespace.
@@ -73,22 +83,32 @@ impl Site {
         Arc::new(Channels::new(self.transport.clone(), options))
     }
 
-    /// What a stack of this name shares. Without identity there is nothing to judge callers by, and all are let in.
+    /// What a stack of this name shares.
     #[must_use]
     pub fn hop(&self, name: &str) -> Hop {
-        let hop = Hop::new(name, self.transport.tokens());
-        if self.transport.source().is_some() { hop } else { hop.with_policies(PolicySet::allow_all()) }
+        Hop::new(name, self.transport.tokens())
+            .with_policies(self.policies.server.clone())
+            .with_monitor_policies(self.policies.monitor.clone())
     }
 
-    /// The policies for what a server answers.
+    /// What its roles judge by.
     #[must_use]
-    pub fn client_policies(&self) -> PolicySet {
-        if self.transport.source().is_some() { PolicySet::client() } else { PolicySet::allow_all() }
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    /// Registers and finds at this URL, under that name.
+    pub(super) fn registry_client(
+        &self,
+        name: &str,
+        channels: Arc<Channels>,
+        url: impl Into<Arc<str>>,
+    ) -> RegistryClientBuilder {
+        RegistryClient::builder(name).connect(channels, url).policies(self.policies.registry_client.clone())
     }
 
     pub(super) fn admission(&self) -> Admission {
-        let admission = Admission::by(self.transport.tokens());
-        if self.transport.source().is_some() { admission } else { admission.policies(PolicySet::allow_all()) }
+        Admission::by(self.transport.tokens()).policies(self.policies.registry_server.clone())
     }
 
     pub(super) fn server(&self) -> Server {

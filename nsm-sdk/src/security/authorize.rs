@@ -1,7 +1,7 @@
-use nsm_api::connection::Connection;
+use nsm_api::connection::PathSegment;
 use nsm_chain::{Call, Element, Error, Next, Order, Peer, Result, ServerLink, Slot, time};
 
-use crate::identity::{PolicyInput, PolicySet};
+use crate::identity::{About, PolicyInput, PolicySet};
 
 /// Refuses callers whose path of tokens does not hold.
 ///
@@ -30,18 +30,16 @@ impl Authorize {
         let Some(path) = &call.body().path else {
             return Err(Error::invalid("the connection has no path"));
         };
-        let tokens: Vec<&str> = path.left().iter().map(|segment| segment.token.as_str()).collect();
-        judge(&self.policies, &tokens, path.index as usize, peer)
+        judge(&self.policies, path.left(), path.index, peer, &call.body().network_service)
     }
 }
 
-fn judge(policies: &PolicySet, tokens: &[&str], index: usize, peer: &Peer) -> Result<()> {
-    let input = PolicyInput { tokens, index, peer: Some(peer), owner: None, now: time::now() };
-    policies.check(&input).map_err(|denied| {
-        Error::denied("no sufficient privileges")
-            .with_detail(denied.to_string())
-            .hint("see this hop's log for the rule that failed")
-    })
+fn judge(policies: &PolicySet, segments: &[PathSegment], index: u32, peer: &Peer, service: &str) -> Result<()> {
+    let tokens: Vec<&str> = segments.iter().map(|segment| segment.token.as_str()).collect();
+    let about = About::Connection(segments);
+    let input =
+        PolicyInput { tokens: &tokens, index: index as usize, peer: Some(peer), owner: None, about, now: time::now() };
+    policies.admit(&input, &format_args!("a connection to {service:?}"))
 }
 
 impl Element for Authorize {
@@ -88,13 +86,9 @@ impl Element for AuthorizeServer {
         let Some(peer) = call.fact::<ServerLink>().and_then(|server| server.0.peer.as_ref()) else {
             return Ok(call);
         };
-        let tokens = |connection: &Connection| -> Vec<String> {
-            connection.path.iter().flat_map(|path| &path.path_segments).map(|segment| segment.token.clone()).collect()
-        };
-        let tokens = tokens(call.body());
-        let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
-        let index = call.body().path.as_ref().map_or(0, |path| path.index as usize);
-        let judged = judge(&self.policies, &tokens, index, peer);
+        let (segments, index) =
+            call.body().path.as_ref().map_or((&[][..], 0), |path| (path.path_segments.as_slice(), path.index));
+        let judged = judge(&self.policies, segments, index, peer, &call.body().network_service);
         let state = call.state()?.clone();
         match judged {
             Ok(()) => {

@@ -42,7 +42,7 @@ impl Endpoint {
     /// # Errors
     /// When an element stands where it may not.
     pub fn new(hop: &Hop, elements: Vec<Node>) -> Result<Self, OrderError> {
-        let (connections, monitor) = (Arc::default(), Arc::default());
+        let (connections, monitor) = (Arc::default(), hop.monitor());
         let mut list = hop.head(&connections, &monitor);
         list.extend(elements);
         Ok(Self { chain: Chain::new(Arc::clone(&hop.name), list)?, connections, monitor })

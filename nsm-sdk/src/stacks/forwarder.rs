@@ -31,7 +31,7 @@ impl Forwarder {
         wire: Vec<Node>,
         links: Arc<dyn Links<Service>>,
     ) -> Result<Self, OrderError> {
-        let (connections, monitor) = (Arc::default(), Arc::default());
+        let (connections, monitor) = (Arc::default(), hop.monitor());
         let mut list = hop.head(&connections, &monitor);
         list.extend(elements![
             Discover::new(Arc::clone(finder)), // who may serve it

@@ -15,6 +15,7 @@ pub struct Hop {
     pub(super) name: Arc<str>,
     pub(super) tokens: Arc<dyn Tokens>,
     pub(super) policies: PolicySet,
+    pub(super) monitor_policies: PolicySet,
     pub(super) timers: Timers,
 }
 
@@ -22,7 +23,13 @@ impl Hop {
     /// A hop that judges its callers by the stock policies for servers.
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>, tokens: Arc<dyn Tokens>) -> Self {
-        Self { name: name.into(), tokens, policies: PolicySet::server(), timers: Timers::default() }
+        Self {
+            name: name.into(),
+            tokens,
+            policies: PolicySet::server(),
+            monitor_policies: PolicySet::allow_all(),
+            timers: Timers::default(),
+        }
     }
 
     /// Judges callers by these policies instead.
@@ -30,6 +37,18 @@ impl Hop {
     pub fn with_policies(mut self, policies: PolicySet) -> Self {
         self.policies = policies;
         self
+    }
+
+    /// Refuses watchers whom these policies refuse (default: nobody; each is told of what its own identity asked for).
+    #[must_use]
+    pub fn with_monitor_policies(mut self, policies: PolicySet) -> Self {
+        self.monitor_policies = policies;
+        self
+    }
+
+    /// What its watchers see.
+    pub(super) fn monitor(&self) -> Arc<Monitor> {
+        Arc::new(Monitor::default().judged_by(self.monitor_policies.clone()))
     }
 
     /// Its name: the name of its path segments, and what errors from here are marked with.
@@ -60,9 +79,6 @@ impl Hop {
 
 impl fmt::Debug for Hop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hop")
-            .field("name", &self.name)
-            .field("policies", &self.policies.policies())
-            .finish_non_exhaustive()
+        f.debug_struct("Hop").field("name", &self.name).field("policies", &self.policies).finish_non_exhaustive()
     }
 }

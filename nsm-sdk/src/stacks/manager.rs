@@ -35,7 +35,7 @@ impl Manager {
         links: Arc<dyn Links<Service>>,
         elements: Vec<Node>,
     ) -> Result<Self, OrderError> {
-        let (connections, monitor) = (Arc::default(), Arc::default());
+        let (connections, monitor) = (Arc::default(), hop.monitor());
         let mut list = hop.head(&connections, &monitor);
         list.extend(elements![
             ClientInfo::from_env(),                       // where the client runs, for matches

@@ -65,7 +65,7 @@ impl Passthrough {
     /// # Errors
     /// When an element stands where it may not.
     pub fn new(hop: &Hop, accepts: Vec<Node>, onward: Onward) -> Result<Self, OrderError> {
-        let (connections, monitor) = (Arc::default(), Arc::default());
+        let (connections, monitor) = (Arc::default(), hop.monitor());
         let mut list = hop.head(&connections, &monitor);
         list.extend(accepts); // the caller's mechanism, and what the function does
         list.extend(elements![

@@ -1,7 +1,8 @@
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use nsm_api::SpiffeId;
-use nsm_chain::{Begin, Chain, Code, RegistryPath, Timers, Tokens, elements};
+use nsm_chain::{Begin, Chain, Code, Peer, RegistryPath, Timers, Token, Tokens, elements};
 
 use super::*;
 use crate::identity::{DevAuthority, Es256Tokens, HmacTokens, Policy, SvidSource, peer_of};
@@ -167,4 +168,105 @@ async fn the_stock_policies_let_the_owner_in_and_nobody_without_a_path_or_with_a
     }
     chain.close(call(&alice, &alice)).await.unwrap();
     chain.request(call(&bob, &bob)).await.unwrap();
+}
+
+/// Over mTLS the reference's clients send their token with a Find too.
+#[tokio::test(start_paused = true)]
+async fn only_a_caller_with_a_living_token_of_its_own_may_find_and_a_watch_outlives_its_token() {
+    let authority = DevAuthority::new("mesh").unwrap();
+    let issue = |name: &str| authority.issue(&format!("/{name}")).unwrap();
+    let peer = |source: &Arc<dyn SvidSource>| Arc::new(peer_of(source.svid().unwrap().chain()).unwrap());
+    let (alice, bob, registry) = (issue("alice"), issue("bob"), issue("registry"));
+    let token = |signer: &Arc<dyn SvidSource>| {
+        Es256Tokens::new(Arc::clone(signer), seconds(600)).token(Some(&peer(&registry).id)).unwrap()
+    };
+    let chain: Chain<Endpoints> = Chain::new(
+        "registry",
+        elements![
+            UpdateRegistryPath::new(Arc::new(Es256Tokens::new(Arc::clone(&registry), seconds(600)))),
+            AuthorizeRegistry::new(PolicySet::registry_server()),
+            Memory::default(),
+        ],
+    )
+    .unwrap();
+    let look = |peer: Option<Arc<Peer>>, token: Option<Token>| {
+        let query = <nsm_api::registry::NetworkServiceEndpoint as Record>::query(nse("", &[]), true);
+        chain.monitor(Watch { peer, token, ..Watch::new(query) })
+    };
+    let old = token(&alice);
+    let mut watch = look(Some(peer(&alice)), Some(old.clone())).await.unwrap();
+    for (peer, token) in [
+        (None, None),
+        (None, Some(old.clone())),
+        (Some(peer(&alice)), None),
+        (Some(peer(&alice)), Some(token(&bob))),
+        (Some(peer(&bob)), Some(old.clone())),
+    ] {
+        let error = look(peer, token).await.err().unwrap();
+        assert_eq!((error.code(), error.detail().is_some()), (Code::PermissionDenied, true));
+    }
+    tokio::time::advance(seconds(601)).await;
+    assert!(look(Some(peer(&alice)), Some(old)).await.is_err(), "expired");
+    drop(look(Some(peer(&alice)), Some(token(&alice))).await.unwrap());
+    // The one that began in time hears on.
+    let mut call = Call::<Endpoints>::new(nse("nse-1", &[])).from_peer(Some(peer(&bob)), Some(token(&bob)));
+    *call.extra_mut() = Some(RegistryPath::default());
+    chain.request(call).await.unwrap();
+    assert_eq!(crate::registry::testing::unread(&mut watch), ["nse-1"]);
+}
+
+/// What a durable store keeps.
+#[derive(Default)]
+struct Journal {
+    lines: Mutex<Vec<String>>,
+    broken: AtomicBool,
+}
+
+impl Journal {
+    fn write(&self, line: String) -> futures::future::BoxFuture<'static, Result<()>> {
+        let result = if self.broken.load(Ordering::SeqCst) {
+            Err(nsm_chain::Error::unavailable("the disk is full"))
+        } else {
+            self.lines.lock().unwrap().push(line);
+            Ok(())
+        };
+        Box::pin(std::future::ready(result))
+    }
+}
+
+impl OwnerLog for Journal {
+    fn record<'a>(&'a self, name: &'a str, owner: &'a str) -> futures::future::BoxFuture<'a, Result<()>> {
+        self.write(format!("{name} {owner}"))
+    }
+
+    fn forget<'a>(&'a self, name: &'a str) -> futures::future::BoxFuture<'a, Result<()>> {
+        self.write(format!("-{name}"))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn owners_are_recorded_once_and_hold_in_the_next_life() {
+    let journal = Arc::new(Journal::default());
+    let recorded = || owners().remembering(2).recorded_in(Arc::clone(&journal) as Arc<dyn OwnerLog>);
+    let one = hop(recorded());
+    one.chain.request(by("alice", "a")).await.unwrap();
+    one.chain.request(by("alice", "a")).await.unwrap();
+    one.chain.request(by("alice", "b")).await.unwrap();
+    one.chain.close(by("alice", "b")).await.unwrap();
+    one.probe.fail(1);
+    assert!(one.chain.request(by("bob", "c")).await.is_err());
+    assert_eq!(*journal.lines.lock().unwrap(), ["a spiffe://mesh/alice", "b spiffe://mesh/alice", "-b"]);
+
+    let next = hop(recorded().owned_by([("a".to_owned(), "spiffe://mesh/alice".to_owned())]));
+    assert!(next.chain.request(by("bob", "a")).await.is_err());
+    next.chain.request(by("bob", "b")).await.unwrap();
+    next.chain.request(by("bob", "c")).await.unwrap();
+    assert_eq!(journal.lines.lock().unwrap()[3..], ["b spiffe://mesh/bob", "-a", "c spiffe://mesh/bob"]);
+
+    // What cannot be recorded is not registered.
+    next.chain.close(by("bob", "b")).await.unwrap();
+    journal.broken.store(true, Ordering::SeqCst);
+    next.probe.take();
+    assert!(next.chain.request(by("bob", "b")).await.is_err());
+    assert_eq!((next.probe.take(), next.authorize.owned()), (vec!["+b".to_owned(), "-b".to_owned()], 1));
 }

@@ -44,7 +44,7 @@ impl Admission {
 impl fmt::Debug for Admission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Some((_, policies)) => write!(f, "Admission({:?})", policies.policies()),
+            Some((_, policies)) => write!(f, "Admission({policies:?})"),
             None => f.write_str("Admission(open)"),
         }
     }

@@ -5,8 +5,11 @@ use nsm_api::registry::{NetworkService, NetworkServiceEndpoint};
 use nsm_chain::{Begin, Chain, Error, Node, OrderError, Record, Registry, Timers};
 
 use crate::connect::{Connect, Links};
+use crate::identity::PolicySet;
 use crate::lifetime::Retry;
-use crate::registry::{Endpoints, Finder, RefreshRegistration, RegistrationHeal, ResumeWatch, Services};
+use crate::registry::{
+    AuthorizeRegistryServer, Endpoints, Finder, RefreshRegistration, RegistrationHeal, ResumeWatch, Services,
+};
 
 /// How a program registers and finds: towards its manager, or towards a registry.
 ///
@@ -52,6 +55,7 @@ impl RegistryClient {
             services: Vec::new(),
             endpoints: Vec::new(),
             ends: (None, None),
+            policies: PolicySet::registry_client(),
         }
     }
 
@@ -93,6 +97,7 @@ pub struct RegistryClientBuilder {
     services: Vec<Node<Services>>,
     endpoints: Vec<Node<Endpoints>>,
     ends: (Option<Node<Services>>, Option<Node<Endpoints>>),
+    policies: PolicySet,
 }
 
 impl RegistryClientBuilder {
@@ -111,6 +116,13 @@ impl RegistryClientBuilder {
     #[must_use]
     pub fn ending_in(mut self, services: Node<Services>, endpoints: Node<Endpoints>) -> Self {
         self.ends = (Some(services), Some(endpoints));
+        self
+    }
+
+    /// Judges the registry's answers by these policies (default: the stock policies for clients of a registry).
+    #[must_use]
+    pub fn policies(mut self, policies: PolicySet) -> Self {
+        self.policies = policies;
         self
     }
 
@@ -155,6 +167,7 @@ impl RegistryClientBuilder {
             Node::new(RegistrationHeal::<NetworkService>::default()), // a registry that lost us learns us again
         ];
         services.extend(self.services); // the user's own
+        services.push(Node::new(AuthorizeRegistryServer::new(self.policies.clone()))); // before the answer is used
         services.extend(self.ends.0); //   asks
 
         let refresh = RefreshRegistration::new(self.timers);
@@ -171,6 +184,7 @@ impl RegistryClientBuilder {
             Node::new(refresh), // endpoints expire, network services do not
         ];
         endpoints.extend(self.endpoints);
+        endpoints.push(Node::new(AuthorizeRegistryServer::new(self.policies)));
         endpoints.extend(self.ends.1);
 
         Ok(RegistryClient {

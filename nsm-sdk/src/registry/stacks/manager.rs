@@ -6,8 +6,10 @@ use nsm_chain::{Begin, Chain, Node, OrderError, Timers};
 
 use super::Admission;
 use crate::connect::{Connect, Links};
+use crate::identity::PolicySet;
 use crate::registry::{
-    Cache, ClientInfo, DefaultPayload, Endpoints, Expire, Finder, LocalBypass, Memory, ResumeWatch, Services,
+    AuthorizeRegistryServer, Cache, ClientInfo, DefaultPayload, Endpoints, Expire, Finder, LocalBypass, Memory,
+    ResumeWatch, Services,
 };
 
 /// The registry half of a manager: what its endpoints register with, and by what it finds.
@@ -35,6 +37,7 @@ pub struct ManagerRegistryBuilder {
     timers: Timers,
     endpoints: Vec<Node<Endpoints>>,
     upstream: Option<(Node<Services>, Node<Endpoints>)>,
+    registry_policies: PolicySet,
 }
 
 impl ManagerRegistry {
@@ -50,6 +53,7 @@ impl ManagerRegistry {
             timers: Timers::default(),
             endpoints: Vec::new(),
             upstream: None,
+            registry_policies: PolicySet::registry_client(),
         }
     }
 }
@@ -68,6 +72,13 @@ impl ManagerRegistryBuilder {
     #[must_use]
     pub fn ending_in(mut self, services: Node<Services>, endpoints: Node<Endpoints>) -> Self {
         self.upstream = Some((services, endpoints));
+        self
+    }
+
+    /// Judges the registry's answers by these policies (default: the stock policies for clients of a registry).
+    #[must_use]
+    pub fn registry_policies(mut self, policies: PolicySet) -> Self {
+        self.registry_policies = policies;
         self
     }
 
@@ -124,6 +135,8 @@ impl ManagerRegistryBuilder {
             Some(upstream) => {
                 find_services.push(Node::new(Cache::<NetworkService>::default())); // asked again and again
                 find_endpoints.push(Node::new(Cache::<NetworkServiceEndpoint>::default()));
+                services.push(Node::new(AuthorizeRegistryServer::new(self.registry_policies.clone()))); // believes it
+                endpoints.push(Node::new(AuthorizeRegistryServer::new(self.registry_policies))); //        or not
                 upstream
             }
             None => {
