@@ -1,6 +1,7 @@
 //! What went wrong, as a person needs it: where, why, and what to do.
 
 use std::error::Error as StdError;
+use std::fmt;
 
 use nsm_chain::{Code, Error};
 use serde::Serialize;
@@ -67,6 +68,14 @@ impl Failure {
             None if text.contains(TOO_MANY_FILES) => Self::at(hop, text, "raise the limit of open files (ulimit -n)"),
             None => Self::at(hop, text, LOOK_CLOSER),
         }
+    }
+}
+
+/// Behind the name of a program.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let element = self.element.as_ref().map(|element| format!(", element {element}")).unwrap_or_default();
+        write!(f, "failed at {}{element}\n  because     {}\n  what to do  {}", self.hop, self.cause, self.remedy)
     }
 }
 

@@ -3,8 +3,8 @@
 use std::io::IsTerminal;
 
 use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
-use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
+use tracing_subscriber::{Registry, fmt, reload};
 
 use crate::lab::{TRAIL_TARGET, Trail};
 
@@ -18,6 +18,42 @@ pub(crate) fn start(trail: Trail) {
         fmt::layer().with_writer(std::io::stderr).with_ansi(coloured(&std::io::stderr())).with_filter(filter(&wanted));
     let times = trail.with_filter(Targets::new().with_target(TRAIL_TARGET, LevelFilter::TRACE));
     tracing_subscriber::registry().with(text).with(times).init();
+}
+
+/// How much a role logs, to be changed while it runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Verbosity {
+    filter: reload::Handle<EnvFilter, Registry>,
+    configured: String,
+}
+
+/// Logs from this level on unless `RUST_LOG` says otherwise.
+pub(crate) fn at(level: LevelFilter) -> Verbosity {
+    let configured =
+        std::env::var("RUST_LOG").ok().filter(|wanted| !wanted.is_empty()).unwrap_or_else(|| level.to_string());
+    let (filter, handle) = reload::Layer::new(filter(&configured));
+    let text = fmt::layer().with_writer(std::io::stderr).with_ansi(coloured(&std::io::stderr()));
+    tracing_subscriber::registry().with(filter).with(text).init();
+    Verbosity { filter: handle, configured }
+}
+
+impl Verbosity {
+    /// All there is, but for frames of connections.
+    pub(crate) fn everything(&self) {
+        self.set("trace");
+    }
+
+    /// What it was at first.
+    pub(crate) fn as_configured(&self) {
+        self.set(&self.configured);
+    }
+
+    fn set(&self, wanted: &str) {
+        match self.filter.reload(filter(wanted)) {
+            Ok(()) => tracing::info!(wanted, "what is logged has changed"),
+            Err(error) => tracing::warn!(%error, "what is logged cannot be changed"),
+        }
+    }
 }
 
 /// Whether colours are wanted there (<https://no-color.org>).

@@ -5,10 +5,12 @@ mod interrupt;
 mod lab;
 mod logging;
 mod quickstart;
+mod roles;
+mod settings;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Small allocations are a good part of what a Request costs: see `docs/performance.md`.
 #[global_allocator]
@@ -25,10 +27,32 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Quickstart(quickstart::Options),
+    #[command(flatten)]
+    Role(roles::Role),
 }
 
 fn main() -> ExitCode {
-    match Arguments::parse().command {
-        Command::Quickstart(options) => quickstart::main(options),
+    let command = Arguments::command();
+    let matches = explained(command.clone()).get_matches();
+    if let Some((name, flags)) = matches.subcommand()
+        && roles::without_effect(name).is_some()
+    {
+        return roles::main(&command, name, flags);
     }
+    match Arguments::from_arg_matches(&matches).map(|arguments| arguments.command) {
+        Ok(Command::Quickstart(options)) => quickstart::main(options),
+        Ok(Command::Role(_)) => unreachable!("roles are told by their names"),
+        Err(error) => error.exit(),
+    }
+}
+
+/// With the settings of roles under all their names.
+fn explained(mut command: clap::Command) -> clap::Command {
+    let names: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    for name in names {
+        if let Some(without_effect) = roles::without_effect(&name) {
+            command = command.mut_subcommand(name, |role| settings::explained(role, &without_effect));
+        }
+    }
+    command
 }

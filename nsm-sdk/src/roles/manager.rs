@@ -19,6 +19,7 @@ pub struct ManagerRole {
     listen: Vec<String>,
     public: Option<String>,
     registry: Option<String>,
+    forwarders: String,
     elements: Vec<Node>,
 }
 
@@ -26,7 +27,15 @@ impl ManagerRole {
     /// A manager of that name.
     #[must_use]
     pub fn new(name: &str, site: Site) -> Self {
-        Self { name: name.to_owned(), site, listen: Vec::new(), public: None, registry: None, elements: Vec::new() }
+        Self {
+            name: name.to_owned(),
+            site,
+            listen: Vec::new(),
+            public: None,
+            registry: None,
+            forwarders: FORWARDER.to_owned(),
+            elements: Vec::new(),
+        }
     }
 
     /// Listens on this URL; may be given more than once: a unix socket for its node, TCP for others.
@@ -48,6 +57,13 @@ impl ManagerRole {
     #[must_use]
     pub fn registry(mut self, url: impl Into<String>) -> Self {
         self.registry = Some(url.into());
+        self
+    }
+
+    /// Forwarders register under another service than `forwarder`.
+    #[must_use]
+    pub fn forwarder_service(mut self, service: &str) -> Self {
+        service.clone_into(&mut self.forwarders);
         self
     }
 
@@ -76,7 +92,7 @@ impl ManagerRole {
         let hop = self.site.hop(&self.name);
         let mut registry = ManagerRegistry::builder(self.name.as_str(), public.as_str(), self.site.admission())
             .client_info(ClientInfo::from_env())
-            .before_endpoints(Node::new(OpenAhead::new(Arc::clone(&channels), FORWARDER)))
+            .before_endpoints(Node::new(OpenAhead::new(Arc::clone(&channels), self.forwarders.as_str())))
             .timers(hop.timers().clone());
         if let Some(url) = self.registry {
             registry = registry
@@ -85,7 +101,7 @@ impl ManagerRole {
         }
         let registry = registry.build()?;
         let finder: Arc<Finder> = Arc::new(registry.finder);
-        let manager = Manager::new(&hop, &public, &finder, channels, self.elements)?;
+        let manager = Manager::new(&hop, &public, &self.forwarders, &finder, channels, self.elements)?;
         let server =
             with_registry(with_service(self.site.server(), manager.chain), registry.services, registry.endpoints);
         Ok(Running::new(&self.name, self.site.bind(server, &listen).await?))

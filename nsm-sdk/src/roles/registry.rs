@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use nsm_api::registry::network_service_endpoint_registry_server::NetworkServiceEndpointRegistryServer;
 use nsm_api::registry::network_service_registry_server::NetworkServiceRegistryServer;
 use nsm_chain::grpc;
@@ -15,13 +17,14 @@ pub struct RegistryRole {
     name: String,
     site: Site,
     listen: Vec<String>,
+    expiration: Duration,
 }
 
 impl RegistryRole {
     /// A registry of that name.
     #[must_use]
     pub fn new(name: &str, site: Site) -> Self {
-        Self { name: name.to_owned(), site, listen: Vec::new() }
+        Self { name: name.to_owned(), site, listen: Vec::new(), expiration: Duration::from_secs(60) }
     }
 
     /// Listens on this URL; may be given more than once.
@@ -31,12 +34,21 @@ impl RegistryRole {
         self
     }
 
+    /// How long an endpoint that does not say stays registered (default: a minute).
+    #[must_use]
+    pub fn default_expiration(mut self, life: Duration) -> Self {
+        self.expiration = life;
+        self
+    }
+
     /// Serves.
     ///
     /// # Errors
     /// When no socket can be opened there.
     pub async fn serve(self) -> Result<Running, RoleError> {
-        let registry = MemoryRegistry::builder(self.name.as_str(), self.site.admission()).build()?;
+        let registry = MemoryRegistry::builder(self.name.as_str(), self.site.admission())
+            .default_expiration(self.expiration)
+            .build()?;
         let server = with_registry(self.site.server(), registry.services, registry.endpoints);
         Ok(Running::new(&self.name, self.site.bind(server, &addresses(&self.listen)?).await?))
     }

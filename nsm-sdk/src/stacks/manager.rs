@@ -23,7 +23,8 @@ pub struct Manager {
 }
 
 impl Manager {
-    /// A manager with this URL, which finds forwarders and services by `finder` and reaches forwarders by `links`.
+    /// A manager with this URL, which finds services and the forwarders that register under the network service
+    /// `forwarders` by `finder`, and reaches forwarders by `links`.
     /// `elements` of one's own stand before the choice of a forwarder: excluded prefixes, labels, limits.
     ///
     /// # Errors
@@ -31,6 +32,7 @@ impl Manager {
     pub fn new(
         hop: &Hop,
         url: &str,
+        forwarders: &str,
         finder: &Arc<Finder>,
         links: Arc<dyn Links<Service>>,
         elements: Vec<Node>,
@@ -43,8 +45,8 @@ impl Manager {
         ]);
         list.extend(elements);
         list.extend(elements![
-            DiscoverForwarder::new(Arc::clone(finder), url), // one after the other until one accepts
-            Connect::new(links),                             // to that forwarder
+            DiscoverForwarder::new(Arc::clone(finder), url).with_service(forwarders), // one after the other until one accepts
+            Connect::new(links),                                                      // to that forwarder
         ]);
         Ok(Self { chain: Chain::new(Arc::clone(&hop.name), list)?, connections, monitor })
     }

@@ -66,7 +66,7 @@ impl Node {
         let hop = mesh.hop(&self.manager)?;
         let finder = Arc::new(registry.finder);
         let links = mesh.seen_by(&self.manager)?.links();
-        let manager = Manager::new(&hop, &self.url, &finder, links, Vec::new()).map_err(broken)?;
+        let manager = Manager::new(&hop, &self.url, FORWARDER, &finder, links, Vec::new()).map_err(broken)?;
         mesh.services.serve(&*self.url, registry.services);
         mesh.endpoints.serve(&*self.url, registry.endpoints);
         mesh.calls.serve(&*self.url, manager.chain);
