@@ -4,6 +4,8 @@ mod failure;
 mod interrupt;
 mod lab;
 mod logging;
+#[cfg(test)]
+mod programs;
 mod quickstart;
 mod roles;
 mod settings;

@@ -33,7 +33,7 @@ pub(crate) use wires::{WireNote, Wires};
 pub(crate) use workload::Workload;
 
 use inventory::Inventory;
-use sockets::Sockets;
+pub(crate) use sockets::Sockets;
 
 /// The network between the nodes of a lab: for documentation by RFC 5737, so nobody's real one.
 const UNDERLAY: &str = "192.0.2.0/24";

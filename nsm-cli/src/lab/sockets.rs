@@ -7,11 +7,11 @@ use crate::failure::Failure;
 
 /// A directory of our own (mode 0700), removed with everything in it when dropped.
 #[derive(Debug)]
-pub(super) struct Sockets(PathBuf);
+pub(crate) struct Sockets(PathBuf);
 
 impl Sockets {
     /// Under `$XDG_RUNTIME_DIR`, or `/tmp` where that is not there or not ours.
-    pub(super) fn create() -> Result<Self, Failure> {
+    pub(crate) fn create() -> Result<Self, Failure> {
         let preferred = std::env::var_os("XDG_RUNTIME_DIR").filter(short_enough).map(PathBuf::from);
         let mut failed = None;
         for parent in preferred.iter().map(PathBuf::as_path).chain([Path::new("/tmp")]) {
@@ -33,7 +33,7 @@ impl Sockets {
     }
 
     /// The URL of a role's socket.
-    pub(super) fn url(&self, name: &str) -> String {
+    pub(crate) fn url(&self, name: &str) -> String {
         format!("unix://{}/{name}.sock", self.0.display())
     }
 

@@ -26,7 +26,7 @@ pub(super) fn of(listen: &[Address]) -> Result<Option<String>, Failure> {
 
 const NAME_A_HOST: &str = "name a host in NSM_LISTEN_ON, such as tcp://10.0.0.1:5001";
 
-fn ip(address: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
+pub(super) fn ip(address: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
     let v4 = address.as_sockaddr_in().map(|address| address.ip().into());
     v4.or_else(|| Some(address.as_sockaddr_in6()?.ip().into()))
 }

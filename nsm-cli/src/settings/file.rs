@@ -87,7 +87,7 @@ fn text(value: &Value) -> Option<String> {
     })
 }
 
-/// The pairs of a table in their order, with keys of a kind that knows where it was.
+/// The pairs of a table, with keys of a kind that knows where it was.
 struct Table<K>(Vec<(K, Value)>);
 
 impl<'de, K: Deserialize<'de>> Deserialize<'de> for Table<K> {
@@ -117,7 +117,9 @@ mod tests {
     use super::*;
 
     fn shown(entries: Result<Vec<Entry>, String>) -> Vec<(String, usize, String)> {
-        entries.unwrap().into_iter().map(|entry| (entry.key, entry.line, entry.text)).collect()
+        let mut shown: Vec<_> = entries.unwrap().into_iter().map(|entry| (entry.key, entry.line, entry.text)).collect();
+        shown.sort_by_key(|(_, line, _)| *line);
+        shown
     }
 
     #[test]

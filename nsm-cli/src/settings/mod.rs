@@ -11,7 +11,9 @@ mod file;
 pub(crate) mod values;
 
 pub(crate) use choose::{Settings, Variables};
-pub(crate) use declare::{Declared, declared, explained};
+pub(crate) use declare::explained;
+#[cfg(test)]
+pub(crate) use declare::{Declared, declared};
 
 /// The field that names a file of settings; it is the only one that a file cannot set.
 const CONFIG: &str = "config";

@@ -2,12 +2,14 @@
 
 mod backoff;
 mod heal;
+mod on_idle;
 mod refresh;
 mod retry;
 mod timeout;
 
 pub use backoff::Backoff;
 pub use heal::{Heal, Liveness};
+pub use on_idle::OnIdle;
 pub use refresh::Refresh;
 pub use retry::Retry;
 pub use timeout::Timeout;

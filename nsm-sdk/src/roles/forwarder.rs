@@ -18,6 +18,7 @@ pub struct ForwarderRole {
     site: Site,
     listen: Vec<String>,
     manager: String,
+    service: String,
     labels: BTreeMap<String, String>,
     wire: Vec<Node>,
 }
@@ -32,6 +33,7 @@ impl ForwarderRole {
             site,
             listen: Vec::new(),
             manager: manager.into(),
+            service: FORWARDER.to_owned(),
             labels: BTreeMap::from([(P2P.to_owned(), "true".to_owned())]),
             wire,
         }
@@ -48,6 +50,20 @@ impl ForwarderRole {
     #[must_use]
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.labels.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Has these labels and no others.
+    #[must_use]
+    pub fn labels(mut self, labels: BTreeMap<String, String>) -> Self {
+        self.labels = labels;
+        self
+    }
+
+    /// Registers under another network service than `forwarder`.
+    #[must_use]
+    pub fn service(mut self, service: &str) -> Self {
+        service.clone_into(&mut self.service);
         self
     }
 
@@ -70,7 +86,7 @@ impl ForwarderRole {
         let server = with_service(self.site.server(), forwarder.chain);
         let server = self.site.bind(server, &addresses(&self.listen)?).await?;
         let running = Running::new(&self.name, server).owning(forwarder.connections);
-        let record = record(&self.name, running.url(), BTreeMap::from([(FORWARDER.to_owned(), self.labels)]));
+        let record = record(&self.name, running.url(), BTreeMap::from([(self.service, self.labels)]));
         client.endpoints.request(Call::new(record).within(REGISTERING)).await.map_err(RoleError::Register)?;
         Ok(running.registered(client))
     }

@@ -63,6 +63,14 @@ impl Running {
         self.connections.as_ref().map_or(0, |begin| begin.handles().len())
     }
 
+    /// Stays registered when it leaves, until that expires: for a role that is about to come back. To be called right
+    /// before [`shutdown`](Self::shutdown), because what is registered is no longer refreshed.
+    #[must_use]
+    pub fn staying_registered(mut self) -> Self {
+        self.registrations = None;
+        self
+    }
+
     /// Leaves in order: takes itself out of the registry, closes what it owns, lets calls finish, removes its sockets.
     ///
     /// # Errors

@@ -48,7 +48,7 @@ mod tests {
         assert_eq!((configs.len(), configs[0].dns_server_ips[0].as_str()), (2, "172.16.1.2"));
         assert_eq!("[]".parse(), Ok(DnsSettings::default()));
         for (text, why) in
-            [("{", "EOF"), (r#"[{"servers": []}]"#, "servers"), (r#"[{"dns_server_ips": ["dns"]}]"#, "\"dns\"")]
+            [("[", "EOF"), (r#"[{"servers": []}]"#, "servers"), (r#"[{"dns_server_ips": ["dns"]}]"#, "\"dns\"")]
         {
             let error = text.parse::<DnsSettings>().unwrap_err().0;
             assert!(error.contains(why), "{error}");

@@ -1,0 +1,127 @@
+//! `nsm client`.
+
+mod connection;
+mod earlier;
+mod tell;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use futures::future::join_all;
+use nsm_api::ServiceUrl;
+use nsm_api::mechanism::KERNEL;
+use nsm_chain::elements;
+use nsm_mechanisms::{KernelLiveness, KernelOffer};
+use nsm_sdk::context::{AwarenessGroups, ClientInfo, ExcludedPrefixes};
+use nsm_sdk::roles;
+use nsm_sdk::transport::Address;
+use tokio_util::sync::CancellationToken;
+
+use super::common::Common;
+use super::{identity, say, unless_stopped};
+use crate::failure::Failure;
+use crate::settings::values::{List, Span, Switch};
+use connection::Wanted;
+use tell::Tell;
+
+/// A client: asks for network services, and keeps an interface for each in its network namespace until it ends.
+#[derive(Debug, Clone, Args)]
+#[command(after_long_help = "\
+What it asks for is tried until it is there, refreshed, and made again when it breaks. Started again under the same name in \
+the same namespace, it goes on with the connections of its earlier life. When it ends it closes all of them.
+
+DNS servers that an endpoint names are logged, and not yet used: there is no DNS proxy here.
+
+Example:
+  NSM_NAME=nsc-1 NSM_CONNECT_TO=unix:///var/lib/networkservicemesh/nsm.io.sock \\
+  NSM_NETWORK_SERVICES='kernel://icmp-responder/nsm-1?app=web' nsm client
+
+Environment:
+  NODE_NAME, POD_NAME, CLUSTER_NAME   labels of its connections")]
+pub(crate) struct Options {
+    /// Its name: in its identity, in errors, and with a number the ids of its connections.
+    #[arg(long, value_name = "NAME", default_value = "nsc")]
+    name: String,
+
+    /// Its manager.
+    #[arg(long, value_name = "URL", default_value = "unix:///var/lib/networkservicemesh/nsm.io.sock")]
+    connect_to: Address,
+
+    /// How long a connection to the manager may take to come up.
+    #[arg(long, value_name = "TIME", default_value = "5s")]
+    dial_timeout: Span,
+
+    /// How long one try of a request may take.
+    #[arg(long, value_name = "TIME", default_value = "15s")]
+    request_timeout: Span,
+
+    /// What it asks for, several by commas: kernel://service@domain/interface?label=value.
+    #[arg(long, value_name = "URLS", default_value = "")]
+    network_services: List<ServiceUrl>,
+
+    /// Network services whose endpoints know of each other and may give the same addresses: [url,url],[url].
+    #[arg(long, value_name = "GROUPS", default_value = "")]
+    awareness_groups: AwarenessGroups,
+
+    /// Ping the other side now and then, and ask for another endpoint when it does not answer.
+    #[arg(long, value_name = "BOOL", default_value = "true", num_args = 0..=1, default_missing_value = "true")]
+    liveness_check_enabled: Switch,
+
+    /// How often.
+    #[arg(long, value_name = "TIME", default_value = "200ms")]
+    liveness_check_interval: Span,
+
+    /// How long an answer may take.
+    #[arg(long, value_name = "TIME", default_value = "1s")]
+    liveness_check_timeout: Span,
+
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+/// Variables of the reference's client that do nothing there either, and those of its DNS proxy.
+pub(super) const WITHOUT_EFFECT: &[&str] =
+    &["NSM_LABELS", "NSM_LOCAL_DNS_SERVER_ADDRESS", "NSM_LOCAL_DNS_SERVER_ENABLED", "NSM_MECHANISM"];
+
+/// How long each connection may take to be closed at the end.
+const CLOSING: Duration = Duration::from_secs(15);
+
+pub(super) async fn run(options: Options, stop: CancellationToken) -> Result<(), Failure> {
+    let name = options.name.as_str();
+    if let Some(url) = options.network_services.iter().find(|url| url.mechanism != KERNEL) {
+        let cause = format!("{}://{} asks for {}", url.mechanism.to_lowercase(), url.service, url.mechanism);
+        return Err(Failure::at(name, cause, "this client makes kernel interfaces: write kernel://service/interface"));
+    }
+    let site = identity::site(&options.common, name)?.dial_timeout(options.dial_timeout.0);
+    let mut builder = roles::client(name, &site, &options.connect_to.to_string())
+        .try_timeout(options.request_timeout.0)
+        .with(elements![
+            Tell::default(),                                                    // says what becomes of connections
+            ClientInfo::from_env(),                                             // where it runs
+            KernelOffer::new(),                                                 // interfaces of this namespace
+            ExcludedPrefixes::sharing_within(options.awareness_groups.clone()), // no two with the same address
+        ]);
+    if options.liveness_check_enabled.0 {
+        let (interval, within) = (options.liveness_check_interval.0, options.liveness_check_timeout.0);
+        builder = builder.liveness(Arc::new(KernelLiveness), interval, within);
+    }
+    let client = builder.build().map_err(|error| Failure::of(name, &error))?;
+    let urls = options.network_services.iter().enumerate();
+    let wanted: Vec<Wanted> =
+        urls.map(|(at, url)| Wanted::new(format!("{name}-{at}"), url.clone(), &options)).collect();
+    say(&format!("{name} asks {} for {}", options.connect_to, plural(wanted.len(), "connection")));
+    unless_stopped(&stop, async {
+        join_all(wanted.iter().map(|wanted| wanted.obtain(&client))).await;
+        stop.cancelled().await;
+    })
+    .await;
+    let open = client.connections().handles().len();
+    client.shutdown(CLOSING).await.map_err(|error| Failure::of(name, &error))?;
+    say(&format!("{name} closed {}", plural(open, "connection")));
+    Ok(())
+}
+
+fn plural(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}

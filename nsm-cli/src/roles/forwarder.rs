@@ -1,0 +1,143 @@
+//! `nsm forwarder`.
+
+use std::net::IpAddr;
+
+use clap::Args;
+use nsm_chain::{Node, elements};
+use nsm_kernel::Netns;
+use nsm_mechanisms::{CrossConnect, Linux, MechanismPriority, Underlay};
+use nsm_sdk::roles::ForwarderRole;
+use nsm_sdk::transport::Address;
+use tokio_util::sync::CancellationToken;
+
+use super::common::{Common, ListenOn};
+use super::{identity, serve, tunnel, unless_stopped};
+use crate::failure::Failure;
+use crate::settings::values::{Labels, List, Maybe, Span};
+
+/// The forwarder of a node: makes interfaces and tunnels by the Linux kernel, no packet passes this program.
+#[derive(Debug, Clone, Args)]
+#[command(after_long_help = "\
+It needs CAP_NET_ADMIN and CAP_SYS_ADMIN, and must see the processes whose network namespaces it works in. What it makes \
+carries its name; started again under the same name it takes up what is there, so packets flow on. What no client asks \
+for again within the lifetime of a token is removed then.
+
+Example:
+  NSM_NAME=forwarder-1 NSM_CONNECT_TO=unix:///var/lib/networkservicemesh/nsm.io.sock \\
+  NSM_TUNNEL_IP=10.0.0.1 nsm forwarder")]
+pub(crate) struct Options {
+    /// Its name, the same after a restart and no other forwarder's: in paths, in its identity, in the marks of what it makes.
+    #[arg(long, value_name = "NAME", default_value = "forwarder")]
+    name: String,
+
+    /// Its labels, by which a network service's metadata may choose it.
+    #[arg(long, value_name = "PAIRS", default_value = "p2p:true")]
+    labels: Labels,
+
+    /// The network service that forwarders register under.
+    #[arg(long, value_name = "NAME", default_value = "forwarder")]
+    nsname: String,
+
+    /// Its manager.
+    #[arg(long, value_name = "URL", default_value = "unix:///connect.to.socket")]
+    connect_to: Address,
+
+    #[command(flatten)]
+    listen: ListenOn,
+
+    /// How long a connection to the manager, an endpoint or another node may take to come up.
+    #[arg(long, value_name = "TIME", default_value = "750ms")]
+    dial_timeout: Span,
+
+    /// This node's address in the network that carries tunnels. Empty: the one that leads out of this machine.
+    #[arg(long, value_name = "IP", default_value = "")]
+    tunnel_ip: Maybe<IpAddr>,
+
+    /// UDP port of VXLAN; 0 is the standard one, 4789.
+    #[arg(long, value_name = "PORT", default_value = "0")]
+    vxlan_port: u16,
+
+    /// Mechanisms it offers first to endpoints and other nodes, the best first.
+    #[arg(long, value_name = "LIST", default_value = "")]
+    mechanism_priority: List<String>,
+
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+/// Variables of the reference's forwarders, for what this data plane does not have.
+pub(super) const WITHOUT_EFFECT: &[&str] = &[
+    "NSM_BRIDGE_NAME",
+    "NSM_CGROUP_PATH",
+    "NSM_DEVICE_PLUGIN_PATH",
+    "NSM_DEVICE_SELECTOR_FILE",
+    "NSM_L2_RESOURCE_SELECTOR_FILE",
+    "NSM_PCI_DEVICES_PATH",
+    "NSM_PCI_DRIVERS_PATH",
+    "NSM_POD_RESOURCES_PATH",
+    "NSM_PROMETHEUS_CA_FILE",
+    "NSM_PROMETHEUS_CERT_FILE",
+    "NSM_PROMETHEUS_KEY_FILE",
+    "NSM_PROMETHEUS_LISTEN_ON",
+    "NSM_PROMETHEUS_MAX_BIND_THRESHOLD",
+    "NSM_PROMETHEUS_MONITOR_CERTIFICATE",
+    "NSM_PROMETHEUS_SERVER_HEADER_TIMEOUT",
+    "NSM_REGISTRY_CLIENT_POLICIES",
+    "NSM_RESOURCE_POLL_TIMEOUT",
+    "NSM_SRIOV_CONFIG_FILE",
+    "NSM_VFIO_PATH",
+    "NSM_VPP_API_SOCKET",
+    "NSM_VPP_INIT",
+    "NSM_VPP_INIT_PARAMS",
+    "NSM_VPP_MIN_OPERATION_TIMEOUT",
+];
+
+pub(super) async fn run(options: Options, stop: CancellationToken) -> Result<(), Failure> {
+    let name = options.name.as_str();
+    if let Some(obstacle) = nsm_kernel::privileges().obstacle {
+        return Err(Failure::at(name, obstacle.to_string(), "run it as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"));
+    }
+    let linux = data_plane(&options)?;
+    let mut wire: Vec<Node> = elements![CrossConnect::new(linux.clone())];
+    if !options.mechanism_priority.is_empty() {
+        wire.push(Node::new(MechanismPriority::new(options.mechanism_priority.iter())));
+    }
+    let site = identity::site(&options.common, name)?.dial_timeout(options.dial_timeout.0);
+    let mut role = ForwarderRole::new(name, site, options.connect_to.to_string(), wire)
+        .service(&options.nsname)
+        .labels(options.labels.0.clone());
+    for address in options.listen.listen_on.iter() {
+        role = role.listen_on(address.to_string());
+    }
+    // Looked for before the first Request, which may take it up.
+    let orphans = linux.orphans().await;
+    if !orphans.found().is_empty() {
+        tracing::info!(interfaces = orphans.found().len(), "an earlier life left interfaces; they are taken up");
+    }
+    let Some(served) = unless_stopped(&stop, role.serve()).await else { return Ok(()) };
+    let role = served.map_err(|error| Failure::of(name, &error))?;
+    // By then every client that is alive has asked again.
+    let grace = options.common.max_token_lifetime.0;
+    let cleaning = tokio::spawn(async move {
+        for orphan in orphans.remove_after(grace).await {
+            tracing::info!(interface = orphan.name, netns = %orphan.netns.id(), "removed: nobody asked for it again");
+        }
+    });
+    let served = serve(role, stop).await;
+    cleaning.abort();
+    served
+}
+
+/// The Linux data plane; with tunnels where this node has an address for them.
+fn data_plane(options: &Options) -> Result<Linux, Failure> {
+    let failed = |error: &(dyn std::error::Error + 'static)| Failure::of(&options.name, error);
+    let Some((address, mtu)) = tunnel::find(*options.tunnel_ip)? else {
+        tracing::warn!("no address leads out of this machine, so other nodes are out of reach; set NSM_TUNNEL_IP");
+        return Linux::new(&options.name).map_err(|error| failed(&error));
+    };
+    let port = if options.vxlan_port == 0 { nsm_api::mechanism::Vxlan::DEFAULT_PORT } else { options.vxlan_port };
+    tracing::info!(%address, port, mtu, "tunnels");
+    let underlay = Underlay::new(address).on_port(port).with_mtu(mtu);
+    let node = Netns::current().map_err(|error| failed(&error))?;
+    Linux::with_underlay(&options.name, underlay, node).map_err(|error| failed(&error))
+}
