@@ -30,21 +30,20 @@ struct Arguments {
 enum Command {
     Quickstart(quickstart::Options),
     #[command(flatten)]
-    Role(roles::Role),
+    Role(Box<roles::Role>),
 }
 
 fn main() -> ExitCode {
     let command = Arguments::command();
     let matches = explained(command.clone()).get_matches();
-    if let Some((name, flags)) = matches.subcommand()
-        && roles::without_effect(name).is_some()
-    {
-        return roles::main(&command, name, flags);
-    }
-    match Arguments::from_arg_matches(&matches).map(|arguments| arguments.command) {
-        Ok(Command::Quickstart(options)) => quickstart::main(options),
-        Ok(Command::Role(_)) => unreachable!("roles are told by their names"),
-        Err(error) => error.exit(),
+    match matches.subcommand() {
+        // Its values are not known before all sources of settings are.
+        Some((name, flags)) if roles::without_effect(name).is_some() => roles::main(&command, name, flags),
+        Some((_, flags)) => match quickstart::Options::from_arg_matches(flags) {
+            Ok(options) => quickstart::main(options),
+            Err(error) => error.exit(),
+        },
+        None => ExitCode::FAILURE,
     }
 }
 
