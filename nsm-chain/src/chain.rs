@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::tower::Verb;
-use crate::{Call, Error, Next, Protocol, Result, Service, Watch};
+use crate::{Call, Error, Next, OwnedNext, Protocol, Result, Service, Watch};
 
 /// One place in a list of elements; see [`elements!`](crate::elements).
 pub struct Node<P: Protocol = Service>(pub(crate) Arc<dyn DynElement<P>>);
@@ -99,6 +99,14 @@ impl<P: Protocol> Chain<P> {
     /// The elements' names in order.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.list.iter().map(|node| node.0.name())
+    }
+
+    /// The chain from its first element of that name on: for what does not come from a caller, and so is none of the
+    /// business of the elements that judge callers. None, if no element is called so.
+    #[must_use]
+    pub fn rest_from(&self, element: &str) -> Option<OwnedNext<P>> {
+        let at = self.names().position(|name| name == element)?;
+        Some(Next::start(&self.list, None).skip(at).owned())
     }
 
     /// Runs a Request (Register) through the chain.
@@ -287,7 +295,7 @@ mod tests {
             "inner",
             elements![
                 note("b"),
-                from_fn(|call, next: crate::OwnedNext| async move {
+                from_fn(|call, next: OwnedNext| async move {
                     // Owned: the rest of the inner and of the outer chain.
                     tokio::spawn(async move { next.request(call).await }).await.unwrap()
                 })
@@ -300,10 +308,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_comes_from_no_caller_starts_inside() {
+        let notes = Arc::new(Mutex::new(Vec::new()));
+        let list = elements![Fails, Note("a", Arc::clone(&notes)), Note("b", Arc::clone(&notes))];
+        let chain = Chain::new("hop", list).unwrap();
+        assert!(chain.rest_from("Begin").is_none());
+        chain.rest_from("Note").unwrap().request(Call::default()).await.unwrap();
+        assert_eq!(notes.lock().unwrap().join(" "), ">a >b <b <a");
+    }
+
+    #[tokio::test]
     async fn an_error_names_its_hop_and_the_innermost_element() {
-        let chain =
-            Chain::new("hop-1", elements![from_fn(|c, n: crate::OwnedNext| async move { n.request(c).await }), Fails])
-                .unwrap();
+        let chain = Chain::new("hop-1", elements![from_fn(|c, n: OwnedNext| async move { n.request(c).await }), Fails])
+            .unwrap();
         let error = chain.request(Call::default()).await.unwrap_err();
         assert_eq!(error.to_string(), "hop-1/Fails: no");
     }
@@ -318,7 +335,7 @@ mod tests {
     async fn a_call_whose_caller_is_gone_runs_to_its_end_and_a_panic_is_an_error() {
         let ends = Arc::new(Mutex::new(Vec::new()));
         let note = Arc::clone(&ends);
-        let slow = from_fn(move |call: Call, _: crate::OwnedNext| {
+        let slow = from_fn(move |call: Call, _: OwnedNext| {
             let note = Arc::clone(&note);
             async move {
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;

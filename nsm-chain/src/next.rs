@@ -27,6 +27,10 @@ impl<'a, P: Protocol> Next<'a, P> {
         Self { list, at: 0, outer }
     }
 
+    pub(crate) fn skip(self, count: usize) -> Self {
+        Self { at: self.at + count, ..self }
+    }
+
     fn step(self) -> Result<(&'a Node<P>, Self), Option<Self>> {
         match self.list.get(self.at) {
             Some(node) => Ok((node, Self { at: self.at + 1, ..self })),

@@ -1,10 +1,11 @@
 use std::fmt;
-use std::sync::Arc;
 
 use nsm_api::SpiffeId;
 use nsm_chain::{Call, Element, EventStream, Next, Order, Record, Registry, RegistryPath, Result, Watch, time};
 
-use super::owners::{Claim, OwnerLog, Owners};
+use super::Owned;
+use super::journal::Ownership;
+use super::owners::{Claim, Owners};
 use crate::identity::{self, About, PolicyInput, PolicySet, Rule};
 
 /// Lets only those register, unregister and find whom the policies allow, and keeps names with whom they belong to.
@@ -16,26 +17,25 @@ use crate::identity::{self, About, PolicyInput, PolicySet, Rule};
 ///
 /// A name that expired stays with its owner, who may be cut off only for a while. So that this stays bounded,
 /// the name that was neither registered nor refreshed for longest makes room when there are too many. With no
-/// policies every call passes and nothing is remembered. It stands after `UpdateRegistryPath`, whose path it
+/// policies every call passes and nothing is remembered. A durable store keeps the owners with the records. It stands after `UpdateRegistryPath`, whose path it
 /// judges, and before `Begin`, which holds up other calls for the name.
 pub struct AuthorizeRegistry {
     policies: PolicySet,
     of_finders: PolicySet,
     owners: Owners,
-    log: Option<Arc<dyn OwnerLog>>,
     shows_path_ids: bool,
 }
 
-/// As many names as a large mesh has.
-const ROOM: usize = 1 << 20;
-
 impl AuthorizeRegistry {
+    /// As many names as a large mesh has.
+    pub(super) const ROOM: usize = 1 << 20;
+
     /// Judges by these policies.
     #[must_use]
     pub fn new(policies: PolicySet) -> Self {
         let shows_path_ids = policies.rules().iter().any(|rule| matches!(rule, Rule::Custom(_)));
         let of_finders = policies.about_the_caller();
-        Self { policies, of_finders, owners: Owners::with_room_for(ROOM), log: None, shows_path_ids }
+        Self { policies, of_finders, owners: Owners::with_room_for(Self::ROOM), shows_path_ids }
     }
 
     /// Remembers the owners of at most this many names (at least one; default 1 048 576). It says so before
@@ -46,19 +46,13 @@ impl AuthorizeRegistry {
         self
     }
 
-    /// These names belong to these identities already: what an [`OwnerLog`] recorded in an earlier life, oldest first.
+    /// These names belong to these identities already: what a durable store kept from an earlier life. The
+    /// first make room first.
     #[must_use]
-    pub fn owned_by(self, names: impl IntoIterator<Item = (String, String)>) -> Self {
+    pub fn owned_by(self, names: impl IntoIterator<Item = Owned>) -> Self {
         for (name, owner) in names {
             self.owners.claim(&name, &owner);
         }
-        self
-    }
-
-    /// Owners are recorded here too, before a registration is answered.
-    #[must_use]
-    pub fn recorded_in(mut self, log: Arc<dyn OwnerLog>) -> Self {
-        self.log = Some(log);
         self
     }
 
@@ -96,17 +90,6 @@ impl AuthorizeRegistry {
         };
         self.of_finders.admit(&input, &format_args!("a look at {}s", R::WHAT))
     }
-
-    /// Keeps a new owner for good.
-    async fn record(&self, name: &str, claim: &Claim) -> Result<()> {
-        let Some(log) = self.log.as_ref().filter(|_| claim.was_free) else {
-            return Ok(());
-        };
-        if let Some(evicted) = &claim.evicted {
-            log.forget(evicted).await?;
-        }
-        log.record(name, &claim.owner).await
-    }
 }
 
 /// The first tokens of a path.
@@ -122,7 +105,7 @@ pub(super) fn initiator(path: Option<&RegistryPath>) -> Option<String> {
 }
 
 impl<R: Record> Element<Registry<R>> for AuthorizeRegistry {
-    async fn request(&self, call: Call<Registry<R>>, next: Next<'_, Registry<R>>) -> Result<Call<Registry<R>>> {
+    async fn request(&self, mut call: Call<Registry<R>>, next: Next<'_, Registry<R>>) -> Result<Call<Registry<R>>> {
         if self.policies.is_open() {
             return next.request(call).await;
         }
@@ -133,17 +116,12 @@ impl<R: Record> Element<Registry<R>> for AuthorizeRegistry {
             return next.request(call).await;
         };
         // Claimed before the rest runs: of two who ask for a free name at once, one is first.
-        let claim = self.owners.claim(&name, &id);
-        if !claim.was_free && owner.as_ref() != Some(&claim.owner) {
-            self.judge(&call, Some(&claim.owner))?;
+        let Claim { owner: claimed, was_free, evicted } = self.owners.claim(&name, &id);
+        if !was_free && owner.as_ref() != Some(&claimed) {
+            self.judge(&call, Some(&claimed))?;
         }
-        let result = match next.request(call).await {
-            Ok(call) => match self.record(&name, &claim).await {
-                Ok(()) => Ok(call),
-                Err(error) => Err(next.undo(call, error).await),
-            },
-            Err(error) => Err(error),
-        };
+        call.set_fact(Ownership::Claimed { by: claimed, was_free, evicted });
+        let result = next.request(call).await;
         match &result {
             Ok(call) => {
                 // Another call for the name may have failed meanwhile and freed what it had claimed.
@@ -152,7 +130,7 @@ impl<R: Record> Element<Registry<R>> for AuthorizeRegistry {
                     self.owners.set_path_ids(&name, call.body().path_ids());
                 }
             }
-            Err(_) if claim.was_free => {
+            Err(_) if was_free => {
                 self.owners.release(&name);
             }
             Err(_) => {}
@@ -160,18 +138,18 @@ impl<R: Record> Element<Registry<R>> for AuthorizeRegistry {
         result
     }
 
-    async fn close(&self, call: Call<Registry<R>>, next: Next<'_, Registry<R>>) -> Result<Call<Registry<R>>> {
+    async fn close(&self, mut call: Call<Registry<R>>, next: Next<'_, Registry<R>>) -> Result<Call<Registry<R>>> {
         if self.policies.is_open() {
             return next.close(call).await;
         }
         let name = call.body().name().to_owned();
-        self.judge(&call, self.owners.of(&name).as_deref())?;
-        let call = next.close(call).await?;
-        if self.owners.release(&name)
-            && let Some(log) = &self.log
-        {
-            log.forget(&name).await?;
+        let owner = self.owners.of(&name);
+        self.judge(&call, owner.as_deref())?;
+        if owner.is_some() {
+            call.set_fact(Ownership::Freed);
         }
+        let call = next.close(call).await?;
+        self.owners.release(&name);
         Ok(call)
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 use nsm_api::registry::NetworkServiceEndpoint;
 use nsm_chain::{Call, Closed, Element, Handle, Next, Order, Result, Slot, Timer, Timers, time};
 
-use super::{Endpoints, OwnToken, expiration};
+use super::{Endpoints, OwnToken, Restored, expiration};
 
 /// Ends a registration that is not refreshed.
 ///
@@ -16,7 +16,8 @@ use super::{Endpoints, OwnToken, expiration};
 ///
 /// The Unregister still travels under the caller's token, so it starts before that has ended: earlier by what
 /// the caller gave its Register, but by no more than a tenth of the life. A client refreshes at two thirds of
-/// it, so however long its deadline is, its registration never ends before it had time to.
+/// it, so however long its deadline is, its registration never ends before it had time to. What comes from a durable
+/// store ends when it was promised to end.
 #[derive(Debug)]
 pub struct Expire {
     default: Option<Duration>,
@@ -45,6 +46,9 @@ impl Expire {
     }
 
     fn end(&self, call: &Call<Endpoints>) -> Option<SystemTime> {
+        if call.fact::<Restored>().is_some() {
+            return expiration(call.body());
+        }
         let by_default = self.default.and_then(|life| time::now().checked_add(life));
         let own = call.fact::<OwnToken>().map(|token| token.expires);
         let callers = call.token().map(|token| token.expires);

@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::{StreamExt, future};
 use nsm_api::registry::NetworkServiceEndpoint;
-use nsm_chain::{Call, Change, Closed, Element, Error, EventStream, Next, Order, Result, Slot, Watch};
+use nsm_chain::{Call, Change, Closed, Element, EventStream, Next, Order, Result, Slot, Watch};
 
 use super::Endpoints;
+use super::one_node::without_url;
 
 /// Registers the endpoints of this manager under the manager's URL, and finds them under their own.
 ///
@@ -112,8 +113,7 @@ impl Element<Endpoints> for LocalBypass {
     async fn request(&self, mut call: Call<Endpoints>, next: Next<'_, Endpoints>) -> Result<Call<Endpoints>> {
         let state = Arc::clone(call.state()?);
         if call.body().url.is_empty() {
-            return Err(Error::invalid(format!("the endpoint {:?} has no URL", call.body().name))
-                .hint("set the URL it listens on"));
+            return Err(without_url(&call.body().name));
         }
         let name: Arc<str> = call.body().name.as_str().into();
         let url: Arc<str> = std::mem::replace(&mut call.body_mut().url, self.url.as_ref().into()).into();

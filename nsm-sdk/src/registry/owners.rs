@@ -4,25 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures::future::BoxFuture;
-use nsm_chain::Result;
-
-/// Remembers beyond this process to whom names belong: part of a durable store. It learns of each name once, when it
-/// gets an owner and when it loses him; refreshes do not come here.
-pub trait OwnerLog: Send + Sync + 'static {
-    /// From now on `name` belongs to `owner`. The registration is answered when this has returned.
-    ///
-    /// # Errors
-    /// When it cannot be kept: the registration fails then.
-    fn record<'a>(&'a self, name: &'a str, owner: &'a str) -> BoxFuture<'a, Result<()>>;
-
-    /// The name is free again.
-    ///
-    /// # Errors
-    /// When that cannot be kept: the call that freed it fails, and the name may be found taken after a restart.
-    fn forget<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>>;
-}
-
 /// The first identity of each name's path, for as many names as fit: the one that was not used for longest
 /// makes room for a new one.
 pub(super) struct Owners {

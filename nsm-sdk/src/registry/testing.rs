@@ -1,9 +1,11 @@
 //! What the tests of this module share.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use nsm_api::registry::{NetworkService, NetworkServiceEndpoint};
 use nsm_chain::{
@@ -12,7 +14,7 @@ use nsm_chain::{
 };
 use tokio::sync::Notify;
 
-use super::Endpoints;
+use super::{Endpoints, Entry, Journal, Kept, Then};
 use crate::identity::HmacTokens;
 
 pub(super) type Nse = NetworkServiceEndpoint;
@@ -169,5 +171,62 @@ impl<P: Protocol> Element<P> for Hand<P> {
 
     async fn monitor(&self, watch: Watch<P>, _: Next<'_, P>) -> Result<EventStream<P>> {
         self.0.monitor(watch).await
+    }
+}
+
+/// A journal in memory, which refuses when told so.
+#[derive(Debug)]
+pub(super) struct Notebook<R> {
+    pages: Mutex<(BTreeMap<String, Arc<R>>, BTreeMap<String, String>)>,
+    refuses: AtomicBool,
+    pub(super) entries: AtomicUsize,
+}
+
+impl<R> Default for Notebook<R> {
+    fn default() -> Self {
+        Self { pages: Mutex::default(), refuses: AtomicBool::new(false), entries: AtomicUsize::new(0) }
+    }
+}
+
+impl<R: Record> Notebook<R> {
+    pub(super) fn refuse(&self, refuses: bool) {
+        self.refuses.store(refuses, Ordering::SeqCst);
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        self.pages.lock().unwrap().0.keys().cloned().collect()
+    }
+
+    /// `name: owner`, of all.
+    pub(super) fn owners(&self) -> Vec<String> {
+        self.pages.lock().unwrap().1.iter().map(|(name, owner)| format!("{name}: {owner}")).collect()
+    }
+}
+
+impl<R: Record> Journal<R> for Notebook<R> {
+    fn load(&self) -> BoxFuture<'_, Result<Kept<R>>> {
+        let pages = self.pages.lock().unwrap();
+        let owners = pages.1.iter().map(|(name, owner)| (name.as_str().into(), owner.as_str().into())).collect();
+        std::future::ready(Ok(Kept { records: pages.0.values().cloned().collect(), owners })).boxed()
+    }
+
+    fn append(&self, entry: Entry<R>, then: Then) -> BoxFuture<'_, Result<()>> {
+        if self.refuses.load(Ordering::SeqCst) {
+            return std::future::ready(Err(Error::exhausted("no space"))).boxed();
+        }
+        self.entries.fetch_add(1, Ordering::SeqCst);
+        let (mut pages, name) = (self.pages.lock().unwrap(), entry.name.to_string());
+        match entry.record {
+            Some(record) => drop(pages.0.insert(name, record)),
+            None => drop(pages.0.remove(&name)),
+        }
+        for (name, owner) in entry.owners {
+            match owner {
+                Some(owner) => drop(pages.1.insert(name.to_string(), owner.to_string())),
+                None => drop(pages.1.remove(&*name)),
+            }
+        }
+        then();
+        std::future::ready(Ok(())).boxed()
     }
 }

@@ -8,7 +8,7 @@ use super::site::addresses;
 use super::{RoleError, Running, Site};
 use crate::discovery::FORWARDER;
 use crate::registry::stacks::ManagerRegistry;
-use crate::registry::{ClientInfo, Finder, OpenAhead};
+use crate::registry::{ClientInfo, Finder, Journals, OpenAhead};
 use crate::stacks::Manager;
 
 /// The manager of a node (NSMgr), served over gRPC: Request, Close and Monitor for clients, registry for endpoints.
@@ -20,6 +20,7 @@ pub struct ManagerRole {
     public: Option<String>,
     registry: Option<String>,
     forwarders: String,
+    journals: Option<Journals>,
     elements: Vec<Node>,
 }
 
@@ -34,6 +35,7 @@ impl ManagerRole {
             public: None,
             registry: None,
             forwarders: FORWARDER.to_owned(),
+            journals: None,
             elements: Vec::new(),
         }
     }
@@ -67,6 +69,14 @@ impl ManagerRole {
         self
     }
 
+    /// Where it keeps all records itself: goes on where these journals end, as
+    /// [`RegistryRole::store`](super::RegistryRole::store) does.
+    #[must_use]
+    pub fn store(mut self, journals: Journals) -> Self {
+        self.journals = Some(journals);
+        self
+    }
+
     /// Elements of one's own, before the choice of a forwarder.
     #[must_use]
     pub fn with(mut self, elements: Vec<Node>) -> Self {
@@ -77,7 +87,8 @@ impl ManagerRole {
     /// Serves.
     ///
     /// # Errors
-    /// When no socket can be opened there, or an element of one's own stands where it may not.
+    /// When no socket can be opened there, an element of one's own stands where it may not, or the journals cannot be
+    /// read, or are given beside a registry.
     pub async fn serve(self) -> Result<Running, RoleError> {
         let listen = addresses(&self.listen)?;
         let public = self.public.or_else(|| {
@@ -99,7 +110,10 @@ impl ManagerRole {
                 .registry(Arc::clone(&channels), url)
                 .registry_policies(self.site.policies().registry_client.clone());
         }
-        let registry = registry.build()?;
+        let registry = match &self.journals {
+            Some(journals) => registry.restore(journals).await?,
+            None => registry.build()?,
+        };
         let finder: Arc<Finder> = Arc::new(registry.finder);
         let manager = Manager::new(&hop, &public, &self.forwarders, &finder, channels, self.elements)?;
         let server =

@@ -7,24 +7,25 @@ use nsm_chain::grpc;
 use super::site::addresses;
 use super::{RoleError, Running, Site};
 use crate::registry::stacks::MemoryRegistry;
-use crate::registry::{Endpoints, Services};
+use crate::registry::{Endpoints, Journals, Services};
 use crate::transport::Server;
 use nsm_chain::Chain;
 
-/// A registry that keeps its records in memory, served over gRPC.
+/// A registry, served over gRPC.
 #[derive(Debug, Clone)]
 pub struct RegistryRole {
     name: String,
     site: Site,
     listen: Vec<String>,
     expiration: Duration,
+    journals: Option<Journals>,
 }
 
 impl RegistryRole {
     /// A registry of that name.
     #[must_use]
     pub fn new(name: &str, site: Site) -> Self {
-        Self { name: name.to_owned(), site, listen: Vec::new(), expiration: Duration::from_secs(60) }
+        Self { name: name.to_owned(), site, listen: Vec::new(), expiration: Duration::from_secs(60), journals: None }
     }
 
     /// Listens on this URL; may be given more than once.
@@ -41,14 +42,25 @@ impl RegistryRole {
         self
     }
 
+    /// Goes on where these journals end, and keeps in them what it tells its callers (default: it starts empty, and
+    /// keeps records in memory alone). Crate `nsm-store` has journals in a file.
+    #[must_use]
+    pub fn store(mut self, journals: Journals) -> Self {
+        self.journals = Some(journals);
+        self
+    }
+
     /// Serves.
     ///
     /// # Errors
-    /// When no socket can be opened there.
+    /// When no socket can be opened there, or the journals cannot be read.
     pub async fn serve(self) -> Result<Running, RoleError> {
         let registry = MemoryRegistry::builder(self.name.as_str(), self.site.admission())
-            .default_expiration(self.expiration)
-            .build()?;
+            .default_expiration(self.expiration);
+        let registry = match &self.journals {
+            Some(journals) => registry.restore(journals).await?,
+            None => registry.build()?,
+        };
         let server = with_registry(self.site.server(), registry.services, registry.endpoints);
         Ok(Running::new(&self.name, self.site.bind(server, &addresses(&self.listen)?).await?))
     }

@@ -11,7 +11,7 @@ use nsm_kernel::Netns;
 use tokio::net::TcpStream;
 
 use crate::identity::{Policies, SvidSource};
-use crate::registry::stacks::{Admission, RegistryClient, RegistryClientBuilder};
+use crate::registry::stacks::{Admission, RegistryClient, RegistryClientBuilder, RestoreError};
 use crate::stacks::Hop;
 use crate::transport::{
     Address, AddressError, BindOptions, Channels, CurrentNamespace, DialOptions, Server, ServerHandle, SocketFactory,
@@ -145,6 +145,9 @@ pub enum RoleError {
     /// The elements given do not stand in an order that works.
     #[error(transparent)]
     Order(#[from] OrderError),
+    /// The registry could not go on where its journals end.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     /// It could not be registered.
     #[error("cannot register")]
     Register(#[source] nsm_chain::Error),

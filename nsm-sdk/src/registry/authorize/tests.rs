@@ -1,12 +1,11 @@
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use nsm_api::SpiffeId;
 use nsm_chain::{Begin, Chain, Code, Peer, RegistryPath, Timers, Token, Tokens, elements};
 
 use super::*;
 use crate::identity::{DevAuthority, Es256Tokens, HmacTokens, Policy, SvidSource, peer_of};
-use crate::registry::testing::{Probe, nse, seconds};
+use crate::registry::testing::{Notebook, Probe, nse, seconds};
 use crate::registry::{Endpoints, Expire, Memory, UpdateRegistryPath};
 
 fn id(name: &str) -> SpiffeId {
@@ -20,6 +19,10 @@ struct Hop {
 }
 
 fn hop(authorize: AuthorizeRegistry) -> Hop {
+    hop_ending_in(authorize, Memory::default())
+}
+
+fn hop_ending_in(authorize: AuthorizeRegistry, memory: Memory<nsm_api::NetworkServiceEndpoint>) -> Hop {
     let (authorize, probe) = (Arc::new(authorize), Arc::new(Probe::default()));
     let list = elements![
         UpdateRegistryPath::new(Arc::new(HmacTokens::new(&id("registry")))),
@@ -27,7 +30,7 @@ fn hop(authorize: AuthorizeRegistry) -> Hop {
         Begin::default(),
         Expire::after(seconds(60), Timers::default()),
         Arc::clone(&probe),
-        Memory::default(),
+        memory,
     ];
     Hop { chain: Chain::new("registry", list).unwrap(), authorize, probe }
 }
@@ -215,58 +218,28 @@ async fn only_a_caller_with_a_living_token_of_its_own_may_find_and_a_watch_outli
     assert_eq!(crate::registry::testing::unread(&mut watch), ["nse-1"]);
 }
 
-/// What a durable store keeps.
-#[derive(Default)]
-struct Journal {
-    lines: Mutex<Vec<String>>,
-    broken: AtomicBool,
-}
-
-impl Journal {
-    fn write(&self, line: String) -> futures::future::BoxFuture<'static, Result<()>> {
-        let result = if self.broken.load(Ordering::SeqCst) {
-            Err(nsm_chain::Error::unavailable("the disk is full"))
-        } else {
-            self.lines.lock().unwrap().push(line);
-            Ok(())
-        };
-        Box::pin(std::future::ready(result))
-    }
-}
-
-impl OwnerLog for Journal {
-    fn record<'a>(&'a self, name: &'a str, owner: &'a str) -> futures::future::BoxFuture<'a, Result<()>> {
-        self.write(format!("{name} {owner}"))
-    }
-
-    fn forget<'a>(&'a self, name: &'a str) -> futures::future::BoxFuture<'a, Result<()>> {
-        self.write(format!("-{name}"))
-    }
-}
-
 #[tokio::test(start_paused = true)]
-async fn owners_are_recorded_once_and_hold_in_the_next_life() {
-    let journal = Arc::new(Journal::default());
-    let recorded = || owners().remembering(2).recorded_in(Arc::clone(&journal) as Arc<dyn OwnerLog>);
-    let one = hop(recorded());
-    one.chain.request(by("alice", "a")).await.unwrap();
+async fn owners_are_kept_with_their_records_and_hold_in_the_next_life() {
+    let notebook = Arc::new(Notebook::default());
+    let kept = |authorize| hop_ending_in(authorize, Memory::kept_in(Arc::clone(&notebook) as _));
+    let one = kept(owners().remembering(2));
     one.chain.request(by("alice", "a")).await.unwrap();
     one.chain.request(by("alice", "b")).await.unwrap();
     one.chain.close(by("alice", "b")).await.unwrap();
     one.probe.fail(1);
     assert!(one.chain.request(by("bob", "c")).await.is_err());
-    assert_eq!(*journal.lines.lock().unwrap(), ["a spiffe://mesh/alice", "b spiffe://mesh/alice", "-b"]);
+    assert_eq!(notebook.owners(), ["a: spiffe://mesh/alice"]);
 
-    let next = hop(recorded().owned_by([("a".to_owned(), "spiffe://mesh/alice".to_owned())]));
+    let next = kept(owners().remembering(2).owned_by([("a".into(), "spiffe://mesh/alice".into())]));
     assert!(next.chain.request(by("bob", "a")).await.is_err());
     next.chain.request(by("bob", "b")).await.unwrap();
+    // The name unused for longest makes room, here and there.
     next.chain.request(by("bob", "c")).await.unwrap();
-    assert_eq!(journal.lines.lock().unwrap()[3..], ["b spiffe://mesh/bob", "-a", "c spiffe://mesh/bob"]);
+    assert_eq!(notebook.owners(), ["b: spiffe://mesh/bob", "c: spiffe://mesh/bob"]);
 
-    // What cannot be recorded is not registered.
+    // What cannot be kept has no owner.
     next.chain.close(by("bob", "b")).await.unwrap();
-    journal.broken.store(true, Ordering::SeqCst);
-    next.probe.take();
+    notebook.refuse(true);
     assert!(next.chain.request(by("bob", "b")).await.is_err());
-    assert_eq!((next.probe.take(), next.authorize.owned()), (vec!["+b".to_owned(), "-b".to_owned()], 1));
+    assert_eq!((next.authorize.owned(), notebook.owners()), (1, vec!["c: spiffe://mesh/bob".to_owned()]));
 }

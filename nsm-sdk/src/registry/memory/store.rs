@@ -51,6 +51,10 @@ impl<R: Record> Store<R> {
         Some(record)
     }
 
+    pub(in crate::registry) fn contains(&self, name: &str) -> bool {
+        read(&self.0).names.contains(name)
+    }
+
     /// What answers the query, in order of name.
     pub(in crate::registry) fn find(&self, query: &R::Query) -> Vec<Arc<R>> {
         read(&self.0).find(query)

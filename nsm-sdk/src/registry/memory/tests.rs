@@ -209,7 +209,7 @@ async fn ten_watchers_each_read_fifty_events_in_order_and_share_the_records() {
     for number in 0..50 {
         registry.register(nse(&format!("nse-{number:02}"), &["vpn"])).await;
     }
-    let stored = registry.memory.0.find(&NetworkServiceEndpointQuery::default());
+    let stored = registry.memory.store.find(&NetworkServiceEndpointQuery::default());
     for watcher in watchers {
         let read = watcher.await.unwrap();
         assert!(read.iter().zip(&stored).all(|(read, stored)| Arc::ptr_eq(read, stored)));

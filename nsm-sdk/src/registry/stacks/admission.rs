@@ -29,14 +29,14 @@ impl Admission {
         Self(None)
     }
 
-    /// The elements at the head of a registry's chain.
-    pub(super) fn elements<R: Record>(&self) -> Vec<Node<Registry<R>>> {
+    /// The elements at the head of a registry's chain, where names belong to these owners already.
+    pub(super) fn elements<R: Record>(&self, owners: Vec<(Arc<str>, Arc<str>)>) -> Vec<Node<Registry<R>>> {
         let Some((tokens, policies)) = &self.0 else {
             return Vec::new();
         };
         vec![
             Node::new(UpdateRegistryPath::new(Arc::clone(tokens))), // whom the call comes from, hop by hop
-            Node::new(AuthorizeRegistry::new(policies.clone())),    // judges that path before anything is touched
+            Node::new(AuthorizeRegistry::new(policies.clone()).owned_by(owners)), // judges that path before anything is touched
         ]
     }
 }

@@ -2,14 +2,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nsm_api::registry::{NetworkService, NetworkServiceEndpoint};
-use nsm_chain::{Begin, Chain, Node, OrderError, Timers};
+use nsm_chain::{Begin, Chain, Error, Node, OrderError, Timers};
 
-use super::Admission;
+use super::restore::Restoring;
+use super::{Admission, RestoreError};
 use crate::connect::{Connect, Links};
 use crate::identity::PolicySet;
 use crate::registry::{
-    AuthorizeRegistryServer, Cache, ClientInfo, DefaultPayload, Endpoints, Expire, Finder, LocalBypass, Memory,
-    ResumeWatch, Services,
+    AuthorizeRegistryServer, Cache, ClientInfo, DefaultPayload, Endpoints, Expire, Finder, Journals, LocalBypass, OneNode, ResumeWatch, Services,
 };
 
 /// The registry half of a manager: what its endpoints register with, and by what it finds.
@@ -110,38 +110,67 @@ impl ManagerRegistryBuilder {
         self
     }
 
-    /// The chains.
+    /// The chains; without a registry further on, all records are in memory alone.
     ///
     /// # Errors
     /// When an element of one's own stands where it may not.
     pub fn build(self) -> Result<ManagerRegistry, OrderError> {
-        let name: Arc<str> = self.name.into();
-        let bypass = LocalBypass::new(self.url);
-        let mut find_services = vec![Node::new(ResumeWatch)]; // the manager's watches outlive the registry
-        let mut find_endpoints = vec![
-            Node::new(ResumeWatch),
-            Node::new(bypass.finds()), // its own endpoints under their own URLs
-        ];
+        self.assemble(&mut Restoring::nothing(), &mut Restoring::nothing())
+    }
 
-        let mut services = self.admission.elements::<NetworkService>(); // path, policies
-        let mut endpoints = self.admission.elements::<NetworkServiceEndpoint>(); // path, policies
+    /// The chains of a manager that keeps all records itself, as [its journals](super::MemoryRegistryBuilder::restore) have
+    /// them.
+    ///
+    /// # Errors
+    /// When there is a registry further on, which keeps them; when the journals cannot be read; when an element of
+    /// one's own stands where it may not.
+    pub async fn restore(self, journals: &Journals) -> Result<ManagerRegistry, RestoreError> {
+        if self.upstream.is_some() {
+            let error = Error::precondition("a manager with a registry further on keeps no records itself");
+            return Err(error.hint("give the store to the registry").into());
+        }
+        let mut services = Restoring::from(&journals.services).await?;
+        let mut endpoints = Restoring::from(&journals.endpoints).await?;
+        let registry = self.assemble(&mut services, &mut endpoints)?;
+        services.into(&registry.services).await?;
+        endpoints.into(&registry.endpoints).await?;
+        Ok(registry)
+    }
+
+    fn assemble(
+        self,
+        stored_services: &mut Restoring<NetworkService>,
+        stored_endpoints: &mut Restoring<NetworkServiceEndpoint>,
+    ) -> Result<ManagerRegistry, OrderError> {
+        let name: Arc<str> = self.name.into();
+        let (service_memory, owners) = stored_services.take();
+        let mut services = self.admission.elements::<NetworkService>(owners); // path, policies
+        let (endpoint_memory, owners) = stored_endpoints.take();
+        let mut endpoints = self.admission.elements::<NetworkServiceEndpoint>(owners); // path, policies
         endpoints.push(Node::new(Begin::default())); //                            one event a name at a time
         endpoints.push(Node::new(self.info)); //                                   node, pod, cluster
         endpoints.push(Node::new(Expire::after(self.expiration, self.timers))); // until when, if not refreshed
         endpoints.extend(self.endpoints); //                                       the user's own
-        endpoints.push(Node::new(bypass)); //                                      elsewhere under the manager's URL
 
+        let mut find_services = vec![Node::new(ResumeWatch)]; // the manager's watches outlive the registry
+        let mut find_endpoints = vec![Node::new(ResumeWatch)];
         let (end_services, end_endpoints) = match self.upstream {
             Some(upstream) => {
+                let bypass = LocalBypass::new(self.url);
                 find_services.push(Node::new(Cache::<NetworkService>::default())); // asked again and again
+                find_endpoints.push(Node::new(bypass.finds())); //                    its own under their own URLs
                 find_endpoints.push(Node::new(Cache::<NetworkServiceEndpoint>::default()));
                 services.push(Node::new(AuthorizeRegistryServer::new(self.registry_policies.clone()))); // believes it
                 endpoints.push(Node::new(AuthorizeRegistryServer::new(self.registry_policies))); //        or not
+                endpoints.push(Node::new(bypass)); // elsewhere under the manager's URL
                 upstream
             }
             None => {
+                let one_node = OneNode::new(self.url); // the manager's URL means all that is here
                 services.push(Node::new(DefaultPayload::default())); // queries by payload find every service
-                (Node::new(Memory::default()), Node::new(Memory::default()))
+                find_endpoints.push(Node::new(one_node.clone()));
+                endpoints.push(Node::new(one_node));
+                (Node::new(service_memory), Node::new(endpoint_memory))
             }
         };
         services.push(end_services.clone()); // registers, or stores

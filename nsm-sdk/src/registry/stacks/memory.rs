@@ -3,10 +3,11 @@ use std::time::Duration;
 use nsm_api::registry::{NetworkService, NetworkServiceEndpoint};
 use nsm_chain::{Begin, Chain, Node, OrderError, Timers};
 
-use super::Admission;
-use crate::registry::{DefaultPayload, Endpoints, Expire, Memory, RegistrationTime, Services};
+use super::restore::Restoring;
+use super::{Admission, RestoreError};
+use crate::registry::{DefaultPayload, Endpoints, Expire, Journals, RegistrationTime, Services};
 
-/// A registry that keeps its records in memory.
+/// A registry that answers from memory; durable, if it is given journals.
 ///
 /// ```
 /// use nsm_api::registry::{NetworkService, NetworkServiceQuery};
@@ -86,22 +87,47 @@ impl MemoryRegistryBuilder {
         self
     }
 
-    /// The registry.
+    /// The registry: empty, and in memory alone.
     ///
     /// # Errors
     /// When an element of one's own stands where it may not.
     pub fn build(self) -> Result<MemoryRegistry, OrderError> {
-        let mut services = self.admission.elements::<NetworkService>(); // path, policies
-        services.push(Node::new(DefaultPayload::default())); //            queries by payload find every service
-        services.extend(self.services); //                                 the user's own
-        services.push(Node::new(Memory::default())); //                    stores and answers
+        self.assemble(&mut Restoring::nothing(), &mut Restoring::nothing())
+    }
 
-        let mut endpoints = self.admission.elements::<NetworkServiceEndpoint>(); // path, policies
+    /// The registry as its journals have it, which keep from now on what it tells its callers: what was registered and
+    /// has not expired meanwhile is registered, under the same end, and names belong to whom they belonged. Crate
+    /// `nsm-store` has journals in a file.
+    ///
+    /// # Errors
+    /// When the journals cannot be read, or an element of one's own stands where it may not.
+    pub async fn restore(self, journals: &Journals) -> Result<MemoryRegistry, RestoreError> {
+        let mut services = Restoring::from(&journals.services).await?;
+        let mut endpoints = Restoring::from(&journals.endpoints).await?;
+        let registry = self.assemble(&mut services, &mut endpoints)?;
+        services.into(&registry.services).await?;
+        endpoints.into(&registry.endpoints).await?;
+        Ok(registry)
+    }
+
+    fn assemble(
+        self,
+        services: &mut Restoring<NetworkService>,
+        endpoints: &mut Restoring<NetworkServiceEndpoint>,
+    ) -> Result<MemoryRegistry, OrderError> {
+        let (memory, owners) = services.take();
+        let mut services = self.admission.elements(owners); //   path, policies
+        services.push(Node::new(DefaultPayload::default())); //  queries by payload find every service
+        services.extend(self.services); //                       the user's own
+        services.push(Node::new(memory)); //                     stores and answers
+
+        let (memory, owners) = endpoints.take();
+        let mut endpoints = self.admission.elements(owners); //                    path, policies
         endpoints.push(Node::new(Begin::default())); //                            one event a name at a time
         endpoints.extend(self.endpoints); //                                       the user's own: may answer instead
         endpoints.push(Node::new(RegistrationTime::default())); //                 since when
         endpoints.push(Node::new(Expire::after(self.expiration, self.timers))); // until when, if not refreshed
-        endpoints.push(Node::new(Memory::default())); //                           stores what the ones before settled
+        endpoints.push(Node::new(memory)); //                                      stores what the ones before settled
 
         Ok(MemoryRegistry {
             services: Chain::new(self.name.as_str(), services)?,

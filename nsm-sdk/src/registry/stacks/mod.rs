@@ -4,11 +4,13 @@ mod admission;
 mod client;
 mod manager;
 mod memory;
+mod restore;
 
 pub use admission::Admission;
 pub use client::{RegistryClient, RegistryClientBuilder};
 pub use manager::{ManagerRegistry, ManagerRegistryBuilder};
 pub use memory::{MemoryRegistry, MemoryRegistryBuilder};
+pub use restore::RestoreError;
 
 #[cfg(test)]
 mod tests;

@@ -63,15 +63,15 @@ impl Hops {
     }
 }
 
-fn id(name: &str) -> SpiffeId {
+pub(super) fn id(name: &str) -> SpiffeId {
     format!("spiffe://mesh/{name}").parse().unwrap()
 }
 
-fn tokens(name: &str) -> Arc<dyn Tokens> {
+pub(super) fn tokens(name: &str) -> Arc<dyn Tokens> {
     Arc::new(HmacTokens::new(&id(name)))
 }
 
-fn admission(name: &str) -> Admission {
+pub(super) fn admission(name: &str) -> Admission {
     Admission::by(tokens(name)).policies(PolicySet::of([
         Policy::TokensValid,
         Policy::TokensExpired,
@@ -79,7 +79,7 @@ fn admission(name: &str) -> Admission {
     ]))
 }
 
-fn asking(nse: Nse) -> Call<Endpoints> {
+pub(super) fn asking(nse: Nse) -> Call<Endpoints> {
     let mut call = Call::new(nse);
     *call.extra_mut() = Some(RegistryPath::default());
     call
