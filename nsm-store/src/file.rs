@@ -4,9 +4,10 @@ use std::fmt;
 use std::fs::{File, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nsm_sdk::registry::OwnerChange;
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::time::Instant;
@@ -55,9 +56,9 @@ impl Kind {
 #[derive(Debug)]
 pub(crate) struct Write {
     pub(crate) kind: Kind,
-    pub(crate) name: std::sync::Arc<str>,
+    pub(crate) name: Arc<str>,
     pub(crate) record: Option<Vec<u8>>,
-    pub(crate) owners: Vec<nsm_sdk::registry::Owner>,
+    pub(crate) owners: Vec<OwnerChange>,
 }
 
 /// All of one kind: names with messages, and names with owners.

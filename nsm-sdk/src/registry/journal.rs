@@ -32,8 +32,11 @@ pub trait Journal<R: Record>: fmt::Debug + Send + Sync + 'static {
 /// What follows once an entry is kept. It must be short, and not wait.
 pub type Then = Box<dyn FnOnce() + Send>;
 
+/// A name, and the SPIFFE ID it belongs to.
+pub type Owned = (Arc<str>, Arc<str>);
+
 /// A name, and the SPIFFE ID it belongs to from now on; without one it belongs to nobody.
-pub type Owner = (Arc<str>, Option<Arc<str>>);
+pub type OwnerChange = (Arc<str>, Option<Arc<str>>);
 
 /// How one record changes.
 #[derive(Debug, Clone)]
@@ -43,7 +46,7 @@ pub struct Entry<R> {
     /// The record as it is now; none: it is gone.
     pub record: Option<Arc<R>>,
     /// The names whose owners change with it: its own, and those that are forgotten to make room.
-    pub owners: Vec<Owner>,
+    pub owners: Vec<OwnerChange>,
 }
 
 /// What was kept when a registry starts.
@@ -51,8 +54,8 @@ pub struct Entry<R> {
 pub struct Kept<R> {
     /// The records, in any order.
     pub records: Vec<Arc<R>>,
-    /// Names with the SPIFFE IDs they belong to; more than there are records, since names outlive them.
-    pub owners: Vec<(Arc<str>, Arc<str>)>,
+    /// To whom names belong; more of them than there are records, since they outlive these.
+    pub owners: Vec<Owned>,
 }
 
 /// The journals of a registry.

@@ -36,7 +36,7 @@ pub use default_payload::DefaultPayload;
 pub use expire::Expire;
 pub use finder::Finder;
 pub use heal::RegistrationHeal;
-pub use journal::{Entry, Journal, Journals, Kept, Owner, Restored, Then};
+pub use journal::{Entry, Journal, Journals, Kept, Owned, OwnerChange, Restored, Then};
 pub use local_bypass::{LocalBypass, LocalUrls};
 pub use memory::Memory;
 pub use one_node::OneNode;

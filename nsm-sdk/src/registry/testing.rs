@@ -177,14 +177,20 @@ impl<P: Protocol> Element<P> for Hand<P> {
 /// A journal in memory, which refuses when told so.
 #[derive(Debug)]
 pub(super) struct Notebook<R> {
-    pages: Mutex<(BTreeMap<String, Arc<R>>, BTreeMap<String, String>)>,
+    records: Mutex<BTreeMap<String, Arc<R>>>,
+    owners: Mutex<BTreeMap<String, String>>,
     refuses: AtomicBool,
     pub(super) entries: AtomicUsize,
 }
 
 impl<R> Default for Notebook<R> {
     fn default() -> Self {
-        Self { pages: Mutex::default(), refuses: AtomicBool::new(false), entries: AtomicUsize::new(0) }
+        Self {
+            records: Mutex::default(),
+            owners: Mutex::default(),
+            refuses: AtomicBool::new(false),
+            entries: AtomicUsize::new(0),
+        }
     }
 }
 
@@ -194,20 +200,21 @@ impl<R: Record> Notebook<R> {
     }
 
     pub(super) fn names(&self) -> Vec<String> {
-        self.pages.lock().unwrap().0.keys().cloned().collect()
+        self.records.lock().unwrap().keys().cloned().collect()
     }
 
     /// `name: owner`, of all.
     pub(super) fn owners(&self) -> Vec<String> {
-        self.pages.lock().unwrap().1.iter().map(|(name, owner)| format!("{name}: {owner}")).collect()
+        self.owners.lock().unwrap().iter().map(|(name, owner)| format!("{name}: {owner}")).collect()
     }
 }
 
 impl<R: Record> Journal<R> for Notebook<R> {
     fn load(&self) -> BoxFuture<'_, Result<Kept<R>>> {
-        let pages = self.pages.lock().unwrap();
-        let owners = pages.1.iter().map(|(name, owner)| (name.as_str().into(), owner.as_str().into())).collect();
-        std::future::ready(Ok(Kept { records: pages.0.values().cloned().collect(), owners })).boxed()
+        let owners = self.owners.lock().unwrap();
+        let owners = owners.iter().map(|(name, owner)| (name.as_str().into(), owner.as_str().into())).collect();
+        let records = self.records.lock().unwrap().values().cloned().collect();
+        std::future::ready(Ok(Kept { records, owners })).boxed()
     }
 
     fn append(&self, entry: Entry<R>, then: Then) -> BoxFuture<'_, Result<()>> {
@@ -215,15 +222,15 @@ impl<R: Record> Journal<R> for Notebook<R> {
             return std::future::ready(Err(Error::exhausted("no space"))).boxed();
         }
         self.entries.fetch_add(1, Ordering::SeqCst);
-        let (mut pages, name) = (self.pages.lock().unwrap(), entry.name.to_string());
+        let (mut records, mut owners) = (self.records.lock().unwrap(), self.owners.lock().unwrap());
         match entry.record {
-            Some(record) => drop(pages.0.insert(name, record)),
-            None => drop(pages.0.remove(&name)),
+            Some(record) => drop(records.insert(entry.name.to_string(), record)),
+            None => drop(records.remove(&*entry.name)),
         }
         for (name, owner) in entry.owners {
             match owner {
-                Some(owner) => drop(pages.1.insert(name.to_string(), owner.to_string())),
-                None => drop(pages.1.remove(&*name)),
+                Some(owner) => drop(owners.insert(name.to_string(), owner.to_string())),
+                None => drop(owners.remove(&*name)),
             }
         }
         then();

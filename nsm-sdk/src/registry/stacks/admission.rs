@@ -4,7 +4,7 @@ use std::sync::Arc;
 use nsm_chain::{Node, Record, Registry, Tokens};
 
 use crate::identity::PolicySet;
-use crate::registry::{AuthorizeRegistry, UpdateRegistryPath};
+use crate::registry::{AuthorizeRegistry, Owned, UpdateRegistryPath};
 
 /// Whom a registry lets in.
 #[derive(Clone)]
@@ -30,7 +30,7 @@ impl Admission {
     }
 
     /// The elements at the head of a registry's chain, where names belong to these owners already.
-    pub(super) fn elements<R: Record>(&self, owners: Vec<(Arc<str>, Arc<str>)>) -> Vec<Node<Registry<R>>> {
+    pub(super) fn elements<R: Record>(&self, owners: Vec<Owned>) -> Vec<Node<Registry<R>>> {
         let Some((tokens, policies)) = &self.0 else {
             return Vec::new();
         };

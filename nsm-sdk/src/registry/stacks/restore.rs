@@ -8,7 +8,7 @@ use nsm_api::registry::{NetworkService, NetworkServiceEndpoint};
 use nsm_chain::{Call, Chain, Error, OrderError, Record, Registry, Result, time};
 
 use crate::registry::journal::Entry;
-use crate::registry::{AuthorizeRegistry, Endpoints, Journal, Memory, Restored, Services, expiration};
+use crate::registry::{AuthorizeRegistry, Endpoints, Journal, Memory, Owned, Restored, Services, expiration};
 
 /// A registry cannot go on where its journal ends.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +26,7 @@ pub enum RestoreError {
 pub(super) struct Restoring<R: Record> {
     memory: Memory<R>,
     /// Those of names without a record first: where there is no room for all, they go first.
-    owners: Vec<(Arc<str>, Arc<str>)>,
+    owners: Vec<Owned>,
     records: Vec<Arc<R>>,
     journal: Option<Arc<dyn Journal<R>>>,
 }
@@ -56,7 +56,7 @@ impl<R: Record> Restoring<R> {
     }
 
     /// What a chain is built from: where it ends, and to whom names belong.
-    pub(super) fn take(&mut self) -> (Memory<R>, Vec<(Arc<str>, Arc<str>)>) {
+    pub(super) fn take(&mut self) -> (Memory<R>, Vec<Owned>) {
         (std::mem::take(&mut self.memory), std::mem::take(&mut self.owners))
     }
 }
@@ -78,7 +78,8 @@ impl Restoring<NetworkServiceEndpoint> {
             tracing::info!(endpoints = expired.len(), "registrations expired while the registry was down");
         }
         if let Some(journal) = self.journal {
-            let gone = expired.iter().map(|endpoint| journal.append(Entry::gone(&endpoint.name), Box::new(|| {})));
+            let gone: Vec<_> =
+                expired.iter().map(|endpoint| journal.append(Entry::gone(&endpoint.name), Box::new(|| {}))).collect();
             stream::iter(gone).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         }
         replay(alive, chain, "Begin").await
