@@ -9,7 +9,8 @@ use super::{Admission, RestoreError};
 use crate::connect::{Connect, Links};
 use crate::identity::PolicySet;
 use crate::registry::{
-    AuthorizeRegistryServer, Cache, ClientInfo, DefaultPayload, Endpoints, Expire, Finder, Journals, LocalBypass, OneNode, ResumeWatch, Services,
+    AuthorizeRegistryServer, Cache, ClientInfo, DefaultPayload, Endpoints, Expire, Finder, Journals, LocalBypass,
+    OneNode, ResumeWatch, Services,
 };
 
 /// The registry half of a manager: what its endpoints register with, and by what it finds.
