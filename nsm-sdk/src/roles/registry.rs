@@ -55,8 +55,8 @@ impl RegistryRole {
     /// # Errors
     /// When no socket can be opened there, or the journals cannot be read.
     pub async fn serve(self) -> Result<Running, RoleError> {
-        let registry = MemoryRegistry::builder(self.name.as_str(), self.site.admission())
-            .default_expiration(self.expiration);
+        let registry =
+            MemoryRegistry::builder(self.name.as_str(), self.site.admission()).default_expiration(self.expiration);
         let registry = match &self.journals {
             Some(journals) => registry.restore(journals).await?,
             None => registry.build()?,
