@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use nsm_api::SpiffeId;
@@ -5,13 +6,23 @@ use nsm_api::SpiffeId;
 /// An identity that cannot be used, ours or a peer's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
+    /// The directory of a development authority cannot be used.
+    #[error("the development authority in {} cannot be used: {reason}", .directory.display())]
+    Authority {
+        /// The directory.
+        directory: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The certificate's time is over.
-    #[error("the certificate of {id} expired at {}; rotate it, or check the clocks of both machines", nsm_chain::grpc::headers::rfc3339(*.not_after))]
+    #[error("the certificate of {id} expired at {}; {advice}", nsm_chain::grpc::headers::rfc3339(*.not_after))]
     Expired {
         /// Whose certificate.
         id: SpiffeId,
         /// When it ended.
         not_after: SystemTime,
+        /// Why there is no newer one, or what to do.
+        advice: String,
     },
     /// The key is not the one that the certificate names, or not ECDSA P-256.
     #[error("the private key does not fit: {reason}; path tokens are ES256, so the key must be ECDSA P-256")]
@@ -64,4 +75,11 @@ pub enum IdentityError {
         /// Whom the certificate names.
         id: SpiffeId,
     },
+}
+
+impl IdentityError {
+    /// [`IdentityError::Expired`] where nothing more is known.
+    pub(crate) fn expired(id: SpiffeId, not_after: SystemTime) -> Self {
+        Self::Expired { id, not_after, advice: "rotate it, or check the clocks of both machines".to_owned() }
+    }
 }

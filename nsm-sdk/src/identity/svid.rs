@@ -113,6 +113,13 @@ impl Bundles {
         Ok(self)
     }
 
+    /// These bundles but the one of `trust_domain`.
+    #[must_use]
+    pub fn without(mut self, trust_domain: &str) -> Self {
+        self.domains.remove(trust_domain);
+        self
+    }
+
     /// The names of the trusted domains, sorted.
     pub fn trust_domains(&self) -> impl Iterator<Item = &str> {
         self.domains.keys().map(String::as_str)

@@ -47,7 +47,7 @@ impl Es256Tokens {
 
     fn sign(&self, svid: &Svid, audience: Option<&SpiffeId>, now: SystemTime) -> Result<Token, IdentityError> {
         if svid.not_after() <= now {
-            return Err(IdentityError::Expired { id: svid.id().clone(), not_after: svid.not_after() });
+            return Err(IdentityError::expired(svid.id().clone(), svid.not_after()));
         }
         let end = now.checked_add(self.lifetime).unwrap_or(svid.not_after()).min(svid.not_after());
         let exp = end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();

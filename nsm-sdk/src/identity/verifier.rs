@@ -35,7 +35,7 @@ impl SpiffeVerifier {
         };
         chain(bundle).map_err(|error| match error {
             Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
-                IdentityError::Expired { id, not_after }
+                IdentityError::expired(id, not_after)
             }
             error => IdentityError::NotTrusted { id, reason: format!("{error} (at {})", now.as_secs()) },
         })

@@ -126,7 +126,7 @@ impl Transport {
         let generation = configs.current()?;
         let svid = &generation.svid;
         if svid.not_after() <= time::now() {
-            return Err(IdentityError::Expired { id: svid.id().clone(), not_after: svid.not_after() });
+            return Err(IdentityError::expired(svid.id().clone(), svid.not_after()));
         }
         let name = ServerName::try_from("localhost")
             .map_err(|error| IdentityError::Malformed { reason: error.to_string() })?;

@@ -11,6 +11,7 @@ use rustix::net::{
     SendFlags, recvmsg, sendmsg,
 };
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf};
+use tokio::net::unix::UCred;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
@@ -135,6 +136,14 @@ impl AsyncRead for Stream {
 }
 
 impl UnixLink {
+    /// The process at the other end, as the system has it (unix(7), `SO_PEERCRED`).
+    ///
+    /// # Errors
+    /// What the system says, for a connection that is gone already.
+    pub fn peer_cred(&self) -> io::Result<UCred> {
+        self.stream.peer_cred()
+    }
+
     /// Reads what is there, and knows when that was all.
     ///
     /// tokio's own `poll_read` takes a read that does not fill the buffer for a sign that the socket is drained, and waits for
