@@ -153,8 +153,8 @@ impl<P: Protocol> Entry<P> {
             }
             Ok(mut call) => {
                 // Others keep shares of the body: it is copied only if something must change.
-                if !P::is_settled(call.body()) {
-                    P::settle(call.body_mut());
+                if !P::is_settled(call.body(), &self.key) {
+                    P::settle(call.body_mut(), &self.key);
                 }
                 life.torn = false;
                 life.established = Some(Established {

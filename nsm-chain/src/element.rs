@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use futures::stream::BoxStream;
 
 use crate::next::OwnedNext;
-use crate::{Call, LinkInfo, Next, Peer, Protocol, Result, Service, Token};
+use crate::{Call, LinkInfo, Next, NextHop, Peer, Protocol, Result, Service, Token};
 
 /// What a watcher is told, as it happens.
 pub type EventStream<P> = BoxStream<'static, Result<<P as Protocol>::Event>>;
@@ -25,13 +25,15 @@ pub struct Watch<P: Protocol = Service> {
     pub link: Option<LinkInfo>,
     /// Where whoever asks on leaves the link over which the answers come, for an element that put this here to know.
     pub server: Option<Arc<OnceLock<LinkInfo>>>,
+    /// Where it is asked, left by whoever chose that; none: wherever the chain leads.
+    pub hop: Option<NextHop>,
 }
 
 impl<P: Protocol> Watch<P> {
     /// A watch in process.
     #[must_use]
     pub fn new(query: P::Query) -> Self {
-        Self { query, peer: None, token: None, link: None, server: None }
+        Self { query, peer: None, token: None, link: None, server: None, hop: None }
     }
 }
 

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use nsm_api::connection::{Connection, ConnectionEvent, Mechanism, MonitorScopeSelector, State};
+use nsm_api::names;
 use nsm_api::registry::{NetworkService, NetworkServiceEndpoint, NetworkServiceEndpointQuery, NetworkServiceQuery};
 
 /// A protocol of three verbs: make something, unmake it, watch it.
@@ -31,13 +32,13 @@ pub trait Protocol: Sized + Send + Sync + 'static {
     /// The name under which a hop keeps state for this body.
     fn key(body: &Self::Body) -> &str;
 
-    /// Whether a body that came back from the whole chain is marked as established.
-    fn is_settled(_body: &Self::Body) -> bool {
+    /// Whether a body that came back from the whole chain says that it is established, as what is kept under `key`.
+    fn is_settled(_body: &Self::Body, _key: &str) -> bool {
         true
     }
 
-    /// Marks a body that came back from the whole chain as established.
-    fn settle(_body: &mut Self::Body) {}
+    /// Makes a body that came back from the whole chain say so.
+    fn settle(_body: &mut Self::Body, _key: &str) {}
 
     /// Whether this Request asks every hop to let go of what it holds first.
     fn reselects(_body: &Self::Body) -> bool {
@@ -76,11 +77,11 @@ impl Protocol for Service {
         &body.id
     }
 
-    fn is_settled(body: &Connection) -> bool {
+    fn is_settled(body: &Connection, _key: &str) -> bool {
         body.state() == State::Up
     }
 
-    fn settle(body: &mut Connection) {
+    fn settle(body: &mut Connection, _key: &str) {
         body.set_state(State::Up);
     }
 
@@ -130,6 +131,10 @@ pub trait Record: Clone + Default + fmt::Debug + PartialEq + Send + Sync + 'stat
     fn set_name(&mut self, name: String);
     /// The network services it belongs to: those an endpoint serves; a network service has none.
     fn services(&self) -> &[String];
+    /// Replaces every name in it: its own, its services', and those that its labels are kept under.
+    fn rename(&mut self, change: impl Fn(&str) -> String);
+    /// Where it is reached; a network service is nowhere.
+    fn url_mut(&mut self) -> Option<&mut String>;
     /// SPIFFE IDs along the registration's path.
     fn path_ids(&self) -> &[String];
     /// SPIFFE IDs along the registration's path, to edit.
@@ -144,6 +149,18 @@ pub trait Record: Clone + Default + fmt::Debug + PartialEq + Send + Sync + 'stat
     fn watches(query: &Self::Query) -> bool;
     /// What is asked again at a refresh: `stored` as the registry answered it, under the name first asked for.
     fn again(stored: &Self, asked: &Self) -> Self;
+
+    /// The domain it says it belongs to, in its name or in the first service's that says one; none: this domain.
+    fn domain(&self) -> Option<&str> {
+        let services = self.services().iter().map(String::as_str);
+        let said = std::iter::once(self.name()).chain(services).find(|name| names::is_interdomain(name));
+        said.map(names::domain)
+    }
+
+    /// Its name with the domain it belongs to: under this one other domains know it.
+    fn full_name(&self) -> String {
+        names::join(names::target(self.name()), self.domain().unwrap_or_default())
+    }
 }
 
 /// Register, Unregister, Find of one kind of record.
@@ -181,6 +198,16 @@ impl<R: Record> Protocol for Registry<R> {
         body.name()
     }
 
+    fn is_settled(body: &R, key: &str) -> bool {
+        body.name() == key
+    }
+
+    /// The record keeps the name that was asked for, whatever name another domain knows it by: under that name it is
+    /// refreshed and unregistered.
+    fn settle(body: &mut R, key: &str) {
+        body.set_name(key.to_owned());
+    }
+
     fn merge(stored: &R, asked: &R) -> R {
         R::again(stored, asked)
     }
@@ -205,6 +232,14 @@ impl Record for NetworkService {
 
     fn path_ids(&self) -> &[String] {
         &self.path_ids
+    }
+
+    fn rename(&mut self, change: impl Fn(&str) -> String) {
+        self.name = change(&self.name);
+    }
+
+    fn url_mut(&mut self) -> Option<&mut String> {
+        None
     }
 
     fn path_ids_mut(&mut self) -> &mut Vec<String> {
@@ -253,6 +288,17 @@ impl Record for NetworkServiceEndpoint {
         &self.path_ids
     }
 
+    fn rename(&mut self, change: impl Fn(&str) -> String) {
+        self.name = change(&self.name);
+        self.network_service_names.iter_mut().for_each(|service| *service = change(service));
+        let labels = std::mem::take(&mut self.network_service_labels);
+        self.network_service_labels = labels.into_iter().map(|(service, labels)| (change(&service), labels)).collect();
+    }
+
+    fn url_mut(&mut self) -> Option<&mut String> {
+        Some(&mut self.url)
+    }
+
     fn path_ids_mut(&mut self) -> &mut Vec<String> {
         &mut self.path_ids
     }
@@ -281,5 +327,39 @@ impl Record for NetworkServiceEndpoint {
             again.initial_registration_time = stored.initial_registration_time;
         }
         again
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nse(name: &str, services: &[&str]) -> NetworkServiceEndpoint {
+        let services = services.iter().map(|service| (*service).to_owned());
+        NetworkServiceEndpoint {
+            name: name.into(),
+            network_service_names: services.clone().collect(),
+            network_service_labels: services.map(|service| (service, Default::default())).collect(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn the_domain_is_that_of_the_name_or_of_the_first_service_with_one() {
+        let named = |name: &str, services: &[&str]| {
+            let nse = nse(name, services);
+            (nse.domain().map(str::to_owned), nse.full_name())
+        };
+        assert_eq!(named("nse", &["a", "b"]), (None, "nse".into()));
+        assert_eq!(named("nse@x", &["a@y"]), (Some("x".into()), "nse@x".into()));
+        assert_eq!(named("nse", &["a", "b@y@z", "c@x"]), (Some("y@z".into()), "nse@y@z".into()));
+        assert_eq!(named("nse@", &[]), (Some(String::new()), "nse".into()));
+    }
+
+    #[test]
+    fn every_name_in_a_record_is_renamed() {
+        let mut record = nse("nse@x", &["a@x", "b"]);
+        record.rename(|name| names::target(name).to_owned());
+        assert_eq!(record, nse("nse", &["a", "b"]));
     }
 }

@@ -4,7 +4,10 @@
 pub mod connect;
 pub mod context;
 pub mod discovery;
+pub mod files;
+mod generations;
 pub mod identity;
+pub mod interdomain;
 pub mod ipam;
 pub mod lifetime;
 pub mod monitor;

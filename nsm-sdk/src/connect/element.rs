@@ -149,9 +149,9 @@ impl<P: Protocol + Listens> Element<P> for Connect<P> {
         link.close(call).await
     }
 
-    /// A Monitor or Find of a fixed next hop goes there.
+    /// A Monitor or Find goes where it says, or to the fixed next hop.
     async fn monitor(&self, watch: Watch<P>, next: Next<'_, P>) -> Result<nsm_chain::EventStream<P>> {
-        match &self.fixed {
+        match watch.hop.as_ref().map(|hop| &hop.0).or(self.fixed.as_ref()) {
             Some(url) => self.links.link(url).await?.monitor(watch).await,
             None => next.monitor(watch).await,
         }

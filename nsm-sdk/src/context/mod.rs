@@ -38,7 +38,6 @@ pub use hosts_in_use::Collision;
 pub use mtu::Mtu;
 pub use passthrough::Passthrough;
 pub use policy_routes::PolicyRoutes;
-pub use prefix_list::PrefixListError;
 pub use replace_endpoint_name::ReplaceEndpointName;
 pub use replace_labels::ReplaceLabels;
 pub use switch_case::SwitchCase;

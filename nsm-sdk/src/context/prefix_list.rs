@@ -1,101 +1,26 @@
-//! A YAML file with a list of prefixes, and when to read it again.
+//! A YAML file with a list of prefixes.
 
 use std::collections::HashSet;
-use std::io::{self, Read};
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::sync::Arc;
-use std::time::SystemTime;
 
 use ipnet::IpNet;
 use serde::Deserialize;
 
-/// More than this is not a list of prefixes.
-const MAX_BYTES: u64 = 1 << 20;
-
-/// Why a file is not a list of prefixes.
-#[derive(Debug, thiserror::Error)]
-pub enum PrefixListError {
-    /// The system does not let it be read.
-    #[error("it cannot be read")]
-    Unreadable(#[from] io::Error),
-    /// It is a directory, a device, or something else one does not read.
-    #[error("it is not a regular file")]
-    NotFile,
-    /// It is larger than 1 MiB.
-    #[error("it is larger than 1 MiB")]
-    TooLarge,
-    /// It is not YAML of the expected shape.
-    #[error("it is not YAML with a list named prefixes: {0}")]
-    Malformed(String),
-    /// An entry is not a prefix.
-    #[error("prefixes[{index}] is {text:?}, not a prefix such as 10.0.0.0/8")]
-    NotPrefix {
-        /// Its place in the list.
-        index: usize,
-        /// Its beginning.
-        text: String,
-    },
-}
-
-/// What tells one state of a file from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
-    modified: Option<SystemTime>,
-    inode: u64,
-    bytes: u64,
-}
-
-/// What a look at the file found.
-#[derive(Debug)]
-pub(super) enum Found {
-    /// It is not there.
-    Missing,
-    /// It is as it was.
-    Same,
-    /// It has no content: somebody has just made it, or is about to write it.
-    Empty,
-    /// It is new or has changed.
-    Prefixes(Stamp, Arc<[String]>),
-}
-
-/// Looks at the file, and reads it if it is not what it was. Blocks.
-pub(super) fn look(path: &Path, known: Option<Stamp>) -> Result<Found, PrefixListError> {
-    let file = match std::fs::metadata(path) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(Found::Missing);
-        }
-        Err(error) => return Err(error.into()),
-        Ok(metadata) if !metadata.is_file() => return Err(PrefixListError::NotFile),
-        Ok(metadata) => metadata,
-    };
-    let stamp = Stamp { modified: file.modified().ok(), inode: file.ino(), bytes: file.len() };
-    if known == Some(stamp) {
-        return Ok(Found::Same);
-    }
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_BYTES {
-        return Err(PrefixListError::TooLarge);
-    }
-    if text.trim().is_empty() {
-        return Ok(Found::Empty);
-    }
-    Ok(Found::Prefixes(stamp, parse(&text)?))
-}
+use crate::files::{FileError, yaml};
 
 /// The prefixes, each once and without host bits, in the file's order.
-fn parse(text: &str) -> Result<Arc<[String]>, PrefixListError> {
+pub(super) fn parse(text: &str) -> Result<Vec<String>, FileError> {
     #[derive(Deserialize)]
     struct File {
         prefixes: Option<Vec<String>>,
     }
-    let file: File = serde_saphyr::from_str(text)
-        .map_err(|error| PrefixListError::Malformed(error.without_snippet().to_string()))?;
+    let file: File = yaml(text, "a list named prefixes")?;
     let read = |(index, text): (usize, &String)| {
         let prefix = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        prefix.map_err(|_| PrefixListError::NotPrefix { index, text: text.chars().take(48).collect() })
+        let shown = || text.chars().take(48).collect::<String>();
+        prefix.map_err(|_| {
+            FileError::Malformed(format!("prefixes[{index}] is {:?}, not a prefix such as 10.0.0.0/8", shown()))
+        })
     };
     let prefixes = file.prefixes.unwrap_or_default();
     let prefixes: Vec<IpNet> = prefixes.iter().enumerate().map(read).collect::<Result<_, _>>()?;
@@ -137,7 +62,6 @@ mod tests {
             error("prefixes: 7")
         );
         assert!(error("- 10.0.0.0/8").starts_with("it is not YAML with a list named prefixes"));
-        assert!(matches!(look(Path::new("/dev/null"), None), Err(PrefixListError::NotFile)));
     }
 
     proptest! {

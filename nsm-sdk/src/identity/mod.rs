@@ -4,7 +4,6 @@
 //! and tokens follow it. [`DevAuthority`] is the source for quick starts and tests, made inside the process. No gRPC here.
 
 mod authority;
-mod cache;
 mod certificate;
 mod claims;
 mod error;

@@ -7,7 +7,7 @@ use nsm_api::SpiffeId;
 use nsm_chain::{Token, time};
 
 use super::Svid;
-use super::cache::Generations;
+use crate::generations::Generations;
 
 /// Shares a token for a twentieth of its lifetime, a second at least. Not for longer, because each refresh of a connection shall
 /// carry its expiry on.

@@ -6,7 +6,7 @@ use nsm_chain::Peer;
 use tokio::time::Instant;
 
 use super::Denied;
-use super::cache::Generations;
+use crate::generations::Generations;
 
 /// What the operator is told of refusals: each at once, but one peer at one policy not more often than every
 /// [`QUIET`]. A caller that tries again and again fills no disk.

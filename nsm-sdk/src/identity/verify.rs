@@ -4,8 +4,8 @@ use std::time::SystemTime;
 
 use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 
-use super::cache::Generations;
 use super::{Claims, IdentityError, certificate, jwt};
+use crate::generations::Generations;
 
 /// Why a token was not accepted. The token itself never shows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

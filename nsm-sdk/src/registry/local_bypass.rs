@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::{StreamExt, future};
 use nsm_api::registry::NetworkServiceEndpoint;
-use nsm_chain::{Call, Change, Closed, Element, EventStream, Next, Order, Result, Slot, Watch};
+use nsm_chain::{Call, Change, Closed, Element, EventStream, Next, Order, Record, Result, Slot, Watch};
 
 use super::Endpoints;
 use super::one_node::without_url;
@@ -14,8 +14,9 @@ use super::one_node::without_url;
 /// *Register*: keeps the endpoint's URL and sends the manager's further on; the answer has the endpoint's
 /// again. An endpoint without a URL is refused. *Unregister*: likewise; one that did not register here is not
 /// known. *Find*: a record with the manager's URL gets the endpoint's, if it is registered here; if it is not
-/// (left over from an earlier life of the manager, say) it is hidden: nobody could be reached by it. Records
-/// of others pass.
+/// (left over from an earlier life of the manager, say) it is hidden: nobody could be reached by it. One that
+/// registered here for another domain comes back from there under a proxy's URL, and gets its own as well.
+/// Records of others pass.
 ///
 /// Everybody else thus reaches an endpoint through its manager, and the manager reaches it directly. It
 /// stands after `Begin`, in whose state the URL is kept, and right before the store or the registry.
@@ -25,6 +26,7 @@ pub struct LocalBypass {
     registered: Slot<Registered>,
 }
 
+/// By full names.
 #[derive(Default)]
 struct Urls(Mutex<HashMap<Arc<str>, Local>>);
 
@@ -83,12 +85,13 @@ impl Urls {
 
     /// The change as one on this node sees it; none if he should not.
     fn seen(&self, own: &str, change: Change<NetworkServiceEndpoint>) -> Option<Change<NetworkServiceEndpoint>> {
-        if change.record.url != own {
+        let is_own = change.record.url == own;
+        if !is_own && change.record.domain().is_none() {
             return Some(change);
         }
         let mut table = self.lock();
-        let Some(local) = table.get_mut(change.record.name.as_str()) else {
-            return change.deleted.then_some(change);
+        let Some(local) = table.get_mut(change.record.full_name().as_str()) else {
+            return (!is_own || change.deleted).then_some(change);
         };
         let record = match &local.found {
             Some((found, with_url)) if Arc::ptr_eq(found, &change.record) => Arc::clone(with_url),
@@ -115,7 +118,7 @@ impl Element<Endpoints> for LocalBypass {
         if call.body().url.is_empty() {
             return Err(without_url(&call.body().name));
         }
-        let name: Arc<str> = call.body().name.as_str().into();
+        let name: Arc<str> = call.body().full_name().into();
         let url: Arc<str> = std::mem::replace(&mut call.body_mut().url, self.url.as_ref().into()).into();
         // Before the registry tells watchers, so that they see it with its URL.
         let before = self.urls.set(&name, Some(Arc::clone(&url)));
@@ -123,7 +126,7 @@ impl Element<Endpoints> for LocalBypass {
             Ok(mut call) => {
                 call.body_mut().url = url.as_ref().into();
                 // A later Register keeps the guard of the first: dropping that one would take out the entry.
-                if self.registered.with(&state, |kept| kept.is_none()) {
+                if self.registered.with(&state, |kept| kept.is_none_or(|kept| kept.name != name)) {
                     self.registered.set(&state, Registered { urls: Arc::clone(&self.urls), name });
                 }
                 Ok(call)
@@ -136,7 +139,7 @@ impl Element<Endpoints> for LocalBypass {
     }
 
     async fn close(&self, mut call: Call<Endpoints>, next: Next<'_, Endpoints>) -> Result<Call<Endpoints>> {
-        let url = self.urls.lock().get(call.body().name.as_str()).map(|local| Arc::clone(&local.url));
+        let url = self.urls.lock().get(call.body().full_name().as_str()).map(|local| Arc::clone(&local.url));
         let Some(url) = url else {
             call.set_closed(Closed::Unknown);
             return Ok(call);

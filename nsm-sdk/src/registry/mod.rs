@@ -24,7 +24,7 @@ mod registration_time;
 mod resume;
 pub mod stacks;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod update_path;
 mod watching;
 

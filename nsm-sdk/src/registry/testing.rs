@@ -17,9 +17,9 @@ use tokio::sync::Notify;
 use super::{Endpoints, Entry, Journal, Kept, Then};
 use crate::identity::HmacTokens;
 
-pub(super) type Nse = NetworkServiceEndpoint;
+pub(crate) type Nse = NetworkServiceEndpoint;
 
-pub(super) fn nse(name: &str, services: &[&str]) -> Nse {
+pub(crate) fn nse(name: &str, services: &[&str]) -> Nse {
     Nse {
         name: name.into(),
         network_service_names: services.iter().map(|service| (*service).into()).collect(),
@@ -28,42 +28,42 @@ pub(super) fn nse(name: &str, services: &[&str]) -> Nse {
     }
 }
 
-pub(super) fn service(name: &str) -> NetworkService {
+pub(crate) fn service(name: &str) -> NetworkService {
     NetworkService { name: name.into(), ..Default::default() }
 }
 
 /// A pattern of a name, or of everything.
-pub(super) fn named(name: &str) -> Nse {
+pub(crate) fn named(name: &str) -> Nse {
     Nse { name: name.into(), ..Default::default() }
 }
 
-pub(super) fn of_service(service: &str) -> Nse {
+pub(crate) fn of_service(service: &str) -> Nse {
     Nse { network_service_names: vec![service.into()], ..Default::default() }
 }
 
-pub(super) fn seconds(seconds: u64) -> Duration {
+pub(crate) fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
 /// A token of nobody that ends so long from now.
-pub(super) fn token(left: Duration) -> Token {
+pub(crate) fn token(left: Duration) -> Token {
     Token { text: "".into(), expires: time::now() + left }
 }
 
-pub(super) async fn register<R: Record>(chain: &Chain<Registry<R>>, record: R) -> Result<R> {
+pub(crate) async fn register<R: Record>(chain: &Chain<Registry<R>>, record: R) -> Result<R> {
     chain.request(Call::new(record)).await.map(Call::into_body)
 }
 
-pub(super) async fn find(chain: &Chain<Endpoints>, pattern: Nse) -> Vec<Arc<Nse>> {
+pub(crate) async fn find(chain: &Chain<Endpoints>, pattern: Nse) -> Vec<Arc<Nse>> {
     let found = chain.monitor(looking(Nse::query(pattern, false))).await.unwrap();
     found.map(|change| change.unwrap().record).collect().await
 }
 
-pub(super) async fn names(chain: &Chain<Endpoints>, pattern: Nse) -> Vec<String> {
+pub(crate) async fn names(chain: &Chain<Endpoints>, pattern: Nse) -> Vec<String> {
     find(chain, pattern).await.iter().map(|nse| nse.name.clone()).collect()
 }
 
-pub(super) async fn watch(chain: &Chain<Endpoints>, pattern: Nse) -> EventStream<Endpoints> {
+pub(crate) async fn watch(chain: &Chain<Endpoints>, pattern: Nse) -> EventStream<Endpoints> {
     chain.monitor(looking(Nse::query(pattern, true))).await.unwrap()
 }
 
@@ -74,16 +74,16 @@ fn looking<R: Record>(query: R::Query) -> Watch<Registry<R>> {
 }
 
 /// What a watcher has to read right now: `name`, or `-name` where it is gone.
-pub(super) fn unread(events: &mut EventStream<Endpoints>) -> Vec<String> {
+pub(crate) fn unread(events: &mut EventStream<Endpoints>) -> Vec<String> {
     std::iter::from_fn(|| events.next().now_or_never().flatten()).map(|event| text(&event.unwrap())).collect()
 }
 
-pub(super) fn text(change: &Change<Nse>) -> String {
+pub(crate) fn text(change: &Change<Nse>) -> String {
     format!("{}{}", if change.deleted { "-" } else { "" }, change.record.name)
 }
 
 /// Lets everything that is under way come to rest, without time passing.
-pub(super) async fn settle() {
+pub(crate) async fn settle() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
@@ -91,30 +91,30 @@ pub(super) async fn settle() {
 
 /// Notes what passes, and fails or holds up what it is told to.
 #[derive(Default)]
-pub(super) struct Probe {
+pub(crate) struct Probe {
     notes: Mutex<Vec<String>>,
     failures: AtomicUsize,
     held: Mutex<Option<Arc<Notify>>>,
 }
 
 impl Probe {
-    pub(super) fn take(&self) -> Vec<String> {
+    pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.notes.lock().unwrap())
     }
 
     /// The next so many Registers and Unregisters fail.
-    pub(super) fn fail(&self, times: usize) {
+    pub(crate) fn fail(&self, times: usize) {
         self.failures.store(times, Ordering::SeqCst);
     }
 
     /// Registers wait until the returned is notified.
-    pub(super) fn hold(&self) -> Arc<Notify> {
+    pub(crate) fn hold(&self) -> Arc<Notify> {
         let notify = Arc::new(Notify::new());
         *self.held.lock().unwrap() = Some(Arc::clone(&notify));
         notify
     }
 
-    pub(super) fn release(&self) {
+    pub(crate) fn release(&self) {
         *self.held.lock().unwrap() = None;
     }
 
@@ -155,7 +155,7 @@ impl<P: Protocol> Element<P> for Probe {
 }
 
 /// Hands calls to another hop, as a copy.
-pub(super) struct Hand<P: Protocol>(pub(super) Chain<P>);
+pub(crate) struct Hand<P: Protocol>(pub(crate) Chain<P>);
 
 impl<P: Protocol> Element<P> for Hand<P> {
     async fn request(&self, mut call: Call<P>, _: Next<'_, P>) -> Result<Call<P>> {

@@ -35,5 +35,7 @@ pub(super) async fn snapshot<R: Record>(
 
 /// A question of the same watcher.
 fn asked<R: Record>(watch: &Watch<Registry<R>>, query: R::Query) -> Watch<Registry<R>> {
-    Watch { peer: watch.peer.clone(), token: watch.token.clone(), link: watch.link.clone(), ..Watch::new(query) }
+    let Watch { peer, token, link, hop, .. } = watch;
+    let (peer, token, link, hop) = (peer.clone(), token.clone(), link.clone(), hop.clone());
+    Watch { peer, token, link, hop, ..Watch::new(query) }
 }

@@ -91,13 +91,7 @@ impl ManagerRole {
     /// read, or are given beside a registry.
     pub async fn serve(self) -> Result<Running, RoleError> {
         let listen = addresses(&self.listen)?;
-        let public = self.public.or_else(|| {
-            let reachable = self.listen.iter().find(|url| !url.starts_with("unix:") && !url.starts_with("mem:"));
-            reachable.or(self.listen.first()).cloned()
-        });
-        let Some(public) = public else {
-            return Err(RoleError::NowhereToListen);
-        };
+        let public = self.public.or_else(|| reachable(&self.listen)).ok_or(RoleError::NowhereToListen)?;
 
         let channels = self.site.channels();
         let hop = self.site.hop(&self.name);
@@ -120,4 +114,10 @@ impl ManagerRole {
             with_registry(with_service(self.site.server(), manager.chain), registry.services, registry.endpoints);
         Ok(Running::new(&self.name, self.site.bind(server, &listen).await?))
     }
+}
+
+/// Of the URLs a role listens on, the one under which others most likely reach it.
+pub(super) fn reachable(listen: &[String]) -> Option<String> {
+    let from_elsewhere = listen.iter().find(|url| !url.starts_with("unix:") && !url.starts_with("mem:"));
+    from_elsewhere.or(listen.first()).cloned()
 }

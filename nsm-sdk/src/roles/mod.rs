@@ -9,7 +9,9 @@ mod endpoint;
 mod forwarder;
 mod liveness;
 mod manager;
+mod manager_proxy;
 mod registry;
+mod registry_proxy;
 mod running;
 mod site;
 
@@ -18,6 +20,8 @@ pub use client::client;
 pub use endpoint::EndpointRole;
 pub use forwarder::ForwarderRole;
 pub use manager::ManagerRole;
+pub use manager_proxy::ManagerProxyRole;
 pub use registry::RegistryRole;
+pub use registry_proxy::RegistryProxyRole;
 pub use running::Running;
 pub use site::{NetnsSockets, RoleError, Site};

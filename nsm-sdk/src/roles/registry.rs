@@ -19,13 +19,15 @@ pub struct RegistryRole {
     listen: Vec<String>,
     expiration: Duration,
     journals: Option<Journals>,
+    proxy: Option<String>,
 }
 
 impl RegistryRole {
     /// A registry of that name.
     #[must_use]
     pub fn new(name: &str, site: Site) -> Self {
-        Self { name: name.to_owned(), site, listen: Vec::new(), expiration: Duration::from_secs(60), journals: None }
+        let expiration = Duration::from_secs(60);
+        Self { name: name.to_owned(), site, listen: Vec::new(), expiration, journals: None, proxy: None }
     }
 
     /// Listens on this URL; may be given more than once.
@@ -50,13 +52,24 @@ impl RegistryRole {
         self
     }
 
+    /// Reaches other domains through the manager proxy at this URL (default: names of other domains are refused).
+    #[must_use]
+    pub fn proxy(mut self, url: impl Into<String>) -> Self {
+        self.proxy = Some(url.into());
+        self
+    }
+
     /// Serves.
     ///
     /// # Errors
     /// When no socket can be opened there, or the journals cannot be read.
     pub async fn serve(self) -> Result<Running, RoleError> {
-        let registry =
+        let mut registry =
             MemoryRegistry::builder(self.name.as_str(), self.site.admission()).default_expiration(self.expiration);
+        if let Some(url) = self.proxy {
+            let policies = self.site.policies().registry_client.clone();
+            registry = registry.proxy(self.site.channels(), url).proxy_policies(policies);
+        }
         let registry = match &self.journals {
             Some(journals) => registry.restore(journals).await?,
             None => registry.build()?,

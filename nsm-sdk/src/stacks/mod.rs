@@ -6,6 +6,7 @@
 //! | [`Manager`] | clients of its node, forwarders of others | a forwarder of its node |
 //! | [`Forwarder`] | its manager | the endpoint, or the manager of the endpoint's node |
 //! | [`Endpoint`] | forwarders of its node | nowhere: it answers |
+//! | [`ManagerProxy`] | forwarders of its domain, manager proxies of others | another domain's manager proxy, or a manager of its domain |
 //! | [`Passthrough`] | forwarders of its node | the manager of its node, as a client again |
 //!
 //! Registries are in [`registry::stacks`](crate::registry::stacks).
@@ -15,6 +16,7 @@ mod endpoint;
 mod forwarder;
 mod hop;
 mod manager;
+mod manager_proxy;
 mod passthrough;
 
 pub use client::{Client, ClientBuilder};
@@ -22,4 +24,5 @@ pub use endpoint::Endpoint;
 pub use forwarder::Forwarder;
 pub use hop::Hop;
 pub use manager::Manager;
+pub use manager_proxy::{ManagerProxy, ManagerProxyBuilder};
 pub use passthrough::{Onward, Passthrough};

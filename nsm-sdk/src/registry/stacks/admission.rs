@@ -30,7 +30,7 @@ impl Admission {
     }
 
     /// The elements at the head of a registry's chain, where names belong to these owners already.
-    pub(super) fn elements<R: Record>(&self, owners: Vec<Owned>) -> Vec<Node<Registry<R>>> {
+    pub(crate) fn elements<R: Record>(&self, owners: Vec<Owned>) -> Vec<Node<Registry<R>>> {
         let Some((tokens, policies)) = &self.0 else {
             return Vec::new();
         };

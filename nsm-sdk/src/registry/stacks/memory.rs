@@ -1,11 +1,17 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use nsm_api::registry::{NetworkService, NetworkServiceEndpoint};
-use nsm_chain::{Begin, Chain, Node, OrderError, Timers};
+use nsm_chain::{Begin, Chain, Node, OrderError, Record, Registry, Timers};
 
 use super::restore::Restoring;
 use super::{Admission, RestoreError};
-use crate::registry::{DefaultPayload, Endpoints, Expire, Journals, RegistrationTime, Services};
+use crate::connect::{Connect, Links};
+use crate::identity::PolicySet;
+use crate::interdomain::Interdomain;
+use crate::registry::{
+    AuthorizeRegistryServer, DefaultPayload, Endpoints, Expire, Journals, RegistrationTime, Services,
+};
 
 /// A registry that answers from memory; durable, if it is given journals.
 ///
@@ -41,6 +47,8 @@ pub struct MemoryRegistryBuilder {
     timers: Timers,
     services: Vec<Node<Services>>,
     endpoints: Vec<Node<Endpoints>>,
+    proxy: Option<(Node<Services>, Node<Endpoints>)>,
+    proxy_policies: PolicySet,
 }
 
 impl MemoryRegistry {
@@ -54,6 +62,8 @@ impl MemoryRegistry {
             timers: Timers::default(),
             services: Vec::new(),
             endpoints: Vec::new(),
+            proxy: None,
+            proxy_policies: PolicySet::registry_client(),
         }
     }
 }
@@ -73,7 +83,24 @@ impl MemoryRegistryBuilder {
         self
     }
 
-    /// An element for network services before the store: one that answers for other domains, say.
+    /// Other domains are reached through the manager proxy at this URL (default: they are not reached).
+    #[must_use]
+    pub fn proxy(mut self, links: Arc<impl Links<Services> + Links<Endpoints>>, url: impl Into<Arc<str>>) -> Self {
+        let url = url.into();
+        let services = Connect::new(Arc::clone(&links) as Arc<dyn Links<Services>>).to(Arc::clone(&url));
+        let endpoints = Connect::new(links as Arc<dyn Links<Endpoints>>).to(url);
+        self.proxy = Some((Node::new(services), Node::new(endpoints)));
+        self
+    }
+
+    /// Judges the proxy's answers by these policies (default: the stock policies for clients of a registry).
+    #[must_use]
+    pub fn proxy_policies(mut self, policies: PolicySet) -> Self {
+        self.proxy_policies = policies;
+        self
+    }
+
+    /// An element for network services before the store.
     #[must_use]
     pub fn before_services(mut self, element: Node<Services>) -> Self {
         self.services.push(element);
@@ -115,10 +142,15 @@ impl MemoryRegistryBuilder {
         services: &mut Restoring<NetworkService>,
         endpoints: &mut Restoring<NetworkServiceEndpoint>,
     ) -> Result<MemoryRegistry, OrderError> {
+        let (far_services, far_endpoints) = self.proxy.unzip();
+        let far_services = far(&self.name, &self.proxy_policies, far_services)?;
+        let far_endpoints = far(&self.name, &self.proxy_policies, far_endpoints)?;
+
         let (memory, owners) = services.take();
         let mut services = self.admission.elements(owners); //   path, policies
         services.push(Node::new(DefaultPayload::default())); //  queries by payload find every service
         services.extend(self.services); //                       the user's own
+        services.push(Node::new(Interdomain::by(far_services))); // names of other domains go there
         services.push(Node::new(memory)); //                     stores and answers
 
         let (memory, owners) = endpoints.take();
@@ -127,6 +159,7 @@ impl MemoryRegistryBuilder {
         endpoints.extend(self.endpoints); //                                       the user's own: may answer instead
         endpoints.push(Node::new(RegistrationTime::default())); //                 since when
         endpoints.push(Node::new(Expire::after(self.expiration, self.timers))); // until when, if not refreshed
+        endpoints.push(Node::new(Interdomain::by(far_endpoints))); //              names of other domains go there
         endpoints.push(Node::new(memory)); //                                      stores what the ones before settled
 
         Ok(MemoryRegistry {
@@ -134,4 +167,16 @@ impl MemoryRegistryBuilder {
             endpoints: Chain::new(self.name.as_str(), endpoints)?,
         })
     }
+}
+
+/// The way to the proxy, whose answers are believed or not.
+fn far<R: Record>(
+    name: &str,
+    policies: &PolicySet,
+    proxy: Option<Node<Registry<R>>>,
+) -> Result<Option<Node<Registry<R>>>, OrderError> {
+    let chain = proxy.map(|proxy| {
+        Chain::new(name, vec![Node::new(AuthorizeRegistryServer::new(policies.clone())), proxy]).map(Node::new)
+    });
+    chain.transpose()
 }

@@ -253,7 +253,10 @@ async fn a_watch_through_a_client_stack_goes_on_after_a_restart() {
 fn stacks_read_in_the_order_in_which_calls_run() {
     let registry = MemoryRegistry::builder("registry", admission("registry")).build().unwrap();
     let order: Vec<_> = registry.endpoints.names().collect();
-    assert_eq!(order, ["UpdateRegistryPath", "AuthorizeRegistry", "Begin", "RegistrationTime", "Expire", "Memory"]);
+    assert_eq!(
+        order,
+        ["UpdateRegistryPath", "AuthorizeRegistry", "Begin", "RegistrationTime", "Expire", "Interdomain", "Memory"]
+    );
     let order: Vec<_> = registry.services.names().collect();
-    assert_eq!(order, ["UpdateRegistryPath", "AuthorizeRegistry", "DefaultPayload", "Memory"]);
+    assert_eq!(order, ["UpdateRegistryPath", "AuthorizeRegistry", "DefaultPayload", "Interdomain", "Memory"]);
 }

@@ -8,18 +8,18 @@ use std::mem;
 /// Two generations: when the young one is full, the old one is forgotten and the young one becomes old; a hit in the old one
 /// moves the entry back. So it behaves like LRU at the cost of a hash look-up, and holds at most twice its bound.
 #[derive(Debug)]
-pub(super) struct Generations<K, V> {
+pub(crate) struct Generations<K, V> {
     young: HashMap<K, V>,
     old: HashMap<K, V>,
     bound: usize,
 }
 
 impl<K: Hash + Eq, V> Generations<K, V> {
-    pub(super) fn new(bound: usize) -> Self {
+    pub(crate) fn new(bound: usize) -> Self {
         Self { young: HashMap::new(), old: HashMap::new(), bound }
     }
 
-    pub(super) fn lookup<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&V>
+    pub(crate) fn lookup<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
     {
@@ -30,7 +30,7 @@ impl<K: Hash + Eq, V> Generations<K, V> {
         self.young.get(key)
     }
 
-    pub(super) fn insert(&mut self, key: K, value: V) {
+    pub(crate) fn insert(&mut self, key: K, value: V) {
         if self.young.len() >= self.bound && !self.young.contains_key(&key) {
             self.old = mem::take(&mut self.young);
         }
