@@ -1,0 +1,1 @@
+valid { signed(own_place + 1) }

@@ -1,0 +1,6 @@
+valid { not unreadable }
+
+unreadable {
+	segment := input.path_segments[_]
+	not claims(segment)
+}
