@@ -59,6 +59,8 @@ struct Life<P: Protocol> {
 /// What the last good Request left: enough to ask again, or to close.
 struct Established<P: Protocol> {
     body: Arc<P::Body>,
+    /// What the application got last, where that matters: since then the body may have changed by events of our own.
+    told: Option<Arc<P::Body>>,
     extra: P::Extra,
     peer: Option<Arc<Peer>>,
     token: Option<Token>,
@@ -157,8 +159,13 @@ impl<P: Protocol> Entry<P> {
                     P::settle(call.body_mut(), &self.key);
                 }
                 life.torn = false;
+                let told = match &life.established {
+                    Some(established) if call.is_own() => established.told.clone(),
+                    _ => self.reselect.is_some().then(|| call.share()),
+                };
                 life.established = Some(Established {
                     body: call.share(),
+                    told,
                     extra: if self.reselect.is_some() { call.extra().clone() } else { P::keep(call.extra()) },
                     peer: call.peer().cloned(),
                     token: call.token().cloned(),
@@ -266,7 +273,8 @@ impl<P: Protocol> Element<P> for Begin<P> {
             } else if self.merges
                 && let Some(established) = &life.established
             {
-                let merged = P::merge(&established.body, call.body());
+                let told = established.told.as_ref().unwrap_or(&established.body);
+                let merged = P::merge(&established.body, told, call.body());
                 call.set_body(merged);
             }
             return entry.run(&mut life, call, next).await;

@@ -53,9 +53,9 @@ pub trait Protocol: Sized + Send + Sync + 'static {
         extra.clone()
     }
 
-    /// What an initiator sends when it asks again: `stored` is what was established last, `asked` what the
-    /// application hands in now.
-    fn merge(stored: &Self::Body, _asked: &Self::Body) -> Self::Body {
+    /// What an initiator sends when it asks again: `stored` is what was established last (by a healing, say), `told`
+    /// what the application got last, `asked` what it hands in now. What differs between the latter two it has changed.
+    fn merge(stored: &Self::Body, _told: &Self::Body, _asked: &Self::Body) -> Self::Body {
         stored.clone()
     }
 }
@@ -102,14 +102,16 @@ impl Protocol for Service {
     }
 
     /// The stored connection, with the endpoint name and the context as the application changed them. One without an
-    /// endpoint name is content with the endpoint it has. Labels, mechanism, service, payload and state of a re-request
-    /// do not count: they were settled at first.
-    fn merge(stored: &Connection, asked: &Connection) -> Connection {
+    /// endpoint name is content with the endpoint it has, and one that was healed since the application got it stays
+    /// where it is. Labels, mechanism, service, payload and state of a re-request do not count: they were settled at
+    /// first.
+    fn merge(stored: &Connection, told: &Connection, asked: &Connection) -> Connection {
         let mut merged = stored.clone();
-        if !asked.network_service_endpoint_name.is_empty() {
-            merged.network_service_endpoint_name.clone_from(&asked.network_service_endpoint_name);
+        let name = &asked.network_service_endpoint_name;
+        if !name.is_empty() && *name != told.network_service_endpoint_name {
+            merged.network_service_endpoint_name.clone_from(name);
         }
-        if asked.context.is_some() && asked.context != stored.context {
+        if asked.context.is_some() && asked.context != told.context {
             merged.context.clone_from(&asked.context);
         }
         merged
@@ -208,7 +210,7 @@ impl<R: Record> Protocol for Registry<R> {
         body.set_name(key.to_owned());
     }
 
-    fn merge(stored: &R, asked: &R) -> R {
+    fn merge(stored: &R, _told: &R, asked: &R) -> R {
         R::again(stored, asked)
     }
 }

@@ -79,13 +79,18 @@ func runClient(ctx context.Context, s *settings, site *site, t *talk) error {
 }
 
 func (w *workload) ask(
-	ctx context.Context, connection *networkservice.Connection, preferences ...*networkservice.Mechanism,
+	ctx context.Context, connection *networkservice.Connection,
 ) ([]proto.Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	got, err := w.client.Request(ctx, &networkservice.NetworkServiceRequest{
-		Connection:           connection,
-		MechanismPreferences: preferences,
+		Connection: connection,
+		// Also at a refresh: the SDK's client keeps those of the last request, for when it heals.
+		MechanismPreferences: []*networkservice.Mechanism{{
+			Cls:        cls.LOCAL,
+			Type:       kernel.MECHANISM,
+			Parameters: map[string]string{common.InterfaceNameKey: "nsm-1"},
+		}},
 	})
 	if err != nil {
 		return nil, err
@@ -113,10 +118,6 @@ func (w *workload) request(ctx context.Context, _ string, args []string) ([]prot
 		NetworkService: args[1],
 		Labels:         map[string]string{"app": "interop"},
 		Context:        &networkservice.ConnectionContext{},
-	}, &networkservice.Mechanism{
-		Cls:        cls.LOCAL,
-		Type:       kernel.MECHANISM,
-		Parameters: map[string]string{common.InterfaceNameKey: "nsm-1"},
 	})
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nsm_api::Connection;
+use nsm_api::networkservice::NetworkServiceRequest;
 use nsm_chain::elements;
 use nsm_sdk::stacks::Client;
 
@@ -36,8 +37,10 @@ async fn when_an_endpoint_dies_its_clients_move_to_another() {
         at(&client, "nse-2").await;
         assert_eq!(two.both(), (1, 0), "a new endpoint sees no Close");
 
-        // The connection as it was before the heal still is the name of what there is now.
-        let again = ask(&client, "vpn", "c").await.unwrap();
+        // The connection as it was before the heal still is the name of what there is now: asking with it does not go
+        // back to the dead.
+        let old = NetworkServiceRequest { connection: Some(connection.clone()), ..Default::default() };
+        let again = client.request(old, SOON).await.unwrap();
         assert_eq!(again.network_service_endpoint_name, "nse-2");
         client.close(connection, SOON).await.unwrap();
         assert_eq!((one.both(), two.both()), ((1, 0), (2, 1)));

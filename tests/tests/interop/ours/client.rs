@@ -57,7 +57,7 @@ impl Workload {
     async fn does(&self, command: Command) -> Result<Event, Failure> {
         match &*command.verb {
             "request" => self.request(command.argument(0)?, command.argument(1)?).await,
-            "refresh" => self.ask(self.last(command.argument(0)?)?, Vec::new()).await,
+            "refresh" => self.ask(self.last(command.argument(0)?)?).await,
             "close" => {
                 self.client.close(self.last(command.argument(0)?)?, PATIENCE).await?;
                 Ok(Event::new("done"))
@@ -78,8 +78,6 @@ impl Workload {
     }
 
     async fn request(&self, id: &str, service: &str) -> Result<Event, Failure> {
-        let mut mechanism = Mechanism::kernel();
-        mechanism.set_parameter("name", "nsm-1");
         let connection = Connection {
             id: id.to_owned(),
             network_service: service.to_owned(),
@@ -87,11 +85,13 @@ impl Workload {
             context: Some(ConnectionContext::default()),
             ..Default::default()
         };
-        self.ask(connection, vec![mechanism]).await
+        self.ask(connection).await
     }
 
-    async fn ask(&self, connection: Connection, preferences: Vec<Mechanism>) -> Result<Event, Failure> {
-        let request = NetworkServiceRequest { connection: Some(connection), mechanism_preferences: preferences };
+    async fn ask(&self, connection: Connection) -> Result<Event, Failure> {
+        let mut mechanism = Mechanism::kernel();
+        mechanism.set_parameter("name", "nsm-1");
+        let request = NetworkServiceRequest { connection: Some(connection), mechanism_preferences: vec![mechanism] };
         let got = self.client.request(request, PATIENCE).await?;
         let event = Event::new("done").with(&got);
         self.got.lock().unwrap_or_else(PoisonError::into_inner).insert(got.id.clone(), got);
