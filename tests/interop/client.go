@@ -53,13 +53,12 @@ func runClient(ctx context.Context, s *settings, site *site, t *talk) error {
 			client.WithDialTimeout(dialTimeout),
 			client.WithAuthorizeClient(site.answers()),
 			client.WithHealClient(heal.NewClient(ctx)),
-			client.WithAdditionalFunctionality(
+			client.WithAdditionalFunctionality(append([]networkservice.NetworkServiceClient{
 				upstreamrefresh.NewClient(ctx),
 				kernelmechanism.NewClient(),
 				&clientObserver{talk: t},
-				sendfd.NewClient(),
 				excludedprefixes.NewClient(),
-			),
+			}, site.clientWithDescriptors(sendfd.NewClient())...)...),
 		)),
 		monitor:   networkservice.NewMonitorConnectionClient(manager),
 		services:  services(ctx, s.upstream, site),

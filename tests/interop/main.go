@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"time"
+	_ "time/tzdata" // A zone of the test, also where the machine has none.
 
 	"github.com/networkservicemesh/sdk/pkg/tools/log"
 	"github.com/networkservicemesh/sdk/pkg/tools/log/logruslogger"
@@ -28,6 +29,8 @@ type settings struct {
 	svid       string
 	tokenLife  time.Duration
 	expiration time.Duration
+	// descriptors go along with requests and registrations, as the reference's commands send them.
+	descriptors bool
 }
 
 // roles by name. Each serves until the context ends, and hands its commands to the talk.
@@ -88,6 +91,7 @@ func parse(role string, args []string) (*settings, error) {
 	flags.StringVar(&s.svid, "svid", "", "directory with svid.pem, key.pem, bundle.pem; without it the Workload API")
 	flags.DurationVar(&s.tokenLife, "token-lifetime", 10*time.Minute, "longest life of a token")
 	flags.DurationVar(&s.expiration, "expiration", time.Minute, "life of a registration that asks for none")
+	flags.BoolVar(&s.descriptors, "descriptors", true, "pass sockets and namespaces as descriptors")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}

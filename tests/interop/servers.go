@@ -23,6 +23,7 @@ import (
 	"github.com/networkservicemesh/sdk/pkg/networkservice/ipam/point2pointipam"
 	registryclient "github.com/networkservicemesh/sdk/pkg/registry/chains/client"
 	"github.com/networkservicemesh/sdk/pkg/registry/chains/memory"
+	registrynull "github.com/networkservicemesh/sdk/pkg/registry/common/null"
 	registryrecvfd "github.com/networkservicemesh/sdk/pkg/registry/common/recvfd"
 	registrysendfd "github.com/networkservicemesh/sdk/pkg/registry/common/sendfd"
 	"google.golang.org/protobuf/proto"
@@ -80,9 +81,7 @@ func runForwarder(ctx context.Context, s *settings, site *site, t *talk) error {
 		endpoint.WithName(s.name),
 		endpoint.WithAuthorizeServer(callers),
 		endpoint.WithAuthorizeMonitorConnectionServer(watchers),
-		endpoint.WithAdditionalFunctionality(
-			recvfd.NewServer(),
-			sendfd.NewServer(),
+		endpoint.WithAdditionalFunctionality(append(site.withDescriptors(recvfd.NewServer(), sendfd.NewServer()),
 			discover.NewServer(services(ctx, s.upstream, site), endpoints(ctx, s.upstream, site, false)),
 			roundrobin.NewServer(),
 			mechanisms.NewServer(map[string]networkservice.NetworkServiceServer{kernel.MECHANISM: null.NewServer()}),
@@ -92,14 +91,12 @@ func runForwarder(ctx context.Context, s *settings, site *site, t *talk) error {
 				client.WithoutRefresh(),
 				client.WithDialOptions(site.dialOptions...),
 				client.WithDialTimeout(dialTimeout),
-				client.WithAdditionalFunctionality(
+				client.WithAdditionalFunctionality(append([]networkservice.NetworkServiceClient{
 					mechanismtranslation.NewClient(),
 					kernelmechanism.NewClient(),
-					recvfd.NewClient(),
-					sendfd.NewClient(),
-				),
+				}, site.clientWithDescriptors(recvfd.NewClient(), sendfd.NewClient())...)...),
 			)),
-		),
+		)...),
 	)
 	if err := site.serve(ctx, s.listen, true, forwarder.Register); err != nil {
 		return err
@@ -124,14 +121,13 @@ func runEndpoint(ctx context.Context, s *settings, site *site, t *talk) error {
 		endpoint.WithName(s.name),
 		endpoint.WithAuthorizeServer(callers),
 		endpoint.WithAuthorizeMonitorConnectionServer(watchers),
-		endpoint.WithAdditionalFunctionality(
+		endpoint.WithAdditionalFunctionality(append([]networkservice.NetworkServiceServer{
 			&observer{talk: t},
 			point2pointipam.NewServer(prefix),
 			mechanisms.NewServer(map[string]networkservice.NetworkServiceServer{
 				kernel.MECHANISM: kernelmechanism.NewServer(),
 			}),
-			sendfd.NewServer(),
-		),
+		}, site.withDescriptors(sendfd.NewServer())...)...),
 	)
 	if err := site.serve(ctx, s.listen, true, nse.Register); err != nil {
 		return err
@@ -180,9 +176,12 @@ func services(ctx context.Context, manager *url.URL, site *site) registryapi.Net
 func endpoints(
 	ctx context.Context, manager *url.URL, site *site, registers bool,
 ) registryapi.NetworkServiceEndpointRegistryClient {
-	descriptors := registryrecvfd.NewNetworkServiceEndpointRegistryClient()
-	if registers {
+	descriptors := registrynull.NewNetworkServiceEndpointRegistryClient()
+	switch {
+	case site.descriptors && registers:
 		descriptors = registrysendfd.NewNetworkServiceEndpointRegistryClient()
+	case site.descriptors:
+		descriptors = registryrecvfd.NewNetworkServiceEndpointRegistryClient()
 	}
 	return registryclient.NewNetworkServiceEndpointRegistryClient(ctx,
 		registryclient.WithClientURL(manager),

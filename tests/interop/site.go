@@ -38,6 +38,7 @@ type site struct {
 	dialOptions []grpc.DialOption
 	creds       credentials.TransportCredentials
 	stock       bool // The stock policies are on.
+	descriptors bool
 	close       func()
 }
 
@@ -49,6 +50,7 @@ func newSite(ctx context.Context, s *settings) (*site, error) {
 			tokens:      tokens,
 			dialOptions: sandbox.DialOptions(sandbox.WithTokenGenerator(tokens)),
 			creds:       insecure.NewCredentials(),
+			descriptors: s.descriptors,
 			close:       func() {},
 		}, nil
 	case "mtls":
@@ -76,9 +78,10 @@ func mtls(ctx context.Context, s *settings) (*site, error) {
 			grpcfd.WithChainStreamInterceptor(),
 			grpcfd.WithChainUnaryInterceptor(),
 		},
-		creds: credentials.NewTLS(server),
-		stock: true,
-		close: closeSource,
+		creds:       credentials.NewTLS(server),
+		stock:       true,
+		descriptors: s.descriptors,
+		close:       closeSource,
 	}, nil
 }
 
@@ -103,9 +106,9 @@ func identity(ctx context.Context, s *settings) (x509svid.Source, x509bundle.Sou
 }
 
 // serve listens, and returns when the role can be reached. The URL has the real port then.
-func (s *site) serve(ctx context.Context, on *url.URL, passesDescriptors bool, register func(*grpc.Server)) error {
+func (s *site) serve(ctx context.Context, on *url.URL, receives bool, register func(*grpc.Server)) error {
 	creds := s.creds
-	if passesDescriptors {
+	if receives && s.descriptors {
 		creds = grpcfd.TransportCredentials(creds)
 	}
 	server := grpc.NewServer(grpc.Creds(creds))
@@ -163,4 +166,21 @@ func (s *site) endpointsServer() registry.NetworkServiceEndpointRegistryServer {
 
 func (s *site) endpointsClient() registry.NetworkServiceEndpointRegistryClient {
 	return registryauthorize.NewNetworkServiceEndpointRegistryClient(s.registering("client"))
+}
+
+// withDescriptors are the elements that pass descriptors, if the role passes any.
+func (s *site) withDescriptors(elements ...networkservice.NetworkServiceServer) []networkservice.NetworkServiceServer {
+	if !s.descriptors {
+		return nil
+	}
+	return elements
+}
+
+func (s *site) clientWithDescriptors(
+	elements ...networkservice.NetworkServiceClient,
+) []networkservice.NetworkServiceClient {
+	if !s.descriptors {
+		return nil
+	}
+	return elements
 }

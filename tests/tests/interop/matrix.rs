@@ -90,12 +90,12 @@ impl Matrix {
 
 impl fmt::Display for Matrix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:>4}", "link")?;
+        write!(f, "{:<11}", "link")?;
         ROLES.iter().try_for_each(|role| write!(f, "  {role:<9}"))?;
         COLUMNS.iter().try_for_each(|column| write!(f, "  {column}"))?;
         writeln!(f, "  seconds")?;
         for row in &self.0 {
-            write!(f, "{:>4}", row.link.to_string())?;
+            write!(f, "{:<11}", row.link.to_string())?;
             for side in row.mix.0 {
                 write!(f, "  {:<9}", if side == Side::Theirs { "theirs" } else { "ours" })?;
             }

@@ -37,19 +37,22 @@ impl fmt::Display for Mix {
     }
 }
 
-/// What the roles talk over.
+/// How the roles of a mesh talk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Link {
-    pub(crate) unix: bool,
+pub(crate) enum Link {
+    /// Over unix sockets, which all know by their paths; without TLS.
+    Paths,
 }
 
 impl Link {
-    pub(crate) const ALL: [Self; 2] = [Self { unix: true }, Self { unix: false }];
+    pub(crate) const ALL: [Self; 1] = [Self::Paths];
 }
 
 impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.unix { "unix" } else { "tcp" })
+        f.write_str(match self {
+            Self::Paths => "paths",
+        })
     }
 }
 
@@ -64,8 +67,6 @@ pub(crate) struct Mesh {
     programs: Programs,
     /// Sockets and logs; removed with the mesh, unless kept.
     directory: PathBuf,
-    /// An address of the loopback network that no other mesh has.
-    host: String,
     roles: Vec<(String, Role)>,
 }
 
@@ -75,9 +76,7 @@ impl Mesh {
         let id = std::process::id();
         let directory = std::env::temp_dir().join(format!("nsm-interop-{id}-{number}"));
         fs::create_dir(&directory)?;
-        // 127.0.0.0/8 is this machine. A port of such an address cannot be in anybody's way.
-        let host = format!("127.{}.{}.{}", 64 + id % 128, id / 128 % 250 + 1, number % 250 + 1);
-        Ok(Self { mix, link, programs: programs.clone(), directory, host, roles: Vec::new() })
+        Ok(Self { mix, link, programs: programs.clone(), directory, roles: Vec::new() })
     }
 
     /// The directory with the logs, which is not removed then.
@@ -86,11 +85,7 @@ impl Mesh {
     }
 
     fn url(&self, name: &str) -> String {
-        if self.link.unix {
-            return format!("unix://{}/{name}.sock", self.directory.display());
-        }
-        let port = 5000 + name.bytes().fold(0, |sum, byte| (sum * 31 + u32::from(byte)) % 1000);
-        format!("tcp://{}:{port}", self.host)
+        format!("unix://{}/{name}.sock", self.directory.display())
     }
 
     /// Starts a role, or starts it again. It is ready then.
@@ -105,6 +100,9 @@ impl Mesh {
         if role == "endpoint" {
             let number = name.trim_start_matches(|c: char| !c.is_ascii_digit());
             command.args(["--service", SERVICE, "--prefix", &format!("172.16.{number}.0/24")]);
+        }
+        if self.mix.side(role) == Side::Theirs && self.link == Link::Paths {
+            command.arg("--descriptors=false");
         }
         // Expiry headers with another offset than ours.
         command.env("TZ", "Asia/Kolkata");
