@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::begin::Handle;
-use crate::{Error, Peer, Protocol, Result, Service, Slot, State, Token};
+use crate::{Error, LinkInfo, Peer, Protocol, Result, Service, Slot, State, Token, TokenError, Tokens};
 
 /// One Request or Close on its way through a chain, and back.
 ///
@@ -141,6 +141,15 @@ impl<P: Protocol> Call<P> {
     #[must_use]
     pub fn token(&self) -> Option<&Token> {
         self.0.token.as_ref()
+    }
+
+    /// This hop's token for the caller: by the link that the call came in on, or else by `tokens`.
+    ///
+    /// # Errors
+    /// When there is no valid certificate to sign with.
+    pub fn own_token(&self, tokens: &dyn Tokens) -> Result<Token, TokenError> {
+        let shown = self.fact::<LinkInfo>().and_then(|link| link.shown.clone());
+        LinkInfo { peer: self.0.peer.clone(), shown, ..LinkInfo::default() }.token(tokens)
     }
 
     /// Says who calls, and with which token.

@@ -83,14 +83,44 @@ impl fmt::Debug for PathToken {
 /// let from_another_process = call.fact::<LinkInfo>().is_some_and(|link| !link.in_process);
 /// # }
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct LinkInfo {
     /// Who is at the other end; none on a link without identity.
     pub peer: Option<Arc<Peer>>,
+    /// Makes the tokens that the other end will check: signed with the key of the certificate that this link has shown it,
+    /// also after a rotation. Links that have shown the same certificate share it; none on a link without identity.
+    pub shown: Option<Arc<dyn Tokens>>,
     /// The file descriptors that come and go on it; none where none can, as over TCP.
     pub descriptors: Option<Arc<dyn Descriptors>>,
     /// Whether both ends are in this process, where a path means the same to both.
     pub in_process: bool,
+}
+
+impl LinkInfo {
+    /// This workload's token for the other end, made by `otherwise` on a link without identity. What is reported as its end is
+    /// not later than that of the other end's certificate.
+    ///
+    /// # Errors
+    /// When there is no valid certificate to sign with.
+    pub fn token(&self, otherwise: &dyn Tokens) -> Result<Token, TokenError> {
+        let tokens = self.shown.as_deref().unwrap_or(otherwise);
+        let Some(peer) = &self.peer else {
+            return tokens.token(None);
+        };
+        let mut token = tokens.token(Some(&peer.id))?;
+        token.expires = token.expires.min(peer.not_after);
+        Ok(token)
+    }
+}
+
+impl fmt::Debug for LinkInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LinkInfo")
+            .field("peer", &self.peer)
+            .field("descriptors", &self.descriptors)
+            .field("in_process", &self.in_process)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A fact: the link over which the answer came, left in a call that came back.

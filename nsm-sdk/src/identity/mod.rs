@@ -3,6 +3,7 @@
 //! An [`SvidSource`] holds the workload's X.509-SVID and the trust bundles and changes under way: servers, pooled links
 //! and tokens follow it. [`DevAuthority`] is the source for quick starts and tests, made inside the process. No gRPC here.
 
+mod answers;
 mod authority;
 mod certificate;
 mod claims;
@@ -21,6 +22,7 @@ mod tokens;
 mod verifier;
 mod verify;
 
+pub(crate) use answers::for_caller;
 pub use authority::DevAuthority;
 pub use certificate::peer_of;
 pub use claims::{Audience, Claims};

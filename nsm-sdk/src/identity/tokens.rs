@@ -1,5 +1,5 @@
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nsm_api::SpiffeId;
@@ -21,13 +21,26 @@ pub struct Es256Tokens {
     lifetime: Duration,
     random: SystemRandom,
     recent: Recent,
+    latest: Mutex<Option<Arc<SvidTokens>>>,
+}
+
+/// Tokens signed with one particular SVID.
+struct SvidTokens {
+    tokens: Arc<Es256Tokens>,
+    svid: Arc<Svid>,
 }
 
 impl Es256Tokens {
     /// Signs with the SVID of `source`; a token lives `max_lifetime` at most (the reference's default is ten minutes).
     #[must_use]
     pub fn new(source: Arc<dyn SvidSource>, max_lifetime: Duration) -> Self {
-        Self { source, lifetime: max_lifetime, random: SystemRandom::new(), recent: Recent::new(max_lifetime) }
+        Self {
+            source,
+            lifetime: max_lifetime,
+            random: SystemRandom::new(),
+            recent: Recent::new(max_lifetime),
+            latest: Mutex::default(),
+        }
     }
 
     /// The identity behind the tokens.
@@ -43,6 +56,18 @@ impl Es256Tokens {
     /// [`IdentityError::Expired`] if that SVID has ended meanwhile.
     pub fn token_by(&self, svid: &Arc<Svid>, audience: Option<&SpiffeId>) -> Result<Token, IdentityError> {
         self.recent.token(audience, Some(svid), |now| self.sign(svid, audience, now))
+    }
+
+    /// Tokens like these for the links that have shown `svid`, the same for all of them.
+    #[must_use]
+    pub fn signed_with(self: &Arc<Self>, svid: &Arc<Svid>) -> Arc<dyn Tokens> {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(same) = latest.as_ref().filter(|one| Arc::ptr_eq(&one.svid, svid)) {
+            return Arc::clone(same) as _;
+        }
+        let made = Arc::new(SvidTokens { tokens: Arc::clone(self), svid: Arc::clone(svid) });
+        *latest = Some(Arc::clone(&made));
+        made
     }
 
     fn sign(&self, svid: &Svid, audience: Option<&SpiffeId>, now: SystemTime) -> Result<Token, IdentityError> {
@@ -69,6 +94,12 @@ impl Tokens for Es256Tokens {
             .svid()
             .and_then(|svid| self.token_by(&svid, audience))
             .map_err(|error| TokenError { reason: error.to_string() })
+    }
+}
+
+impl Tokens for SvidTokens {
+    fn token(&self, audience: Option<&SpiffeId>) -> Result<Token, TokenError> {
+        self.tokens.token_by(&self.svid, audience).map_err(|error| TokenError { reason: error.to_string() })
     }
 }
 

@@ -4,10 +4,13 @@ use std::sync::Arc;
 use nsm_api::connection::{Connection, PathSegment};
 use nsm_chain::{Call, Element, Error, Next, Order, Result, Token, Tokens};
 
+use crate::identity;
+
 /// Writes the caller's token and this hop's own into the path.
 ///
 /// *Request and Close*: the token that came with the call goes into the segment before ours, a token of ours, made for
-/// the caller, into our own; each with its expiry. What stands to the right is not touched.
+/// the caller, into our own; each with its expiry. What stands to the right is not touched. *On return* our own is signed anew
+/// if our identity was rotated meanwhile.
 ///
 /// It stands behind `Begin`, so that a Close of our own (at expiry, say) carries tokens too: ours fresh, the caller's
 /// as it was last sent.
@@ -24,8 +27,7 @@ impl UpdateToken {
     }
 
     fn write(&self, call: &mut Call) -> Result<()> {
-        let audience = call.peer().map(|peer| peer.id.clone());
-        let own = self.tokens.token(audience.as_ref())?;
+        let own = call.own_token(&*self.tokens)?;
         let callers = call.token().cloned();
         let Connection { path: Some(path), .. } = call.body_mut() else {
             return Err(Error::invalid("the connection has no path"));
@@ -44,6 +46,20 @@ impl UpdateToken {
     }
 }
 
+/// The answer as the caller can verify it.
+fn answer(mut call: Call) -> Call {
+    let here = call.body().path.as_ref().and_then(|path| path.path_segments.get(path.index as usize));
+    let Some(token) = here.and_then(|segment| identity::for_caller(&call, &segment.token)) else {
+        return call;
+    };
+    if let Some(path) = &mut call.body_mut().path
+        && let Some(segment) = path.path_segments.get_mut(path.index as usize)
+    {
+        segment.token = (*token.text).to_owned();
+    }
+    call
+}
+
 fn fill(segment: &mut PathSegment, token: &Token) {
     if segment.token != *token.text {
         segment.token = (*token.text).to_owned();
@@ -54,7 +70,7 @@ fn fill(segment: &mut PathSegment, token: &Token) {
 impl Element for UpdateToken {
     async fn request(&self, mut call: Call, next: Next<'_>) -> Result<Call> {
         self.write(&mut call)?;
-        next.request(call).await
+        Ok(answer(next.request(call).await?))
     }
 
     /// A Close goes on even where no token can be made: what is gone here must be told further on, and the next hop

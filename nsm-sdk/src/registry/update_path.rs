@@ -36,7 +36,7 @@ impl UpdateRegistryPath {
 
     /// Enters this hop; tells the caller's index.
     fn enter<R: Record>(&self, call: &mut Call<Registry<R>>) -> Result<usize> {
-        let own = self.tokens.token(call.peer().map(|peer| &peer.id))?;
+        let own = call.own_token(&*self.tokens)?;
         call.set_fact(OwnToken { expires: own.expires });
         let Some(mut path) = call.extra_mut().take() else {
             tracing::debug!(what = R::WHAT, name = call.body().name(), "the caller sent no path");
@@ -85,9 +85,15 @@ fn subject(token: &Token) -> Option<String> {
     SpiffeId::new(&subject).is_ok().then_some(subject)
 }
 
+/// The answer as the caller can verify it, with the index that it gave.
 fn leave<R: Record>(mut call: Call<Registry<R>>, index: usize) -> Call<Registry<R>> {
+    let own = call.extra().as_ref().and_then(|path| path.tokens.get(index + 1));
+    let own = own.and_then(|token| identity::for_caller(&call, &token.0));
     if let Some(path) = call.extra_mut() {
         path.index = index;
+        if let (Some(own), Some(here)) = (own, path.tokens.get_mut(index + 1)) {
+            *here = PathToken(own.text.as_ref().to_owned());
+        }
     }
     call
 }

@@ -83,7 +83,7 @@ impl Acceptor {
     /// Serves one connection until the peer leaves, the server stops, or the SVID that it was shown is rotated away: then the peer is
     /// told to open a new one (GOAWAY), and what is under way on this one ends in peace.
     async fn serve(&self, secured: Secured) {
-        let link = secured.stream.link(secured.peer);
+        let link = secured.link();
         let services = self.services.clone();
         let phase = self.phase.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {

@@ -74,7 +74,7 @@ impl Dialler {
                 return Err(TransportError::Identity { address: self.address.clone(), source });
             }
         };
-        let link = secured.stream.link(secured.peer);
+        let link = secured.link();
         let (stream, first) = Witness::new(secured.stream);
         let closed = |reason: String| TransportError::Closed { address: self.address.clone(), reason };
         let (sender, connection) =
@@ -135,7 +135,7 @@ impl Dialler {
 impl Live {
     /// Puts the token for this connection onto a call, in place of any other.
     pub(super) fn stamp(&self, transport: &Transport, headers: &mut HeaderMap) -> Result<(), TokenError> {
-        let token = transport.token(self.shown.as_ref(), self.link.peer.as_deref())?;
+        let token = self.link.token(&*transport.tokens())?;
         let mut stamp = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
         let stamp = match stamp.take().filter(|stamp| Arc::ptr_eq(&stamp.token, &token.text)) {
             Some(same) => stamp.insert(same),

@@ -54,12 +54,11 @@ impl Link {
     /// # Errors
     /// [`TokenError`] if there is no SVID to sign with.
     pub fn token(&self) -> Result<Token, TokenError> {
-        let latest = self.lease.trunk.latest();
-        let (shown, peer) = match &latest {
-            Some(live) => (live.shown.as_ref(), live.link.peer.as_deref()),
-            None => (None, None),
-        };
-        self.lease.trunk.dialler.transport.token(shown, peer)
+        let tokens = self.lease.trunk.dialler.transport.tokens();
+        match self.lease.trunk.latest() {
+            Some(live) => live.link.token(&*tokens),
+            None => tokens.token(None),
+        }
     }
 
     /// Waits until the connection stands, opening it if need be.

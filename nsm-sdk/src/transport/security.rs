@@ -3,7 +3,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nsm_chain::{Peer, Token, TokenError, Tokens, time};
+use nsm_chain::{LinkInfo, Peer, Tokens, time};
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
@@ -35,14 +35,15 @@ enum Security {
 }
 
 /// A stream after the handshake, and who is at its other end.
-#[derive(Debug)]
 pub struct Secured {
     /// The bytes.
     pub stream: Stream,
     /// The other end; none without TLS.
     pub peer: Option<Arc<Peer>>,
-    /// What we have shown to it; none without TLS. Tokens on this link must be signed with it.
+    /// What we have shown to it; none without TLS.
     pub shown: Option<Arc<Svid>>,
+    /// Makes the tokens for it: signed with what we have shown. None without TLS.
+    pub tokens: Option<Arc<dyn Tokens>>,
 }
 
 impl Transport {
@@ -78,26 +79,6 @@ impl Transport {
         }
     }
 
-    /// The token for a link: its audience is `peer`, it is signed with the SVID that the link has shown (also after a rotation: the
-    /// peer verifies against that one), and what is reported as its end is not later than the peer's certificate.
-    ///
-    /// # Errors
-    /// [`TokenError`] if that SVID has ended, or there is none.
-    pub fn token(&self, shown: Option<&Arc<Svid>>, peer: Option<&Peer>) -> Result<Token, TokenError> {
-        let audience = peer.map(|peer| &peer.id);
-        let mut token = match (&self.security, shown) {
-            (Security::Mtls { tokens, .. }, Some(svid)) => {
-                tokens.token_by(svid, audience).map_err(|error| TokenError { reason: error.to_string() })?
-            }
-            (Security::Mtls { tokens, .. }, None) => tokens.token(audience)?,
-            (Security::Insecure(tokens), _) => tokens.token(audience)?,
-        };
-        if let Some(peer) = peer {
-            token.expires = token.expires.min(peer.not_after);
-        }
-        Ok(token)
-    }
-
     /// Whether a link that has shown `shown` is of the present identity.
     pub(super) fn is_current(&self, shown: Option<&Arc<Svid>>) -> bool {
         match (self.source().map(|source| source.svid()), shown) {
@@ -120,7 +101,7 @@ impl Transport {
     /// # Errors
     /// [`IdentityError`] (outer) if we have nothing to show, an I/O error with the TLS reason inside if the handshake fails.
     pub(super) async fn connect(&self, stream: RawStream) -> Result<io::Result<Secured>, IdentityError> {
-        let Security::Mtls { configs, .. } = &self.security else {
+        let Security::Mtls { configs, tokens } = &self.security else {
             return Ok(Ok(Secured::plain(stream)));
         };
         let generation = configs.current()?;
@@ -131,7 +112,7 @@ impl Transport {
         let name = ServerName::try_from("localhost")
             .map_err(|error| IdentityError::Malformed { reason: error.to_string() })?;
         let connected = TlsConnector::from(Arc::clone(&generation.client)).connect(name, stream).await;
-        Ok(connected.and_then(|tls| Secured::tls(tls.into(), svid)))
+        Ok(connected.and_then(|tls| Secured::tls(tls.into(), svid, tokens.signed_with(svid))))
     }
 
     /// The accepting side of a handshake.
@@ -139,13 +120,13 @@ impl Transport {
     /// # Errors
     /// An I/O error, with the TLS or identity reason inside. The peer has been told then.
     pub(super) async fn accept(&self, stream: RawStream) -> io::Result<Secured> {
-        let Security::Mtls { configs, .. } = &self.security else {
+        let Security::Mtls { configs, tokens } = &self.security else {
             return Ok(Secured::plain(stream));
         };
         let generation = configs.current().map_err(io::Error::other)?;
         let accepting = TlsAcceptor::from(Arc::clone(&generation.server)).accept(stream).into_fallible();
         match accepting.await {
-            Ok(tls) => Secured::tls(tls.into(), &generation.svid),
+            Ok(tls) => Secured::tls(tls.into(), &generation.svid, tokens.signed_with(&generation.svid)),
             Err((error, stream)) => {
                 linger(stream).await;
                 Err(error)
@@ -156,13 +137,23 @@ impl Transport {
 
 impl Secured {
     fn plain(stream: RawStream) -> Self {
-        Self { stream: Stream::Plain(stream), peer: None, shown: None }
+        Self { stream: Stream::Plain(stream), peer: None, shown: None, tokens: None }
     }
 
-    fn tls(stream: TlsStream<RawStream>, shown: &Arc<Svid>) -> io::Result<Self> {
+    /// What elements and the gRPC border learn of it.
+    pub(super) fn link(&self) -> LinkInfo {
+        self.stream.link(self.peer.clone(), self.tokens.clone())
+    }
+
+    fn tls(stream: TlsStream<RawStream>, shown: &Arc<Svid>, tokens: Arc<dyn Tokens>) -> io::Result<Self> {
         let certificates: &[CertificateDer<'_>] = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let peer = Arc::new(peer_of(certificates).map_err(io::Error::other)?);
-        Ok(Self { stream: Stream::Tls(Box::new(stream)), peer: Some(peer), shown: Some(Arc::clone(shown)) })
+        Ok(Self {
+            stream: Stream::Tls(Box::new(stream)),
+            peer: Some(peer),
+            shown: Some(Arc::clone(shown)),
+            tokens: Some(tokens),
+        })
     }
 }
 
@@ -177,6 +168,12 @@ async fn linger(mut stream: RawStream) {
         if !matches!(stream.read(&mut ignored).await, Ok(1..)) {
             break;
         }
+    }
+}
+
+impl fmt::Debug for Secured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secured").field("peer", &self.peer).field("shown", &self.shown).finish_non_exhaustive()
     }
 }
 

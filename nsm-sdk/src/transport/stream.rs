@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use nsm_chain::{Descriptors, LinkInfo, Peer};
+use nsm_chain::{Descriptors, LinkInfo, Peer, Tokens};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
@@ -48,8 +48,8 @@ pub struct UnixLink {
 }
 
 impl Stream {
-    /// What can be said of the link by how its bytes travel.
-    pub(super) fn link(&self, peer: Option<Arc<Peer>>) -> LinkInfo {
+    /// What can be said of the link between these two by how its bytes travel.
+    pub(super) fn link(&self, peer: Option<Arc<Peer>>, shown: Option<Arc<dyn Tokens>>) -> LinkInfo {
         let raw = match self {
             Self::Plain(raw) => raw,
             Self::Tls(tls) => tls.get_ref().0,
@@ -58,7 +58,7 @@ impl Stream {
             RawStream::Unix(link) => Some(Arc::clone(&link.port) as Arc<dyn Descriptors>),
             RawStream::Tcp(_) | RawStream::Memory(_) => None,
         };
-        LinkInfo { peer, descriptors, in_process: matches!(raw, RawStream::Memory(_)) }
+        LinkInfo { peer, shown, descriptors, in_process: matches!(raw, RawStream::Memory(_)) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Whole servers and links over every kind of socket.
 
+mod hops;
 mod idle;
 mod refusals;
 mod rotation;
