@@ -97,8 +97,9 @@ impl Site {
         &self.policies
     }
 
-    /// Registers and finds at this URL, under that name.
-    pub(super) fn registry_client(
+    /// Registers and finds at this URL, under that name: to add to, and to build.
+    #[must_use]
+    pub fn registry_client(
         &self,
         name: &str,
         channels: Arc<Channels>,

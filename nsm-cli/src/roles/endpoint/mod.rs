@@ -125,13 +125,16 @@ pub(super) async fn run(options: Options, stop: CancellationToken) -> Result<(),
         role = role.serves_with(service, options.labels.pairs());
     }
     let starting = async {
-        if options.register_service.0 {
-            register_services(&options, &site).await.map_err(|error| failed(&error))?;
-        }
-        role.serve().await.map_err(|error| failed(&error))
+        let services = match options.register_service.0 {
+            true => Some(register_services(&options, &site).await.map_err(|error| failed(&error))?),
+            false => None,
+        };
+        Ok::<_, Failure>((role.serve().await.map_err(|error| failed(&error))?, services))
     };
-    let Some(started) = unless_stopped(&stop, starting).await else { return Ok(()) };
-    let role = started?;
+    let Some(started) = unless_stopped(&stop, starting).await else {
+        return Ok(());
+    };
+    let (role, _services) = started?;
     announce(&role);
     tokio::select! {
         () = stop.cancelled() => {}
@@ -171,30 +174,30 @@ fn addresses(options: &Options) -> Result<Group, Failure> {
     Ok(if options.ipam_policy == Policy::Strict { group.strict() } else { group })
 }
 
-/// Registers the network services that are not there yet.
-async fn register_services(options: &Options, site: &Site) -> nsm_chain::Result<()> {
-    let client = RegistryClient::builder(options.name.as_str())
-        .connect(site.channels(), options.connect_to.to_string())
+/// Registers the network services, but for those that somebody has registered in another form. As long as the client
+/// lives, they are registered again with a registry that has lost them.
+async fn register_services(options: &Options, site: &Site) -> nsm_chain::Result<RegistryClient> {
+    let client = site
+        .registry_client(&options.name, site.channels(), options.connect_to.to_string())
         .build()
         .map_err(|error| nsm_chain::Error::internal("the registry client").because(error))?;
     for name in options.service_names.iter() {
-        match registered(&client, name).await? {
-            Some(found) if found.payload != options.payload => {
-                let (theirs, ours) = (&found.payload, &options.payload);
+        if let Some(found) = registered(&client, name).await? {
+            let (theirs, ours) = (&found.payload, &options.payload);
+            if theirs != ours {
                 tracing::warn!(
                     service = name,
                     "it is registered for {theirs} and stays so; this endpoint is for {ours}"
                 );
             }
-            Some(_) => {}
-            None => {
-                let service =
-                    NetworkService { name: name.clone(), payload: options.payload.clone(), ..Default::default() };
-                client.services.request(Call::new(service).within(REGISTERING)).await?;
+            if theirs != ours || !found.matches.is_empty() {
+                continue;
             }
         }
+        let service = NetworkService { name: name.clone(), payload: options.payload.clone(), ..Default::default() };
+        client.services.request(Call::new(service).within(REGISTERING)).await?;
     }
-    Ok(())
+    Ok(client)
 }
 
 /// The network service of that name, as soon as the manager can say whether it is there.

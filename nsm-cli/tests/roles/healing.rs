@@ -1,0 +1,69 @@
+use crate::kit::may_make_namespaces;
+use crate::mesh::Mesh;
+
+#[tokio::test]
+async fn packets_flow_on_whatever_is_killed_and_comes_back() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut mesh = Mesh::without_client().await;
+    mesh.start_client().await;
+    mesh.packets_flow().await;
+
+    mesh.registry.take().unwrap().kill();
+    mesh.ping("172.16.1.1", "172.16.1.0").await.unwrap();
+    mesh.start_registry().await;
+    mesh.ping("172.16.1.1", "172.16.1.0").await.unwrap();
+
+    mesh.manager.take().unwrap().kill();
+    mesh.ping("172.16.1.1", "172.16.1.0").await.unwrap();
+    mesh.start_manager().await;
+    mesh.client.as_mut().unwrap().says("nsc-1-0 up again").await;
+    mesh.ping("172.16.1.1", "172.16.1.0").await.unwrap();
+
+    mesh.forwarder.take().unwrap().kill();
+    mesh.ping("172.16.1.1", "172.16.1.0").await.unwrap();
+    mesh.start_forwarder().await;
+    mesh.client.as_mut().unwrap().says_times("nsc-1-0 up again", 2).await;
+    mesh.ping("172.16.1.1", "172.16.1.0").await.unwrap();
+
+    mesh.endpoint.take().unwrap().kill();
+    mesh.start_endpoint().await;
+    mesh.client.as_mut().unwrap().says_times("nsc-1-0 up again", 3).await;
+    mesh.packets_flow().await;
+
+    let before = mesh.census().await;
+    mesh.client.take().unwrap().stop().await;
+    let [client, endpoint] = mesh.census().await;
+    let gone = before[0].diff(&client).vanished.len() + before[1].diff(&endpoint).vanished.len();
+    assert!(gone > 0, "closing took the interfaces away");
+    for census in [&client, &endpoint] {
+        assert!(!format!("{census:?}").contains("nsm-1"), "{census:?}");
+    }
+    mesh.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_was_killed_goes_on_with_what_it_had() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut mesh = Mesh::without_client().await;
+    mesh.start_client().await;
+    mesh.packets_flow().await;
+    let before = mesh.census().await;
+    mesh.client.take().unwrap().kill();
+    mesh.ping("172.16.1.1", "172.16.1.0").await.unwrap();
+    mesh.start_client().await;
+    let said = mesh.client.as_mut().unwrap().says("an earlier life is continued").await;
+    assert!(said.contains("endpoint=\"nse-1\""), "{said}");
+    mesh.packets_flow().await;
+    // The very same interfaces, addresses and routes.
+    for (before, after) in before.iter().zip(mesh.census().await) {
+        let difference = before.diff(&after);
+        assert!(difference.appeared.is_empty() && difference.vanished.is_empty(), "{difference}");
+    }
+    mesh.stop().await;
+    let [client, _] = mesh.census().await;
+    assert!(!format!("{client:?}").contains("nsm-1"), "{client:?}");
+}

@@ -1,0 +1,11 @@
+//! `nsm registry`, `manager`, `forwarder`, `endpoint`, `client` as processes of their own, started as a person or a cluster
+//! starts them. What needs network namespaces is skipped, with a printed reason, where the system does not allow them.
+
+#![allow(clippy::unwrap_used, reason = "tests may panic, and so may the functions they share")]
+
+mod configuring;
+mod healing;
+mod kit;
+mod mesh;
+mod tunnels;
+mod working;

@@ -1,0 +1,140 @@
+//! A mesh of one node: five processes, the client and the endpoint in namespaces of their own.
+
+use std::time::Duration;
+
+use nsm_kernel::{Census, Netns, Pinger};
+use tokio::time::{Instant, sleep};
+
+use crate::kit::{PATIENCE, Program, Room};
+
+pub(crate) struct Mesh {
+    pub(crate) client_netns: Netns,
+    pub(crate) endpoint_netns: Netns,
+    pub(crate) registry: Option<Program>,
+    pub(crate) manager: Option<Program>,
+    pub(crate) forwarder: Option<Program>,
+    pub(crate) endpoint: Option<Program>,
+    pub(crate) client: Option<Program>,
+    /// Last: programs write into it until they are gone.
+    pub(crate) room: Room,
+}
+
+impl Mesh {
+    /// With every role but the client started.
+    pub(crate) async fn without_client() -> Self {
+        let mut mesh = Self {
+            room: Room::new(),
+            client_netns: Netns::create().await.unwrap(),
+            endpoint_netns: Netns::create().await.unwrap(),
+            registry: None,
+            manager: None,
+            forwarder: None,
+            endpoint: None,
+            client: None,
+        };
+        mesh.start_registry().await;
+        mesh.start_manager().await;
+        mesh.start_forwarder().await;
+        mesh.start_endpoint().await;
+        mesh
+    }
+
+    pub(crate) async fn start_registry(&mut self) {
+        let listen = self.room.socket("registry");
+        self.start("registry", &[("NSM_LISTEN_ON", &listen)]).await;
+    }
+
+    pub(crate) async fn start_manager(&mut self) {
+        let (listen, registry) = (self.room.socket("nsmgr"), self.room.socket("registry"));
+        let settings = [("NSM_NAME", "nsmgr-1"), ("NSM_LISTEN_ON", &listen), ("NSM_REGISTRY_URL", &registry)];
+        self.start("manager", &settings).await;
+    }
+
+    pub(crate) async fn start_forwarder(&mut self) {
+        let (listen, manager) = (self.room.socket("forwarder"), self.room.socket("nsmgr"));
+        // A mark of its own for each test.
+        let name = self.room.path("x").parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
+        let settings = [("NSM_NAME", name.as_str()), ("NSM_LISTEN_ON", &listen), ("NSM_CONNECT_TO", &manager)];
+        self.start("forwarder", &settings).await;
+    }
+
+    pub(crate) async fn start_endpoint(&mut self) {
+        let manager = self.room.socket("nsmgr");
+        let settings = [
+            ("NSM_NAME", "nse-1"),
+            ("NSM_CONNECT_TO", manager.as_str()),
+            ("NSM_SERVICE_NAMES", "vpn"),
+            ("NSM_PAYLOAD", "IP"),
+            ("NSM_CIDR_PREFIX", "172.16.1.0/24,fd00:172:16::/64"),
+        ];
+        self.start("endpoint", &settings).await;
+    }
+
+    pub(crate) async fn start_client(&mut self) {
+        let manager = self.room.socket("nsmgr");
+        let settings = [
+            ("NSM_NAME", "nsc-1"),
+            ("NSM_CONNECT_TO", manager.as_str()),
+            ("NSM_NETWORK_SERVICES", "kernel://vpn/nsm-1"),
+        ];
+        self.start("client", &settings).await;
+        self.client.as_mut().unwrap().says("nsc-1-0 up: interface nsm-1, 172.16.1.1/32").await;
+    }
+
+    async fn start(&mut self, role: &str, settings: &[(&str, &str)]) {
+        let (netns, said) = match role {
+            "endpoint" => (Some(&self.endpoint_netns), "listens on"),
+            "client" => (Some(&self.client_netns), "asks"),
+            _ => (None, "listens on"),
+        };
+        let mut program = self.room.start(role, self.room.nsm(role, netns, &[settings, &self.identity()[..]].concat()));
+        program.says(said).await;
+        *self.place(role) = Some(program);
+    }
+
+    fn identity(&self) -> [(&'static str, &'static str); 1] {
+        [("NSM_INSECURE", "true")]
+    }
+
+    pub(crate) fn place(&mut self, role: &str) -> &mut Option<Program> {
+        match role {
+            "registry" => &mut self.registry,
+            "manager" => &mut self.manager,
+            "forwarder" => &mut self.forwarder,
+            "endpoint" => &mut self.endpoint,
+            "client" => &mut self.client,
+            _ => panic!("{role}"),
+        }
+    }
+
+    /// Waits until packets flow.
+    pub(crate) async fn packets_flow(&self) {
+        let begun = Instant::now();
+        let pairs = [("172.16.1.1", "172.16.1.0"), ("fd00:172:16::1", "fd00:172:16::")];
+        for (from, to) in pairs {
+            while let Err(error) = self.ping(from, to).await {
+                assert!(begun.elapsed() < PATIENCE, "no packets from {from} to {to}: {error}");
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+
+    pub(crate) async fn ping(&self, from: &str, to: &str) -> nsm_kernel::Result<()> {
+        let pinger = Pinger::new(&self.client_netns).await?;
+        pinger.ping(from.parse().unwrap(), to.parse().unwrap(), Duration::from_secs(1)).await.map(drop)
+    }
+
+    /// What is in both namespaces.
+    pub(crate) async fn census(&self) -> [Census; 2] {
+        [Census::take(&self.client_netns).await.unwrap(), Census::take(&self.endpoint_netns).await.unwrap()]
+    }
+
+    /// Tells every role that runs to end, the client first.
+    pub(crate) async fn stop(&mut self) {
+        for role in ["client", "forwarder", "endpoint", "manager", "registry"] {
+            if let Some(program) = self.place(role).take() {
+                program.stop().await;
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+use nix::sys::signal::Signal;
+
+use crate::kit::{Room, may_make_namespaces};
+use crate::mesh::Mesh;
+
+#[tokio::test]
+async fn five_programs_carry_packets_and_leave_nothing() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut mesh = Mesh::without_client().await;
+    let before = mesh.census().await;
+    mesh.start_client().await;
+    mesh.packets_flow().await;
+    let client = mesh.client.take().unwrap();
+    client.signal(Signal::SIGTERM);
+    let (code, said) = client.ends().await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("nsc-1-0 closed") && said.contains("nsc-1 closed 1 connection"), "{said}");
+    let after = mesh.census().await;
+    for (before, after) in before.iter().zip(&after) {
+        let difference = before.diff(after);
+        assert!(difference.appeared.is_empty(), "{difference}");
+    }
+    mesh.stop().await;
+    assert_eq!(mesh.room.sockets(), [""; 0].map(std::path::PathBuf::from));
+}
+
+#[tokio::test]
+async fn a_client_asks_until_there_is_an_endpoint_and_says_why_there_is_nothing_yet() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut mesh = Mesh::without_client().await;
+    mesh.endpoint.take().unwrap().stop().await;
+    let manager = mesh.room.socket("nsmgr");
+    let settings = [
+        ("NSM_NAME", "nsc-1"),
+        ("NSM_INSECURE", "true"),
+        ("NSM_CONNECT_TO", manager.as_str()),
+        ("NSM_REQUEST_TIMEOUT", "500ms"),
+        ("NSM_NETWORK_SERVICES", "kernel://later/nsm-1,kernel://vpn/nsm-2"),
+    ];
+    let mut client = mesh.room.start("client", mesh.room.nsm("client", Some(&mesh.client_netns), &settings));
+    client.says("no network service \"later\" is registered").await;
+    mesh.start_endpoint().await;
+    client.says("nsc-1-1 up: interface nsm-2").await;
+    client.stop().await;
+    mesh.stop().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_ends_when_nobody_needs_it() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut mesh = Mesh::without_client().await;
+    let manager = mesh.room.socket("nsmgr");
+    let settings = [
+        ("NSM_INSECURE", "true"),
+        ("NSM_CONNECT_TO", manager.as_str()),
+        ("NSM_IDLE_TIMEOUT", "300ms"),
+        ("NSM_UNREGISTER_ITSELF", "true"),
+    ];
+    let endpoint = mesh.room.start("idle", mesh.room.nsm("endpoint", Some(&mesh.endpoint_netns), &settings));
+    let (code, said) = endpoint.ends().await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("idle for 300ms"), "{said}");
+    mesh.stop().await;
+}
+
+#[tokio::test]
+async fn signals_change_what_is_logged_and_a_second_one_ends_at_once() {
+    let room = Room::new();
+    let listen = room.socket("registry");
+    let settings = [("NSM_INSECURE", "true"), ("NSM_LISTEN_ON", listen.as_str())];
+    let mut registry = room.start("registry", room.nsm("registry", None, &settings));
+    registry.says("registry listens on unix://").await;
+    registry.signal(Signal::SIGUSR1);
+    registry.says("what is logged has changed wanted=\"trace\"").await;
+    registry.signal(Signal::SIGUSR2);
+    registry.says("what is logged has changed wanted=\"info\"").await;
+    for signal in [Signal::SIGHUP, Signal::SIGQUIT] {
+        let one = room.socket(signal.as_str());
+        let settings = [("NSM_INSECURE", "true"), ("NSM_LISTEN_ON", one.as_str())];
+        let mut other = room.start(signal.as_str(), room.nsm("registry", None, &settings));
+        other.says("listens on").await;
+        other.signal(signal);
+        let (code, said) = other.ends().await;
+        assert_eq!(code, Some(0), "{signal}: {said}");
+    }
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_cannot_close_is_ended_by_a_second_signal() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut mesh = Mesh::without_client().await;
+    mesh.start_client().await;
+    // Somebody is there, and does not answer.
+    mesh.manager.as_ref().unwrap().signal(Signal::SIGSTOP);
+    let mut client = mesh.client.take().unwrap();
+    client.signal(Signal::SIGTERM);
+    client.says("a second signal ends at once").await;
+    client.signal(Signal::SIGINT);
+    let (code, said) = client.ends().await;
+    assert_eq!(code, Some(128 + Signal::SIGINT as i32), "{said}");
+    mesh.manager.take().unwrap().kill();
+}
+
+#[tokio::test]
+async fn a_network_service_is_applied_and_an_endpoint_leaves_it_as_it_is() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut mesh = Mesh::without_client().await;
+    let manager = mesh.room.socket("nsmgr");
+    let file = mesh.room.path("other.yaml");
+    crate::kit::write(
+        &file,
+        "apiVersion: networkservicemesh.io/v1\nkind: NetworkService\nmetadata: {name: other}\nspec: {payload: IP}\n",
+    );
+    let identity = [("NSM_INSECURE", "true"), ("NSM_CONNECT_TO", manager.as_str())];
+    let mut apply = mesh.room.nsm("apply", None, &identity);
+    apply.arg(&file);
+    let (code, said) = mesh.room.start("apply", apply).ends().await;
+    assert_eq!((code, said.contains("network service other applied")), (Some(0), true), "{said}");
+    let settings = [&identity[..], &[("NSM_SERVICE_NAMES", "other"), ("NSM_PAYLOAD", "ETHERNET")]].concat();
+    let mut endpoint = mesh.room.start("other", mesh.room.nsm("endpoint", Some(&mesh.endpoint_netns), &settings));
+    let said = endpoint.says("listens on").await;
+    assert!(said.contains("it is registered for IP and stays so"), "{said}");
+    endpoint.stop().await;
+    mesh.stop().await;
+}
