@@ -16,8 +16,8 @@ fn all_roles() -> Vec<clap::Command> {
 }
 
 fn common(setting: &Declared) -> bool {
-    let of_all = |role: &clap::Command| declared(role).iter().any(|other| other == setting);
-    all_roles().iter().all(of_all)
+    let has = |role: &clap::Command| role.get_name() == "agent" || declared(role).iter().any(|other| other == setting);
+    all_roles().iter().all(has)
 }
 
 fn row(setting: &Declared) -> String {

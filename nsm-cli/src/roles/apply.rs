@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 use nsm_api::yaml::{self, Document};
-use nsm_sdk::roles;
+use nsm_sdk::roles::{self, Site};
 use nsm_sdk::transport::Address;
 use tokio_util::sync::CancellationToken;
 
 use super::common::Common;
-use super::{identity, say, unless_stopped};
+use super::{say, unless_stopped};
 use crate::failure::Failure;
 
 /// Register network services, or change them: what kubectl apply is where there is Kubernetes.
@@ -30,9 +30,9 @@ pub(crate) struct Options {
     pub(super) common: Common,
 }
 
-const NAME: &str = "apply";
+pub(super) const NAME: &str = "apply";
 
-pub(super) async fn run(options: Options, stop: CancellationToken) -> Result<(), Failure> {
+pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -> Result<(), Failure> {
     // All is read before anything is changed.
     let files = options.files.iter().map(|file| {
         let shown = file.display().to_string();
@@ -41,7 +41,7 @@ pub(super) async fn run(options: Options, stop: CancellationToken) -> Result<(),
         yaml::parse(&text).map_err(|error| failed(error.to_string()))
     });
     let documents: Vec<Document> = files.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
-    let (site, url) = (identity::site(&options.common, NAME)?, options.connect_to.to_string());
+    let url = options.connect_to.to_string();
     for document in documents {
         match document {
             Document::NetworkService(service) => {

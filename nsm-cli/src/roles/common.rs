@@ -1,4 +1,4 @@
-//! Settings that every role has.
+//! Settings that roles share.
 
 use std::path::PathBuf;
 
@@ -7,9 +7,18 @@ use nsm_sdk::transport::Address;
 
 use crate::settings::values::{Level, List, Maybe, Span, Switch};
 
-/// Who the role is, and what it logs.
+/// What every role has.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
+    #[command(flatten)]
+    pub(crate) identity: Identity,
+    #[command(flatten)]
+    pub(crate) program: Program,
+}
+
+/// Who a role is.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Identity {
     /// Socket of the SPIFFE Workload API that gives this role its identity, such as unix:///run/spire/sockets/agent.sock.
     #[arg(long, value_name = "URL", default_value = "")]
     pub(crate) spiffe_endpoint_socket: Maybe<String>,
@@ -26,7 +35,11 @@ pub(crate) struct Common {
     /// How long a token lives at most.
     #[arg(long, value_name = "TIME", default_value = "10m")]
     pub(crate) max_token_lifetime: Span,
+}
 
+/// How a program behaves.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Program {
     /// What is logged on standard error: TRACE, DEBUG, INFO, WARN or ERROR. RUST_LOG, where set, says more exactly.
     #[arg(long, value_name = "LEVEL", default_value = "INFO")]
     pub(crate) log_level: Level,

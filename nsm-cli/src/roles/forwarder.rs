@@ -6,12 +6,12 @@ use clap::Args;
 use nsm_chain::{Node, elements};
 use nsm_kernel::Netns;
 use nsm_mechanisms::{CrossConnect, Linux, MechanismPriority, Underlay};
-use nsm_sdk::roles::ForwarderRole;
+use nsm_sdk::roles::{ForwarderRole, Site};
 use nsm_sdk::transport::Address;
 use tokio_util::sync::CancellationToken;
 
 use super::common::{Common, ListenOn};
-use super::{identity, serve, tunnel, unless_stopped};
+use super::{serve, tunnel, unless_stopped};
 use crate::failure::Failure;
 use crate::settings::values::{Labels, List, Maybe, Span};
 
@@ -28,7 +28,7 @@ Example:
 pub(crate) struct Options {
     /// Its name, the same after a restart and no other forwarder's: in paths, in its identity, in the marks of what it makes.
     #[arg(long, value_name = "NAME", default_value = "forwarder")]
-    name: String,
+    pub(super) name: String,
 
     /// Its labels, by which a network service's metadata may choose it.
     #[arg(long, value_name = "PAIRS", default_value = "p2p:true")]
@@ -92,7 +92,7 @@ pub(super) const WITHOUT_EFFECT: &[&str] = &[
     "NSM_VPP_MIN_OPERATION_TIMEOUT",
 ];
 
-pub(super) async fn run(options: Options, stop: CancellationToken) -> Result<(), Failure> {
+pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -> Result<(), Failure> {
     let name = options.name.as_str();
     if let Some(obstacle) = nsm_kernel::privileges().obstacle {
         return Err(Failure::at(name, obstacle.to_string(), "run it as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"));
@@ -102,7 +102,7 @@ pub(super) async fn run(options: Options, stop: CancellationToken) -> Result<(),
     if !options.mechanism_priority.is_empty() {
         wire.push(Node::new(MechanismPriority::new(options.mechanism_priority.iter())));
     }
-    let site = identity::site(&options.common, name)?.dial_timeout(options.dial_timeout.0);
+    let site = site.dial_timeout(options.dial_timeout.0);
     let mut role = ForwarderRole::new(name, site, options.connect_to.to_string(), wire)
         .service(&options.nsname)
         .labels(options.labels.0.clone());
@@ -117,7 +117,7 @@ pub(super) async fn run(options: Options, stop: CancellationToken) -> Result<(),
     let Some(served) = unless_stopped(&stop, role.serve()).await else { return Ok(()) };
     let role = served.map_err(|error| Failure::of(name, &error))?;
     // By then every client that is alive has asked again.
-    let grace = options.common.max_token_lifetime.0;
+    let grace = options.common.identity.max_token_lifetime.0;
     let cleaning = tokio::spawn(async move {
         for orphan in orphans.remove_after(grace).await {
             tracing::info!(interface = orphan.name, netns = %orphan.netns.id(), "removed: nobody asked for it again");

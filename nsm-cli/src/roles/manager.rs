@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use clap::Args;
 use nsm_chain::elements;
 use nsm_sdk::context::ExcludedPrefixesFile;
-use nsm_sdk::roles::ManagerRole;
+use nsm_sdk::roles::{ManagerRole, Site};
 use nsm_sdk::transport::Address;
 use tokio_util::sync::CancellationToken;
 
 use super::common::Common;
-use super::{identity, public_url, serve};
+use super::{public_url, serve, store};
 use crate::failure::Failure;
 use crate::settings::values::{List, Maybe, Span};
 
@@ -29,7 +29,7 @@ Environment:
 pub(crate) struct Options {
     /// Its name: in paths, in its identity, and in errors.
     #[arg(long, value_name = "NAME", default_value = "nmgr")]
-    name: String,
+    pub(super) name: String,
 
     /// Where it listens, several by commas: unix:///path for its node, tcp://host:port for other nodes; port 0 is any
     /// free one.
@@ -53,13 +53,18 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE", default_value = ExcludedPrefixesFile::DEFAULT_PATH)]
     excluded_prefixes_file: PathBuf,
 
+    /// A file in which records survive the end of this program, also a sudden one, where it keeps them itself: without
+    /// a registry. Empty: they are kept in memory alone.
+    #[arg(long, value_name = "FILE", default_value = "")]
+    store: Maybe<PathBuf>,
+
     #[command(flatten)]
     pub(super) common: Common,
 }
 
-pub(super) async fn run(options: Options, stop: CancellationToken) -> Result<(), Failure> {
+pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -> Result<(), Failure> {
     let name = options.name.as_str();
-    let site = identity::site(&options.common, name)?.dial_timeout(options.dial_timeout.0);
+    let site = site.dial_timeout(options.dial_timeout.0);
     let mut role = ManagerRole::new(name, site)
         .forwarder_service(&options.forwarder_network_service_name)
         .with(elements![ExcludedPrefixesFile::new(&options.excluded_prefixes_file)]);
@@ -68,6 +73,14 @@ pub(super) async fn run(options: Options, stop: CancellationToken) -> Result<(),
     }
     if let Some(registry) = &*options.registry_url {
         role = role.registry(registry.to_string());
+    }
+    match store::journals(&options.store)? {
+        Some(_) if options.registry_url.is_some() => {
+            let remedy = "set NSM_REGISTRY_URL to nothing, or leave NSM_STORE to the registry";
+            return Err(Failure::at(name, "it has a registry, and a store for records of its own", remedy));
+        }
+        Some(journals) => role = role.store(journals),
+        None => {}
     }
     if let Some(url) = public_url::of(&options.listen_on)? {
         role = role.public_url(url);

@@ -1,5 +1,6 @@
 //! One role of a mesh in one program: what somebody who runs the reference swaps in for one of its programs.
 
+mod agent;
 mod apply;
 mod client;
 mod common;
@@ -11,6 +12,7 @@ mod public_url;
 mod registry;
 mod run;
 mod signals;
+mod store;
 mod tunnel;
 
 use clap::Subcommand;
@@ -18,7 +20,7 @@ use nsm_sdk::roles::Running;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
-use common::Common;
+use common::Program;
 
 pub(crate) use run::main;
 
@@ -31,28 +33,46 @@ pub(crate) enum Role {
     Endpoint(endpoint::Options),
     Client(client::Options),
     Apply(apply::Options),
+    Agent(agent::Options),
 }
 
 impl Role {
-    fn common(&self) -> &Common {
+    fn program(&self) -> &Program {
         match self {
-            Self::Registry(options) => &options.common,
-            Self::Manager(options) => &options.common,
-            Self::Forwarder(options) => &options.common,
-            Self::Endpoint(options) => &options.common,
-            Self::Client(options) => &options.common,
-            Self::Apply(options) => &options.common,
+            Self::Registry(options) => &options.common.program,
+            Self::Manager(options) => &options.common.program,
+            Self::Forwarder(options) => &options.common.program,
+            Self::Endpoint(options) => &options.common.program,
+            Self::Client(options) => &options.common.program,
+            Self::Apply(options) => &options.common.program,
+            Self::Agent(options) => &options.program,
         }
     }
 
+    /// Runs until it is told to stop, or has nothing more to do.
     async fn run(self, stop: CancellationToken) -> Result<(), Failure> {
+        // Its name is that of its identity and in its errors; where the reference has no setting for it, the command's.
+        let (name, identity) = match &self {
+            Self::Registry(options) => (registry::NAME, &options.common.identity),
+            Self::Manager(options) => (options.name.as_str(), &options.common.identity),
+            Self::Forwarder(options) => (options.name.as_str(), &options.common.identity),
+            Self::Endpoint(options) => (options.name.as_str(), &options.common.identity),
+            Self::Client(options) => (options.name.as_str(), &options.common.identity),
+            Self::Apply(options) => (apply::NAME, &options.common.identity),
+            Self::Agent(options) => return agent::run(options, stop).await,
+        };
+        let Some(site) = unless_stopped(&stop, identity::site(identity, name)).await else {
+            return Ok(());
+        };
+        let site = site?;
         match self {
-            Self::Registry(options) => registry::run(options, stop).await,
-            Self::Manager(options) => manager::run(options, stop).await,
-            Self::Forwarder(options) => forwarder::run(options, stop).await,
-            Self::Endpoint(options) => endpoint::run(options, stop).await,
-            Self::Client(options) => client::run(options, stop).await,
-            Self::Apply(options) => apply::run(options, stop).await,
+            Self::Registry(options) => registry::run(options, site, stop).await,
+            Self::Manager(options) => manager::run(options, site, stop).await,
+            Self::Forwarder(options) => forwarder::run(options, site, stop).await,
+            Self::Endpoint(options) => endpoint::run(options, site, stop).await,
+            Self::Client(options) => client::run(options, site, stop).await,
+            Self::Apply(options) => apply::run(options, site, stop).await,
+            Self::Agent(_) => Ok(()),
         }
     }
 }
@@ -60,7 +80,7 @@ impl Role {
 /// Variables of the reference that the role of this name accepts and that have no effect here.
 pub(crate) fn without_effect(role: &str) -> Option<Vec<&'static str>> {
     let own: &[&str] = match role {
-        "registry" | "manager" | "apply" => &[],
+        "registry" | "manager" | "apply" | "agent" => &[],
         "forwarder" => forwarder::WITHOUT_EFFECT,
         "endpoint" => endpoint::WITHOUT_EFFECT,
         "client" => client::WITHOUT_EFFECT,

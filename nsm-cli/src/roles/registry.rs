@@ -1,12 +1,14 @@
 //! `nsm registry`.
 
+use std::path::PathBuf;
+
 use clap::Args;
-use nsm_sdk::roles::RegistryRole;
+use nsm_sdk::roles::{RegistryRole, Site};
 use nsm_sdk::transport::Address;
 use tokio_util::sync::CancellationToken;
 
 use super::common::{Common, ListenOn};
-use super::{identity, serve};
+use super::{serve, store};
 use crate::failure::Failure;
 use crate::settings::values::{Maybe, Span};
 
@@ -27,19 +29,24 @@ pub(crate) struct Options {
     #[arg(long, value_name = "TIME", default_value = "1m")]
     expire_period: Span,
 
+    /// A file in which records survive the end of this program, also a sudden one. Empty: they are kept in memory alone.
+    #[arg(long, value_name = "FILE", default_value = "")]
+    store: Maybe<PathBuf>,
+
     #[command(flatten)]
     pub(super) common: Common,
 }
 
 /// The name it has in its identity and its errors; the reference has no setting for it.
-const NAME: &str = "registry";
+pub(super) const NAME: &str = "registry";
 
-pub(super) async fn run(options: Options, stop: CancellationToken) -> Result<(), Failure> {
-    let failed = |error| Failure::of(NAME, &error);
-    let mut role =
-        RegistryRole::new(NAME, identity::site(&options.common, NAME)?).default_expiration(options.expire_period.0);
+pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -> Result<(), Failure> {
+    let mut role = RegistryRole::new(NAME, site).default_expiration(options.expire_period.0);
     for address in options.listen.listen_on.iter() {
         role = role.listen_on(address.to_string());
     }
-    serve(role.serve().await.map_err(failed)?, stop).await
+    if let Some(journals) = store::journals(&options.store)? {
+        role = role.store(journals);
+    }
+    serve(role.serve().await.map_err(|error| Failure::of(NAME, &error))?, stop).await
 }

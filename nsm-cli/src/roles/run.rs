@@ -23,7 +23,7 @@ pub(crate) fn main(command: &Command, name: &str, flags: &ArgMatches) -> ExitCod
         Ok(configured) => configured,
         Err(failure) => return refused(failure, MISTAKEN),
     };
-    if role.common().print_config {
+    if role.program().print_config {
         say(settings.to_string().trim_end());
         return ExitCode::SUCCESS;
     }
@@ -45,7 +45,7 @@ fn configured(command: &Command, name: &str, flags: &ArgMatches) -> Result<(Role
 }
 
 fn started(role: Role, settings: &Settings) -> Result<(), Failure> {
-    let verbosity = logging::at(role.common().log_level.0);
+    let verbosity = logging::at(role.program().log_level.0);
     for warning in settings.warnings() {
         tracing::warn!("{warning}");
     }

@@ -5,6 +5,7 @@
 
 mod configuring;
 mod healing;
+mod identity;
 mod kit;
 mod mesh;
 mod tunnels;

@@ -15,15 +15,30 @@ pub(crate) struct Mesh {
     pub(crate) forwarder: Option<Program>,
     pub(crate) endpoint: Option<Program>,
     pub(crate) client: Option<Program>,
+    /// By which variable its programs have their identity.
+    pub(crate) identity: (&'static str, String),
     /// Last: programs write into it until they are gone.
     pub(crate) room: Room,
 }
 
 impl Mesh {
-    /// With every role but the client started.
+    /// With every role but the client started; an authority on disk says who is who.
     pub(crate) async fn without_client() -> Self {
-        let mut mesh = Self {
-            room: Room::new(),
+        let room = Room::new();
+        let identity = ("NSM_AUTHORITY", room.path("authority").display().to_string());
+        let mut mesh = Self::empty(room, identity).await;
+        mesh.start_registry().await;
+        mesh.start_manager().await;
+        mesh.start_forwarder().await;
+        mesh.start_endpoint().await;
+        mesh
+    }
+
+    /// With nothing started.
+    pub(crate) async fn empty(room: Room, identity: (&'static str, String)) -> Self {
+        Self {
+            room,
+            identity,
             client_netns: Netns::create().await.unwrap(),
             endpoint_netns: Netns::create().await.unwrap(),
             registry: None,
@@ -31,12 +46,7 @@ impl Mesh {
             forwarder: None,
             endpoint: None,
             client: None,
-        };
-        mesh.start_registry().await;
-        mesh.start_manager().await;
-        mesh.start_forwarder().await;
-        mesh.start_endpoint().await;
-        mesh
+        }
     }
 
     pub(crate) async fn start_registry(&mut self) {
@@ -87,13 +97,14 @@ impl Mesh {
             "client" => (Some(&self.client_netns), "asks"),
             _ => (None, "listens on"),
         };
-        let mut program = self.room.start(role, self.room.nsm(role, netns, &[settings, &self.identity()[..]].concat()));
+        let mut program = self.room.start(role, self.room.nsm(role, netns, &self.with_identity(settings)));
         program.says(said).await;
         *self.place(role) = Some(program);
     }
 
-    fn identity(&self) -> [(&'static str, &'static str); 1] {
-        [("NSM_INSECURE", "true")]
+    /// These settings, and the identity.
+    pub(crate) fn with_identity<'a>(&'a self, settings: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+        [settings, &[(self.identity.0, self.identity.1.as_str())]].concat()
     }
 
     pub(crate) fn place(&mut self, role: &str) -> &mut Option<Program> {

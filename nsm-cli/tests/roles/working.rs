@@ -36,12 +36,12 @@ async fn a_client_asks_until_there_is_an_endpoint_and_says_why_there_is_nothing_
     let manager = mesh.room.socket("nsmgr");
     let settings = [
         ("NSM_NAME", "nsc-1"),
-        ("NSM_INSECURE", "true"),
         ("NSM_CONNECT_TO", manager.as_str()),
         ("NSM_REQUEST_TIMEOUT", "500ms"),
         ("NSM_NETWORK_SERVICES", "kernel://later/nsm-1,kernel://vpn/nsm-2"),
     ];
-    let mut client = mesh.room.start("client", mesh.room.nsm("client", Some(&mesh.client_netns), &settings));
+    let mut client =
+        mesh.room.start("client", mesh.room.nsm("client", Some(&mesh.client_netns), &mesh.with_identity(&settings)));
     client.says("no network service \"later\" is registered").await;
     mesh.start_endpoint().await;
     client.says("nsc-1-1 up: interface nsm-2").await;
@@ -56,13 +56,10 @@ async fn an_endpoint_ends_when_nobody_needs_it() {
     }
     let mut mesh = Mesh::without_client().await;
     let manager = mesh.room.socket("nsmgr");
-    let settings = [
-        ("NSM_INSECURE", "true"),
-        ("NSM_CONNECT_TO", manager.as_str()),
-        ("NSM_IDLE_TIMEOUT", "300ms"),
-        ("NSM_UNREGISTER_ITSELF", "true"),
-    ];
-    let endpoint = mesh.room.start("idle", mesh.room.nsm("endpoint", Some(&mesh.endpoint_netns), &settings));
+    let settings =
+        [("NSM_CONNECT_TO", manager.as_str()), ("NSM_IDLE_TIMEOUT", "300ms"), ("NSM_UNREGISTER_ITSELF", "true")];
+    let endpoint =
+        mesh.room.start("idle", mesh.room.nsm("endpoint", Some(&mesh.endpoint_netns), &mesh.with_identity(&settings)));
     let (code, said) = endpoint.ends().await;
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("idle for 300ms"), "{said}");
@@ -122,15 +119,53 @@ async fn a_network_service_is_applied_and_an_endpoint_leaves_it_as_it_is() {
         &file,
         "apiVersion: networkservicemesh.io/v1\nkind: NetworkService\nmetadata: {name: other}\nspec: {payload: IP}\n",
     );
-    let identity = [("NSM_INSECURE", "true"), ("NSM_CONNECT_TO", manager.as_str())];
-    let mut apply = mesh.room.nsm("apply", None, &identity);
+    let to = [("NSM_CONNECT_TO", manager.as_str())];
+    let mut apply = mesh.room.nsm("apply", None, &mesh.with_identity(&to));
     apply.arg(&file);
     let (code, said) = mesh.room.start("apply", apply).ends().await;
     assert_eq!((code, said.contains("network service other applied")), (Some(0), true), "{said}");
-    let settings = [&identity[..], &[("NSM_SERVICE_NAMES", "other"), ("NSM_PAYLOAD", "ETHERNET")]].concat();
-    let mut endpoint = mesh.room.start("other", mesh.room.nsm("endpoint", Some(&mesh.endpoint_netns), &settings));
+    let settings =
+        [&to[..], &[("NSM_NAME", "nse-2"), ("NSM_SERVICE_NAMES", "other"), ("NSM_PAYLOAD", "ETHERNET")]].concat();
+    let mut endpoint =
+        mesh.room.start("other", mesh.room.nsm("endpoint", Some(&mesh.endpoint_netns), &mesh.with_identity(&settings)));
     let said = endpoint.says("listens on").await;
     assert!(said.contains("it is registered for IP and stays so"), "{said}");
     endpoint.stop().await;
     mesh.stop().await;
+}
+
+#[tokio::test]
+async fn a_registry_with_a_store_remembers_and_one_without_a_registry_may_have_one_too() {
+    let room = Room::new();
+    let (listen, store) = (room.socket("nsmgr"), room.path("records").display().to_string());
+    let authority = room.path("authority").display().to_string();
+    let identity = ("NSM_AUTHORITY", authority.as_str());
+    let file = room.path("vpn.yaml");
+    crate::kit::write(
+        &file,
+        "apiVersion: networkservicemesh.io/v1\nkind: NetworkService\nmetadata: {name: vpn}\nspec: {payload: IP}\n",
+    );
+    for (role, registry) in [("registry", None), ("manager", Some(("NSM_REGISTRY_URL", "")))] {
+        let mut settings = vec![identity, ("NSM_LISTEN_ON", listen.as_str()), ("NSM_STORE", store.as_str())];
+        settings.extend(registry);
+        let mut keeper = room.start(role, room.nsm(role, None, &settings));
+        keeper.says("listens on").await;
+        let mut apply = room.nsm("apply", None, &[identity, ("NSM_CONNECT_TO", listen.as_str())]);
+        apply.arg(&file);
+        let (code, said) = room.start("apply", apply).ends().await;
+        assert_eq!(code, Some(0), "{role}: {said}");
+        keeper.kill();
+        let mut keeper = room.start(role, room.nsm(role, None, &settings));
+        keeper.says("listens on").await;
+        let settings = [identity, ("NSM_CONNECT_TO", listen.as_str()), ("NSM_SERVICE_NAMES", "vpn")];
+        let mut endpoint = room.start("endpoint", room.nsm("endpoint", None, &settings));
+        endpoint.says("it is registered for IP and stays so").await;
+        endpoint.says("listens on").await;
+        endpoint.stop().await;
+        keeper.stop().await;
+        std::fs::remove_file(&store).unwrap();
+    }
+    let settings = [identity, ("NSM_STORE", store.as_str()), ("NSM_LISTEN_ON", listen.as_str())];
+    let (code, said) = room.start("both", room.nsm("manager", None, &settings)).ends().await;
+    assert_eq!((code, said.contains("NSM_STORE to the registry")), (Some(1), true), "{said}");
 }

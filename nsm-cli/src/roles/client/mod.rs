@@ -14,12 +14,12 @@ use nsm_api::mechanism::KERNEL;
 use nsm_chain::elements;
 use nsm_mechanisms::{KernelLiveness, KernelOffer};
 use nsm_sdk::context::{AwarenessGroups, ClientInfo, ExcludedPrefixes};
-use nsm_sdk::roles;
+use nsm_sdk::roles::{self, Site};
 use nsm_sdk::transport::Address;
 use tokio_util::sync::CancellationToken;
 
 use super::common::Common;
-use super::{identity, say, unless_stopped};
+use super::{say, unless_stopped};
 use crate::failure::Failure;
 use crate::settings::values::{List, Span, Switch};
 use connection::Wanted;
@@ -42,7 +42,7 @@ Environment:
 pub(crate) struct Options {
     /// Its name: in its identity, in errors, and with a number the ids of its connections.
     #[arg(long, value_name = "NAME", default_value = "nsc")]
-    name: String,
+    pub(super) name: String,
 
     /// Its manager.
     #[arg(long, value_name = "URL", default_value = "unix:///var/lib/networkservicemesh/nsm.io.sock")]
@@ -87,13 +87,13 @@ pub(super) const WITHOUT_EFFECT: &[&str] =
 /// How long each connection may take to be closed at the end.
 const CLOSING: Duration = Duration::from_secs(15);
 
-pub(super) async fn run(options: Options, stop: CancellationToken) -> Result<(), Failure> {
+pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -> Result<(), Failure> {
     let name = options.name.as_str();
     if let Some(url) = options.network_services.iter().find(|url| url.mechanism != KERNEL) {
         let cause = format!("{}://{} asks for {}", url.mechanism.to_lowercase(), url.service, url.mechanism);
         return Err(Failure::at(name, cause, "this client makes kernel interfaces: write kernel://service/interface"));
     }
-    let site = identity::site(&options.common, name)?.dial_timeout(options.dial_timeout.0);
+    let site = site.dial_timeout(options.dial_timeout.0);
     let mut builder = roles::client(name, &site, &options.connect_to.to_string())
         .try_timeout(options.request_timeout.0)
         .with(elements![

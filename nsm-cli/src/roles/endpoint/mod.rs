@@ -20,7 +20,7 @@ use nsm_sdk::transport::Address;
 use tokio_util::sync::CancellationToken;
 
 use super::common::Common;
-use super::{announce, identity, unless_stopped};
+use super::{announce, unless_stopped};
 use crate::failure::Failure;
 use crate::lab::Sockets;
 use crate::settings::values::{CidrGroups, DnsSettings, Labels, List, Span, Switch};
@@ -37,7 +37,7 @@ Example:
 pub(crate) struct Options {
     /// Its name: in the registry, in paths, in its identity, and in errors.
     #[arg(long, value_name = "NAME", default_value = "icmp-server")]
-    name: String,
+    pub(super) name: String,
 
     /// Directory from which relative paths of other settings start.
     #[arg(long, value_name = "DIR", default_value = "./")]
@@ -107,10 +107,9 @@ enum Policy {
 /// Variables of the reference, for what this endpoint does not have.
 pub(super) const WITHOUT_EFFECT: &[&str] = &["NSM_REGISTRY_CLIENT_POLICIES"];
 
-pub(super) async fn run(options: Options, stop: CancellationToken) -> Result<(), Failure> {
+pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -> Result<(), Failure> {
     let name = options.name.clone();
     let failed = |error: &(dyn std::error::Error + 'static)| Failure::of(&name, error);
-    let site = identity::site(&options.common, &name)?;
     // Removed when this function ends.
     let sockets = if options.listen_on.is_empty() { Some(Sockets::create()?) } else { None };
     let (elements, idle) = elements(&options)?;
