@@ -88,6 +88,10 @@ pub fn receive_path(metadata: &MetadataMap) -> Result<Option<RegistryPath>> {
     };
     let wrong = || Error::invalid("the header path is not a registry path");
     let text = value.to_str().map_err(|_| wrong())?;
+    // serde would take a list for the object as well.
+    if !text.trim_start().starts_with('{') {
+        return Err(wrong());
+    }
     let header: PathHeader = serde_json::from_str(text).map_err(|error| wrong().because(without_text(&error)))?;
     let segments = header.segments.unwrap_or_default();
     if segments.len() > MOST_SEGMENTS {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use nsm_api::NetworkService;
-use nsm_chain::{Call, Error, Node as Element, OrderError, Result, Service, Timers, Tokens, elements};
+use nsm_api::{NetworkService, SpiffeId};
+use nsm_chain::{Call, Error, Node as Element, OrderError, Peer, Result, Service, Timers, Tokens, elements, time};
 use nsm_mechanisms::Underlay;
 use nsm_mechanisms::memory::Fabric;
 
@@ -161,17 +161,21 @@ impl Mesh {
 
     /// The tokens of one hop.
     pub(super) fn tokens(&self, name: &str) -> Result<Arc<dyn Tokens>> {
-        let id = format!("spiffe://example.org/{name}").parse();
-        let id = id.map_err(|error| Error::invalid("this name fits no SPIFFE ID").because(error))?;
-        Ok(Arc::new(HmacTokens::with_lifetime(&id, self.token_life)))
+        Ok(Arc::new(HmacTokens::with_lifetime(&id(name)?, self.token_life)))
     }
 
     pub(super) fn hop(&self, name: &str) -> Result<Hop> {
         Ok(Hop::new(name, self.tokens(name)?).with_policies(PolicySet::allow_all()))
     }
 
-    /// The other hops, as the one of that name sees them.
+    /// The other hops, as the one of that name sees them: it has an identity, and is told of its own connections only.
     pub(super) fn seen_by(&self, name: &str) -> Result<InProcess<Service>> {
+        let peer = Peer { id: id(name)?, certificate: Arc::from([]), not_after: time::now() + AGES };
+        Ok(self.calls.seen_by(Some(Arc::new(peer)), self.tokens(name)?))
+    }
+
+    /// The other hops, as somebody without an identity sees them, who is told of all connections.
+    pub(super) fn seen_by_an_observer(&self, name: &str) -> Result<InProcess<Service>> {
         Ok(self.calls.seen_by(None, self.tokens(name)?))
     }
 
@@ -189,6 +193,14 @@ fn registry_client(
     let services = Connect::new(services.links()).to(url);
     let endpoints = Connect::new(endpoints.links()).to(url);
     RegistryClient::builder(name).ending_in(Element::new(services), Element::new(endpoints))
+}
+
+/// Longer than any test.
+const AGES: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+fn id(name: &str) -> Result<SpiffeId> {
+    let id = format!("spiffe://example.org/{name}").parse();
+    id.map_err(|error| Error::invalid("this name fits no SPIFFE ID").because(error))
 }
 
 /// What goes wrong only where the kit itself is wrong.

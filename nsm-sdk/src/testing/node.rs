@@ -42,12 +42,12 @@ impl Node {
         &self.url
     }
 
-    /// The other hops as somebody of that name on this node sees them: for elements that are clients themselves.
+    /// The other hops as somebody with tokens of that name and no identity sees them, who is told of all connections.
     ///
     /// # Errors
     /// When the name fits no SPIFFE ID.
     pub fn links(&self, name: &str) -> Result<Arc<dyn crate::connect::Links<nsm_chain::Service>>> {
-        Ok(self.mesh.seen_by(name)?.links())
+        Ok(self.mesh.seen_by_an_observer(name)?.links())
     }
 
     /// Replaces the manager by a fresh one, which knows nothing.
