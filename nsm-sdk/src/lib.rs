@@ -3,6 +3,7 @@
 
 pub mod connect;
 pub mod context;
+pub mod descriptors;
 pub mod discovery;
 pub mod files;
 mod generations;

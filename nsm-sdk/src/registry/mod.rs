@@ -19,9 +19,11 @@ mod memory;
 mod one_node;
 mod open_ahead;
 mod owners;
+mod recv_fd;
 mod refresh;
 mod registration_time;
 mod resume;
+mod send_fd;
 pub mod stacks;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -41,9 +43,11 @@ pub use local_bypass::{LocalBypass, LocalUrls};
 pub use memory::Memory;
 pub use one_node::OneNode;
 pub use open_ahead::OpenAhead;
+pub use recv_fd::RecvFd;
 pub use refresh::RefreshRegistration;
 pub use registration_time::RegistrationTime;
 pub use resume::ResumeWatch;
+pub use send_fd::SendFd;
 pub use update_path::{OwnToken, UpdateRegistryPath};
 
 use std::time::SystemTime;

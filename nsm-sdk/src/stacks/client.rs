@@ -10,6 +10,7 @@ use nsm_chain::{Begin, Call, Chain, Closed, Error, Node, OrderError, Protocol, R
 use tokio_util::task::TaskTracker;
 
 use crate::connect::{Connect, Links};
+use crate::descriptors::SendFd;
 use crate::identity::PolicySet;
 use crate::lifetime::{Heal, Liveness, Refresh, Retry};
 use crate::path::UpdatePath;
@@ -221,6 +222,7 @@ impl ClientBuilder {
         }
         list.extend(self.elements);
         list.extend(elements![
+            SendFd::to(Arc::clone(&self.url)),     // files by descriptor, both ways
             AuthorizeServer::new(self.policies),   // before the answer is used by anything above
             Connect::new(self.links).to(self.url), // to the manager
         ]);

@@ -4,6 +4,7 @@ use nsm_chain::{Begin, Chain, Node, OrderError, Service, elements};
 
 use super::Hop;
 use crate::connect::{Connect, Links};
+use crate::descriptors::SendFd;
 use crate::discovery::{Discover, RoundRobin};
 use crate::monitor::Monitor;
 use crate::registry::Finder;
@@ -38,7 +39,10 @@ impl Forwarder {
             RoundRobin::default(),             // whose turn it is; the others if that one declines
         ]);
         list.extend(wire); // what both sides speak, and the wire between them
-        list.extend(elements![Connect::new(links)]); // to the endpoint, or to the manager of its node
+        list.extend(elements![
+            SendFd::new(),       // files by descriptor, both ways
+            Connect::new(links), // to the endpoint, or to the manager of its node
+        ]);
         Ok(Self { chain: Chain::new(Arc::clone(&hop.name), list)?, connections, monitor })
     }
 }

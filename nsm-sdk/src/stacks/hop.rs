@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use nsm_chain::{Begin, Node, Timers, Tokens, elements};
 
+use crate::descriptors::RecvFd;
 use crate::identity::PolicySet;
 use crate::lifetime::Timeout;
 use crate::monitor::Monitor;
@@ -73,6 +74,7 @@ impl Hop {
             Timeout::new(self.timers.clone()),       // closes what the caller stops refreshing
             Arc::clone(monitor),                     // sees what callers see
             TrimPath,                                // nothing stale right of a leaf
+            RecvFd::new(),                           // the caller's files by descriptor, and ours for it
         ]
     }
 }

@@ -5,6 +5,7 @@ use nsm_chain::{Begin, Chain, Node, OrderError, Service, elements};
 use super::Hop;
 use crate::connect::{Connect, Links};
 use crate::context::ClientInfo;
+use crate::descriptors::SendFd;
 use crate::discovery::{DiscoverForwarder, NetworkServiceWatch};
 use crate::monitor::Monitor;
 use crate::registry::Finder;
@@ -46,6 +47,7 @@ impl Manager {
         list.extend(elements);
         list.extend(elements![
             DiscoverForwarder::new(Arc::clone(finder), url).with_service(forwarders), // one after the other until one accepts
+            SendFd::new(),                                                            // files by descriptor, both ways
             Connect::new(links),                                                      // to that forwarder
         ]);
         Ok(Self { chain: Chain::new(Arc::clone(&hop.name), list)?, connections, monitor })

@@ -8,6 +8,7 @@ use nsm_mechanisms::MechanismTranslation;
 use super::Hop;
 use crate::connect::{Connect, Links};
 use crate::context;
+use crate::descriptors::SendFd;
 use crate::monitor::Monitor;
 
 /// An endpoint that is a client again: traffic passes through it on its way to the next endpoint of the same service,
@@ -73,7 +74,10 @@ impl Passthrough {
             context::Passthrough::new(onward.labels), // to the next endpoint, not to this one again
         ]);
         list.extend(onward.offers); // its own end of the wire that leads on
-        list.extend(elements![Connect::new(onward.links).to(onward.manager)]); // as any client of the node
+        list.extend(elements![
+            SendFd::to(Arc::clone(&onward.manager)),       // files by descriptor, both ways
+            Connect::new(onward.links).to(onward.manager), // as any client of the node
+        ]);
         Ok(Self { chain: Chain::new(Arc::clone(&hop.name), list)?, connections, monitor })
     }
 }

@@ -2,10 +2,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use nsm_api::mechanism::FileUrl;
+use nsm_chain::FileId;
+
 /// Where a role listens, and where one dials.
 ///
 /// Written `unix:///run/nsm.sock`, `unix://relative.sock`, `tcp://host:port` or bare `host:port`; `mem://name` is a pipe
-/// inside the process. `tcp://:5001` means every interface when listening and this machine when dialling; port 0 is any free one.
+/// inside the process; `inode://<device>/<inode>` is a socket whose descriptor this process was given. `tcp://:5001` means every interface when listening and this machine when dialling; port 0 is any free one.
 ///
 /// ```
 /// use nsm_sdk::transport::Address;
@@ -15,7 +18,7 @@ use std::str::FromStr;
 /// assert_eq!(address.to_string(), "tcp://registry:5002");
 /// # Ok::<(), nsm_sdk::transport::AddressError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
     /// A unix stream socket.
     Unix(PathBuf),
@@ -28,6 +31,8 @@ pub enum Address {
     },
     /// A pipe inside this process, by name.
     Memory(String),
+    /// A unix stream socket of which this process has a descriptor ([`HeldSocket`](super::HeldSocket)), whatever its path.
+    Held(FileId),
 }
 
 /// A text that is no address of a role.
@@ -53,6 +58,10 @@ impl FromStr for Address {
             Some(("tcp", rest)) => tcp(rest.strip_suffix('/').unwrap_or(rest)).map_err(fail),
             Some(("mem", "")) => Err(fail("the name is missing")),
             Some(("mem", name)) => Ok(Self::Memory(name.to_owned())),
+            Some(("inode", _)) => match text.parse() {
+                Ok(FileUrl::Inode { device, inode }) => Ok(Self::Held(FileId { device, inode })),
+                _ => Err(fail("device and inode must be decimal numbers")),
+            },
             Some(_) => Err(fail("unknown scheme")),
             None => match text.strip_prefix("unix:") {
                 // gRPC's own way to write it.
@@ -70,6 +79,7 @@ impl fmt::Display for Address {
             Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
             Self::Memory(name) => write!(f, "mem://{name}"),
+            Self::Held(file) => file.fmt(f),
         }
     }
 }
@@ -125,6 +135,7 @@ mod tests {
             ("[::1]:0", "tcp://[::1]:0"),
             ("127.0.0.1:80", "tcp://127.0.0.1:80"),
             ("mem://manager", "mem://manager"),
+            ("inode://4/4026531840", "inode://4/4026531840"),
         ] {
             let address: Address = text.parse().unwrap();
             assert_eq!(address.to_string(), printed);
@@ -147,6 +158,8 @@ mod tests {
             "http://a:1",
             "unix://",
             "mem://",
+            "inode://4",
+            "inode://4/x",
             "tcp://a:1/path",
             "tcp://user@a:1",
             "a b:1",
@@ -159,7 +172,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_parses_prints_and_parses_again(text in "(unix://|tcp://|mem://|)\\PC{0,30}(:[0-9]{1,5})?") {
+        fn what_parses_prints_and_parses_again(text in "(unix://|tcp://|mem://|inode://|)\\PC{0,30}(:[0-9]{1,5})?") {
             if let Ok(address) = text.parse::<Address>() {
                 prop_assert_eq!(address.to_string().parse(), Ok(address));
             }

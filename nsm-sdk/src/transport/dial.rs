@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 
 use super::body::CallBody;
 use super::witness::Witness;
-use super::{Address, DialOptions, RawStream, Transport, TransportError, memory, options};
+use super::{Address, DialOptions, HeldSocket, RawStream, Transport, TransportError, memory, options};
 use crate::identity::Svid;
 
 /// Opens connections to one address.
@@ -53,7 +53,7 @@ impl Dialler {
                 format!("[{host}]:{port}").parse().unwrap_or_else(|_| localhost())
             }
             Address::Tcp { host, port } => format!("{host}:{port}").parse().unwrap_or_else(|_| localhost()),
-            Address::Unix(_) | Address::Memory(_) => localhost(),
+            Address::Unix(_) | Address::Memory(_) | Address::Held(_) => localhost(),
         };
         Self { address, transport, options, scheme, authority }
     }
@@ -98,6 +98,10 @@ impl Dialler {
             Address::Unix(path) => UnixStream::connect(path).await.map(RawStream::unix).map_err(failed),
             Address::Tcp { host, port } => self.tcp(host, *port).await,
             Address::Memory(name) => memory::connect(name).await.map(RawStream::Memory).map_err(failed),
+            Address::Held(id) => {
+                let socket = HeldSocket::get(*id).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+                UnixStream::connect(socket.path()).await.map(RawStream::unix).map_err(failed)
+            }
         }
     }
 

@@ -52,6 +52,7 @@ impl Listener {
                 let listener = MemoryListener::bind(name).map_err(failed)?;
                 Ok(Self { address: address.clone(), socket: Socket::Memory(listener) })
             }
+            Address::Held(_) => Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it can only be dialled"))),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::connect::{Connect, Links};
 use crate::identity::PolicySet;
 use crate::lifetime::Retry;
 use crate::registry::{
-    AuthorizeRegistryServer, Endpoints, Finder, RefreshRegistration, RegistrationHeal, ResumeWatch, Services,
+    AuthorizeRegistryServer, Endpoints, Finder, RefreshRegistration, RegistrationHeal, ResumeWatch, SendFd, Services,
 };
 
 /// How a program registers and finds: towards its manager, or towards a registry.
@@ -54,7 +54,7 @@ impl RegistryClient {
             seed: None,
             services: Vec::new(),
             endpoints: Vec::new(),
-            ends: (None, None),
+            ends: (Vec::new(), Vec::new()),
             policies: PolicySet::registry_client(),
         }
     }
@@ -96,26 +96,31 @@ pub struct RegistryClientBuilder {
     seed: Option<u64>,
     services: Vec<Node<Services>>,
     endpoints: Vec<Node<Endpoints>>,
-    ends: (Option<Node<Services>>, Option<Node<Endpoints>>),
+    ends: (Vec<Node<Services>>, Vec<Node<Endpoints>>),
     policies: PolicySet,
 }
 
 impl RegistryClientBuilder {
     /// Asks the manager or registry at this URL.
     #[must_use]
-    pub fn connect(self, links: Arc<impl Links<Services> + Links<Endpoints>>, url: impl Into<Arc<str>>) -> Self {
+    pub fn connect(mut self, links: Arc<impl Links<Services> + Links<Endpoints>>, url: impl Into<Arc<str>>) -> Self {
         let url = url.into();
         let (services, endpoints) = (
             Connect::new(Arc::clone(&links) as Arc<dyn Links<Services>>),
             Connect::new(links as Arc<dyn Links<Endpoints>>),
         );
-        self.ending_in(Node::new(services.to(Arc::clone(&url))), Node::new(endpoints.to(url)))
+        self.ends.0 = vec![Node::new(services.to(Arc::clone(&url)))];
+        self.ends.1 = vec![
+            Node::new(SendFd::to(&url)), // sockets by descriptor, both ways
+            Node::new(endpoints.to(url)),
+        ];
+        self
     }
 
     /// Asks whatever these elements lead to.
     #[must_use]
     pub fn ending_in(mut self, services: Node<Services>, endpoints: Node<Endpoints>) -> Self {
-        self.ends = (Some(services), Some(endpoints));
+        self.ends = (vec![services], vec![endpoints]);
         self
     }
 
@@ -147,7 +152,7 @@ impl RegistryClientBuilder {
         self
     }
 
-    /// An element for endpoints right before the one that asks: one that passes descriptors, say.
+    /// An element for endpoints before those that ask: a cache, say.
     #[must_use]
     pub fn before_endpoints(mut self, element: Node<Endpoints>) -> Self {
         self.endpoints.push(element);

@@ -10,7 +10,7 @@ use crate::connect::{Connect, Links};
 use crate::identity::PolicySet;
 use crate::registry::{
     AuthorizeRegistryServer, Cache, ClientInfo, DefaultPayload, Endpoints, Expire, Finder, Journals, LocalBypass,
-    OneNode, ResumeWatch, Services,
+    OneNode, RecvFd, ResumeWatch, Services,
 };
 
 /// The registry half of a manager: what its endpoints register with, and by what it finds.
@@ -104,7 +104,7 @@ impl ManagerRegistryBuilder {
         self
     }
 
-    /// An element for endpoints before they are registered further on: one that takes descriptors, say.
+    /// An element for endpoints before they are registered further on: one that dials them ahead, say.
     #[must_use]
     pub fn before_endpoints(mut self, element: Node<Endpoints>) -> Self {
         self.endpoints.push(element);
@@ -151,6 +151,7 @@ impl ManagerRegistryBuilder {
         endpoints.push(Node::new(Begin::default())); //                            one event a name at a time
         endpoints.push(Node::new(self.info)); //                                   node, pod, cluster
         endpoints.push(Node::new(Expire::after(self.expiration, self.timers))); // until when, if not refreshed
+        endpoints.push(Node::new(RecvFd::new())); //                               sockets by descriptor, both ways
         endpoints.extend(self.endpoints); //                                       the user's own
 
         let mut find_services = vec![Node::new(ResumeWatch)]; // the manager's watches outlive the registry
