@@ -54,7 +54,7 @@ pub(crate) async fn run(programs: &Programs, meshes: Vec<(Mix, Link)>) -> Vec<Ro
 async fn one(programs: &Programs, mix: Mix, link: Link, number: usize) -> Row {
     let begun = Instant::now();
     let mut row = Row { mix, link, passed: 0, failure: None, logs: None, took: Duration::ZERO };
-    match Mesh::new(programs, mix, link, number) {
+    match Mesh::new(programs, mix, number) {
         Err(error) => row.failure = Some(error.to_string()),
         Ok(mut mesh) => {
             let mut story = Story::default();

@@ -40,18 +40,18 @@ impl fmt::Display for Mix {
 /// How the roles of a mesh talk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Link {
-    /// Over unix sockets, which all know by their paths; without TLS.
-    Paths,
+    /// Over unix sockets, without TLS; sockets and namespaces of others are passed by descriptor.
+    Unix,
 }
 
 impl Link {
-    pub(crate) const ALL: [Self; 1] = [Self::Paths];
+    pub(crate) const ALL: [Self; 1] = [Self::Unix];
 }
 
 impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Paths => "paths",
+            Self::Unix => "unix",
         })
     }
 }
@@ -63,7 +63,6 @@ pub(crate) const SERVICE: &str = "interop";
 #[derive(Debug)]
 pub(crate) struct Mesh {
     mix: Mix,
-    link: Link,
     programs: Programs,
     /// Sockets and logs; removed with the mesh, unless kept.
     directory: PathBuf,
@@ -72,11 +71,11 @@ pub(crate) struct Mesh {
 
 impl Mesh {
     /// One without roles. `number` tells it from others that run at the same time.
-    pub(crate) fn new(programs: &Programs, mix: Mix, link: Link, number: usize) -> io::Result<Self> {
+    pub(crate) fn new(programs: &Programs, mix: Mix, number: usize) -> io::Result<Self> {
         let id = std::process::id();
         let directory = std::env::temp_dir().join(format!("nsm-interop-{id}-{number}"));
         fs::create_dir(&directory)?;
-        Ok(Self { mix, link, programs: programs.clone(), directory, roles: Vec::new() })
+        Ok(Self { mix, programs: programs.clone(), directory, roles: Vec::new() })
     }
 
     /// The directory with the logs, which is not removed then.
@@ -100,9 +99,6 @@ impl Mesh {
         if role == "endpoint" {
             let number = name.trim_start_matches(|c: char| !c.is_ascii_digit());
             command.args(["--service", SERVICE, "--prefix", &format!("172.16.{number}.0/24")]);
-        }
-        if self.mix.side(role) == Side::Theirs && self.link == Link::Paths {
-            command.arg("--descriptors=false");
         }
         // Expiry headers with another offset than ours.
         command.env("TZ", "Asia/Kolkata");
