@@ -73,19 +73,15 @@ impl Board {
     /// Keeps the connection and tells who wants to know.
     pub(super) fn update(&self, connection: Arc<Connection>, owner: Option<&SpiffeId>) {
         let mut known = self.known();
-        if let Some(entry) = known.connections.get_mut(connection.id.as_str()) {
-            entry.connection = Arc::clone(&connection);
-            if owner.is_some() {
-                entry.owner = owner.cloned();
+        let caller = connection.prev_segment().map(|segment| segment.id.as_str());
+        match known.connections.get_mut(connection.id.as_str()) {
+            Some(entry) if entry.caller.as_deref() == caller => {
+                entry.connection = Arc::clone(&connection);
+                if owner.is_some() {
+                    entry.owner = owner.cloned();
+                }
             }
-        } else {
-            let id: Arc<str> = connection.id.as_str().into();
-            let caller: Option<Arc<str>> = connection.prev_segment().map(|segment| segment.id.as_str().into());
-            if let Some(caller) = &caller {
-                known.callers.insert(Arc::clone(caller), Arc::clone(&id));
-            }
-            let entry = Entry { connection: Arc::clone(&connection), owner: owner.cloned(), caller };
-            known.connections.insert(id, entry);
+            _ => known.put(&connection, owner),
         }
         let owner = known.connections.get(connection.id.as_str()).and_then(|entry| entry.owner.clone());
         known.tell(&connection, owner.as_ref(), false);
@@ -105,13 +101,7 @@ impl Board {
     /// Forgets the connection and tells who wants to know.
     pub(super) fn delete(&self, connection: Arc<Connection>) {
         let mut known = self.known();
-        let entry = known.connections.remove(connection.id.as_str());
-        if let Some(caller) = entry.as_ref().and_then(|entry| entry.caller.as_ref())
-            && known.callers.get(caller).is_some_and(|id| **id == connection.id)
-        {
-            known.callers.remove(caller);
-        }
-        let (owner, last) = match entry {
+        let (owner, last) = match known.take(&connection.id) {
             Some(entry) => (entry.owner, entry.connection),
             None => (None, connection),
         };
@@ -164,6 +154,28 @@ impl Board {
 }
 
 impl Known {
+    /// Keeps a connection that is new, or comes by another hop than before: its caller chose another one.
+    fn put(&mut self, connection: &Arc<Connection>, owner: Option<&SpiffeId>) {
+        let before = self.take(&connection.id).and_then(|before| before.owner);
+        let id: Arc<str> = connection.id.as_str().into();
+        let caller: Option<Arc<str>> = connection.prev_segment().map(|segment| segment.id.as_str().into());
+        if let Some(caller) = &caller {
+            self.callers.insert(Arc::clone(caller), Arc::clone(&id));
+        }
+        let entry = Entry { connection: Arc::clone(connection), owner: owner.cloned().or(before), caller };
+        self.connections.insert(id, entry);
+    }
+
+    fn take(&mut self, id: &str) -> Option<Entry> {
+        let entry = self.connections.remove(id)?;
+        if let Some(caller) = &entry.caller
+            && self.callers.get(caller).is_some_and(|own| **own == *id)
+        {
+            self.callers.remove(caller);
+        }
+        Some(entry)
+    }
+
     fn tell(&self, connection: &Arc<Connection>, owner: Option<&SpiffeId>, deleted: bool) {
         let found = ids(connection).filter_map(|id| self.by_id.get(id)).flatten();
         let keys: HashSet<u64> = found.chain(&self.of_all).copied().collect();
@@ -208,5 +220,33 @@ impl Drop for Watching {
                 known.by_id.remove(id);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nsm_api::connection::{Path, PathSegment};
+
+    use super::*;
+
+    /// A connection of ours, which came by the hop whose segment has this id.
+    fn by(caller: &str) -> Arc<Connection> {
+        let segment = |id: &str| PathSegment { id: id.into(), ..Default::default() };
+        let path = Path { index: 1, path_segments: vec![segment(caller), segment("own")] };
+        Arc::new(Connection { id: "own".into(), path: Some(path), ..Default::default() })
+    }
+
+    #[test]
+    fn a_connection_belongs_to_whom_it_came_from_last() {
+        let board = Board::default();
+        let [one, two] = ["one", "two"].map(|name| SpiffeId::new(&format!("spiffe://example.org/{name}")).unwrap());
+        let belongs = |id: &str| (board.is_asked_for_by(&one, id), board.is_asked_for_by(&two, id));
+        board.update(by("a"), Some(&one));
+        assert_eq!((belongs("a"), belongs("own"), belongs("b")), ((true, false), (false, false), (false, false)));
+        board.update(by("b"), Some(&two));
+        assert_eq!((belongs("a"), belongs("b")), ((false, false), (false, true)));
+        assert_eq!(board.asked_for(), BTreeMap::from([(two.to_string(), vec!["b".to_owned()])]));
+        board.delete(by("b"));
+        assert_eq!((belongs("b"), board.counts(), board.known().callers.len()), ((false, false), (0, 0), 0));
     }
 }

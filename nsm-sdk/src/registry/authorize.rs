@@ -17,8 +17,8 @@ use crate::identity::{self, About, PolicyInput, PolicySet, Rule};
 ///
 /// A name that expired stays with its owner, who may be cut off only for a while. So that this stays bounded,
 /// the name that was neither registered nor refreshed for longest makes room when there are too many. With no
-/// policies every call passes and nothing is remembered. A durable store keeps the owners with the records. It stands after `UpdateRegistryPath`, whose path it
-/// judges, and before `Begin`, which holds up other calls for the name.
+/// policies every call passes and nothing is remembered. A durable store keeps the owners with the records. It stands
+/// after `UpdateRegistryPath`, whose path it judges, and before `Begin`, which holds up other calls for the name.
 pub struct AuthorizeRegistry {
     policies: PolicySet,
     of_finders: PolicySet,

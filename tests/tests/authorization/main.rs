@@ -5,5 +5,6 @@
 mod bad_input;
 mod kit;
 mod monitor;
+mod own;
 mod servers;
 mod tokens;
