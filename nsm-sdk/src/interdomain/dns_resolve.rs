@@ -9,7 +9,7 @@ use nsm_chain::{
     Call, Change, Element, Error, EventStream, Next, NextHop, Order, Record, Registry, Result, Slot, Watch,
 };
 
-use super::{DomainResolver, MANAGER_PROXY, REGISTRY};
+use super::{DomainResolver, MANAGER_PROXY, REGISTRY, restore};
 
 /// Asks the registry of the domain that a name says.
 ///
@@ -85,15 +85,6 @@ fn strip<R: Record>(record: &mut R) {
     record.rename(|name| names::target(name).to_owned());
 }
 
-/// Gives every name in an answer the form in which it was asked for.
-fn restore<R: Record>(answer: &mut R, asked: &R, domain: &str) {
-    answer.rename(|name| {
-        let service = asked.services().iter().find(|service| names::target(service) == name);
-        service.cloned().unwrap_or_else(|| names::join(name, domain))
-    });
-    answer.set_name(asked.name().to_owned());
-}
-
 impl<R: Record> Element<Registry<R>> for DnsResolve<R> {
     async fn request(&self, mut call: Call<Registry<R>>, next: Next<'_, Registry<R>>) -> Result<Call<Registry<R>>> {
         let domain = domain(call.body())?;
@@ -102,7 +93,7 @@ impl<R: Record> Element<Registry<R>> for DnsResolve<R> {
         strip(call.body_mut());
         call.set_fact(registry.clone());
         let mut call = next.request(call).await?;
-        restore(call.body_mut(), &asked, &domain);
+        restore(call.body_mut(), &asked);
         if let Ok(state) = call.state() {
             self.registered.set(state, registry);
         }

@@ -31,3 +31,15 @@ pub use next_hop::InterdomainNextHop;
 pub use resolver::{DomainResolver, MANAGER_PROXY, REGISTRY, ResolveError};
 pub use route::Interdomain;
 pub use swap_ip::SwapIp;
+
+use nsm_api::names;
+use nsm_chain::Record;
+
+/// Gives every name in an answer the form in which it was asked for.
+fn restore<R: Record>(answer: &mut R, asked: &R) {
+    answer.rename(|name| {
+        let as_asked = asked.services().iter().find(|service| names::target(service) == names::target(name));
+        as_asked.cloned().unwrap_or_else(|| name.to_owned())
+    });
+    answer.set_name(asked.name().to_owned());
+}

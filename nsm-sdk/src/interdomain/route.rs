@@ -1,10 +1,13 @@
 use nsm_chain::{Call, Element, Error, EventStream, Next, Node, Record, Registry, Result, Watch};
 
+use super::restore;
+
 /// Sends names of other domains to the proxy, and all others on.
 ///
 /// *Register*, *Unregister*, *Find*: a record, or a pattern, whose name or any of whose services says a domain
 /// (`vpn@example.org`) goes to the proxy, others go on. Without a proxy such a name is refused. This domain's own name
-/// goes all the way round as well, and comes back without it.
+/// goes all the way round as well, and comes back without it. What was registered is answered under the names it was asked
+/// with, whatever the other registry calls it: it is refreshed under these.
 ///
 /// It stands in a registry, before the store, and for endpoints after `Expire`: what is registered in other domains ends
 /// here too.
@@ -32,7 +35,14 @@ impl<R: Record> Interdomain<R> {
 impl<R: Record> Element<Registry<R>> for Interdomain<R> {
     async fn request(&self, call: Call<Registry<R>>, next: Next<'_, Registry<R>>) -> Result<Call<Registry<R>>> {
         match call.body().domain() {
-            Some(_) => self.proxy(call.body())?.request(call).await,
+            Some(_) => {
+                let asked = call.share();
+                let mut call = self.proxy(call.body())?.request(call).await?;
+                if (call.body().name(), call.body().services()) != (asked.name(), asked.services()) {
+                    restore(call.body_mut(), &asked);
+                }
+                Ok(call)
+            }
             None => next.request(call).await,
         }
     }
@@ -83,6 +93,19 @@ mod tests {
         registry.close(Call::new(nse("nse@b", &["vpn"]))).await.unwrap();
         find(&registry, of_service("vpn@b")).await;
         assert_eq!((here.take().join(" "), there.take().join(" ")), (String::new(), "+nse@b +nse -nse@b ?".into()));
+    }
+
+    #[tokio::test]
+    async fn an_answer_has_the_names_asked_with() {
+        let elsewhere =
+            nsm_chain::from_fn(|mut call: Call<Endpoints>, _: nsm_chain::OwnedNext<Endpoints>| async move {
+                call.body_mut().rename(|name| nsm_api::names::target(name).to_owned());
+                Ok(call)
+            });
+        let (registry, _) = registry(Some(Node::new(elsewhere)));
+        for asked in [nse("nse@b", &["vpn"]), nse("nse", &["dns", "vpn@b"])] {
+            assert_eq!(register(&registry, asked.clone()).await.unwrap(), asked);
+        }
     }
 
     #[tokio::test]

@@ -112,7 +112,7 @@ impl ManagerRole {
         let manager = Manager::new(&hop, &public, &self.forwarders, &finder, channels, self.elements)?;
         let server =
             with_registry(with_service(self.site.server(), manager.chain), registry.services, registry.endpoints);
-        Ok(Running::new(&self.name, self.site.bind(server, &listen).await?))
+        Ok(Running::new(&self.name, self.site.bind(server, &listen).await?).passed_by(manager.connections))
     }
 }
 

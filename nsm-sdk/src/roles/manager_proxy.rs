@@ -104,6 +104,6 @@ impl ManagerProxyRole {
             .with(self.elements)
             .build()?;
         let server = with_registry(with_service(self.site.server(), proxy.chain), proxy.services, proxy.endpoints);
-        Ok(Running::new(&self.name, self.site.bind(server, &listen).await?))
+        Ok(Running::new(&self.name, self.site.bind(server, &listen).await?).passed_by(proxy.connections))
     }
 }

@@ -15,6 +15,7 @@ pub struct Running {
     server: ServerHandle,
     registrations: Option<RegistryClient>,
     connections: Option<Arc<Begin>>,
+    passing: Option<Arc<Begin>>,
 }
 
 /// How long each step of a shutdown may take.
@@ -24,7 +25,7 @@ const AT_ONCE: usize = 64;
 
 impl Running {
     pub(super) fn new(name: &str, server: ServerHandle) -> Self {
-        Self { name: name.to_owned(), server, registrations: None, connections: None }
+        Self { name: name.to_owned(), server, registrations: None, connections: None, passing: None }
     }
 
     /// Is unregistered before it stops.
@@ -36,6 +37,12 @@ impl Running {
     /// Closes these before it stops.
     pub(super) fn owning(mut self, connections: Arc<Begin>) -> Self {
         self.connections = Some(connections);
+        self
+    }
+
+    /// These go through it; others own them.
+    pub(super) fn passed_by(mut self, connections: Arc<Begin>) -> Self {
+        self.passing = Some(connections);
         self
     }
 
@@ -61,6 +68,12 @@ impl Running {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.as_ref().map_or(0, |begin| begin.handles().len())
+    }
+
+    /// How many connections of others go through it now: a manager's, a manager proxy's.
+    #[must_use]
+    pub fn passing(&self) -> usize {
+        self.passing.as_ref().map_or(0, |begin| begin.handles().len())
     }
 
     /// Stays registered when it leaves, until that expires: for a role that is about to come back. To be called right
