@@ -37,6 +37,32 @@ pub(crate) struct Identity {
     pub(crate) max_token_lifetime: Span,
 }
 
+/// Whom a registry lets in.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ServerPolicies {
+    /// Who may register, unregister and find: masks of policies, each a path or a regular expression of paths; or
+    /// allow-all.
+    #[arg(
+        long,
+        value_name = "MASKS",
+        default_value = "etc/nsm/opa/common/.*.rego,etc/nsm/opa/registry/.*.rego,etc/nsm/opa/server/.*.rego"
+    )]
+    pub(crate) registry_server_policies: List<String>,
+}
+
+/// Which registry is believed.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ClientPolicies {
+    /// Whose answers to a registration are believed: masks of policies, each a path or a regular expression of paths; or
+    /// allow-all.
+    #[arg(
+        long,
+        value_name = "MASKS",
+        default_value = "etc/nsm/opa/common/.*.rego,etc/nsm/opa/registry/.*.rego,etc/nsm/opa/client/.*.rego"
+    )]
+    pub(crate) registry_client_policies: List<String>,
+}
+
 /// How a program behaves.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Program {

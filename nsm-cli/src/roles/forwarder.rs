@@ -10,7 +10,7 @@ use nsm_sdk::roles::{ForwarderRole, Site};
 use nsm_sdk::transport::Address;
 use tokio_util::sync::CancellationToken;
 
-use super::common::{Common, ListenOn};
+use super::common::{ClientPolicies, Common, ListenOn};
 use super::{serve, tunnel, unless_stopped};
 use crate::failure::Failure;
 use crate::settings::values::{Labels, List, Maybe, Span};
@@ -62,6 +62,9 @@ pub(crate) struct Options {
     mechanism_priority: List<String>,
 
     #[command(flatten)]
+    pub(super) client: ClientPolicies,
+
+    #[command(flatten)]
     pub(super) common: Common,
 }
 
@@ -82,7 +85,6 @@ pub(super) const WITHOUT_EFFECT: &[&str] = &[
     "NSM_PROMETHEUS_MAX_BIND_THRESHOLD",
     "NSM_PROMETHEUS_MONITOR_CERTIFICATE",
     "NSM_PROMETHEUS_SERVER_HEADER_TIMEOUT",
-    "NSM_REGISTRY_CLIENT_POLICIES",
     "NSM_RESOURCE_POLL_TIMEOUT",
     "NSM_SRIOV_CONFIG_FILE",
     "NSM_VFIO_PATH",

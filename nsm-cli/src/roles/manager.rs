@@ -9,7 +9,7 @@ use nsm_sdk::roles::{ManagerRole, Site};
 use nsm_sdk::transport::Address;
 use tokio_util::sync::CancellationToken;
 
-use super::common::Common;
+use super::common::{ClientPolicies, Common, ServerPolicies};
 use super::{public_url, serve, store};
 use crate::failure::Failure;
 use crate::settings::values::{List, Maybe, Span};
@@ -57,6 +57,12 @@ pub(crate) struct Options {
     /// a registry. Empty: they are kept in memory alone.
     #[arg(long, value_name = "FILE", default_value = "")]
     store: Maybe<PathBuf>,
+
+    #[command(flatten)]
+    pub(super) server: ServerPolicies,
+
+    #[command(flatten)]
+    pub(super) client: ClientPolicies,
 
     #[command(flatten)]
     pub(super) common: Common,

@@ -8,6 +8,8 @@ mod endpoint;
 mod forwarder;
 mod identity;
 mod manager;
+mod manager_proxy;
+mod policies;
 mod public_url;
 mod registry;
 mod run;
@@ -32,6 +34,7 @@ pub(crate) enum Role {
     Forwarder(forwarder::Options),
     Endpoint(endpoint::Options),
     Client(client::Options),
+    ManagerProxy(manager_proxy::Options),
     Apply(apply::Options),
     Agent(agent::Options),
 }
@@ -44,6 +47,7 @@ impl Role {
             Self::Forwarder(options) => &options.common.program,
             Self::Endpoint(options) => &options.common.program,
             Self::Client(options) => &options.common.program,
+            Self::ManagerProxy(options) => &options.common.program,
             Self::Apply(options) => &options.common.program,
             Self::Agent(options) => &options.program,
         }
@@ -52,16 +56,20 @@ impl Role {
     /// Runs until it is told to stop, or has nothing more to do.
     async fn run(self, stop: CancellationToken) -> Result<(), Failure> {
         // Its name is that of its identity and in its errors; where the reference has no setting for it, the command's.
-        let (name, identity) = match &self {
-            Self::Registry(options) => (registry::NAME, &options.common.identity),
-            Self::Manager(options) => (options.name.as_str(), &options.common.identity),
-            Self::Forwarder(options) => (options.name.as_str(), &options.common.identity),
-            Self::Endpoint(options) => (options.name.as_str(), &options.common.identity),
-            Self::Client(options) => (options.name.as_str(), &options.common.identity),
-            Self::Apply(options) => (apply::NAME, &options.common.identity),
+        let (name, common, server, client) = match &self {
+            Self::Registry(options) => (registry::NAME, &options.common, Some(&options.server), Some(&options.client)),
+            Self::Manager(options) => (&*options.name, &options.common, Some(&options.server), Some(&options.client)),
+            Self::Forwarder(options) => (&*options.name, &options.common, None, Some(&options.client)),
+            Self::Endpoint(options) => (&*options.name, &options.common, None, Some(&options.client)),
+            Self::Client(options) => (&*options.name, &options.common, None, None),
+            Self::ManagerProxy(options) => {
+                (&*options.name, &options.common, Some(&options.server), Some(&options.client))
+            }
+            Self::Apply(options) => (apply::NAME, &options.common, None, None),
             Self::Agent(options) => return agent::run(options, stop).await,
         };
-        let Some(site) = unless_stopped(&stop, identity::site(identity, name)).await else {
+        let policies = policies::chosen(server, client)?;
+        let Some(site) = unless_stopped(&stop, identity::site(&common.identity, name, policies)).await else {
             return Ok(());
         };
         let site = site?;
@@ -71,6 +79,7 @@ impl Role {
             Self::Forwarder(options) => forwarder::run(options, site, stop).await,
             Self::Endpoint(options) => endpoint::run(options, site, stop).await,
             Self::Client(options) => client::run(options, site, stop).await,
+            Self::ManagerProxy(options) => manager_proxy::run(options, site, stop).await,
             Self::Apply(options) => apply::run(options, site, stop).await,
             Self::Agent(_) => Ok(()),
         }
@@ -80,9 +89,8 @@ impl Role {
 /// Variables of the reference that the role of this name accepts and that have no effect here.
 pub(crate) fn without_effect(role: &str) -> Option<Vec<&'static str>> {
     let own: &[&str] = match role {
-        "registry" | "manager" | "apply" | "agent" => &[],
+        "registry" | "manager" | "endpoint" | "manager-proxy" | "registry-proxy" | "apply" | "agent" => &[],
         "forwarder" => forwarder::WITHOUT_EFFECT,
-        "endpoint" => endpoint::WITHOUT_EFFECT,
         "client" => client::WITHOUT_EFFECT,
         _ => return None,
     };

@@ -7,7 +7,7 @@ use nsm_sdk::roles::{RegistryRole, Site};
 use nsm_sdk::transport::Address;
 use tokio_util::sync::CancellationToken;
 
-use super::common::{Common, ListenOn};
+use super::common::{ClientPolicies, Common, ListenOn, ServerPolicies};
 use super::{serve, store};
 use crate::failure::Failure;
 use crate::settings::values::{Maybe, Span};
@@ -34,6 +34,12 @@ pub(crate) struct Options {
     store: Maybe<PathBuf>,
 
     #[command(flatten)]
+    pub(super) server: ServerPolicies,
+
+    #[command(flatten)]
+    pub(super) client: ClientPolicies,
+
+    #[command(flatten)]
     pub(super) common: Common,
 }
 
@@ -44,6 +50,9 @@ pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -
     let mut role = RegistryRole::new(NAME, site).default_expiration(options.expire_period.0);
     for address in options.listen.listen_on.iter() {
         role = role.listen_on(address.to_string());
+    }
+    if let Some(proxy) = &*options.proxy_registry_url {
+        role = role.proxy(proxy.to_string());
     }
     if let Some(journals) = store::journals(&options.store)? {
         role = role.store(journals);

@@ -2,7 +2,7 @@ use std::process::{Command, Output};
 
 use crate::kit::{NSM, Room, write};
 
-const ROLES: [&str; 7] = ["registry", "manager", "forwarder", "endpoint", "client", "apply", "agent"];
+const ROLES: [&str; 8] = ["registry", "manager", "forwarder", "endpoint", "client", "manager-proxy", "apply", "agent"];
 
 fn run(role: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(NSM);
@@ -95,4 +95,26 @@ fn the_help_is_a_hundred_columns_wide_at_most() {
         let longest = help.lines().map(|line| line.chars().count()).max();
         assert!(longest <= Some(100), "{longest:?} in {help}");
     }
+}
+
+#[test]
+fn policies_that_choose_nothing_are_an_error_before_anybody_is_let_in() {
+    for (role, variable) in [
+        ("registry", "NSM_REGISTRY_SERVER_POLICIES"),
+        ("manager", "NSM_REGISTRY_CLIENT_POLICIES"),
+        ("endpoint", "NSM_REGISTRY_CLIENT_POLICIES"),
+    ] {
+        let output = run(role, &["--authority", "/nonexistent"], &[(variable, "etc/nsm/opa/nothing/.*.rego")]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{role}: {said}");
+        assert!(said.contains(&format!("failed at {variable}")) && said.contains("nothing"), "{said}");
+    }
+}
+
+#[test]
+fn a_manager_proxy_names_what_it_lacks() {
+    let variables = [("NSM_INSECURE", "true"), ("NSM_REGISTRY_URL", "registry:5002")];
+    let output = run("manager-proxy", &[], &variables);
+    let said = text(&output.stderr);
+    assert_eq!((output.status.code(), said.contains("set NSM_REGISTRY_PROXY_URL to a URL")), (Some(1), true), "{said}");
 }

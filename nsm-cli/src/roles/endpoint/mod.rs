@@ -19,7 +19,7 @@ use nsm_sdk::roles::{EndpointRole, Site};
 use nsm_sdk::transport::Address;
 use tokio_util::sync::CancellationToken;
 
-use super::common::Common;
+use super::common::{ClientPolicies, Common};
 use super::{announce, unless_stopped};
 use crate::failure::Failure;
 use crate::lab::Sockets;
@@ -94,6 +94,9 @@ pub(crate) struct Options {
     unregister_itself: Switch,
 
     #[command(flatten)]
+    pub(super) client: ClientPolicies,
+
+    #[command(flatten)]
     pub(super) common: Common,
 }
 
@@ -103,9 +106,6 @@ enum Policy {
     Polite,
     Strict,
 }
-
-/// Variables of the reference, for what this endpoint does not have.
-pub(super) const WITHOUT_EFFECT: &[&str] = &["NSM_REGISTRY_CLIENT_POLICIES"];
 
 pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -> Result<(), Failure> {
     let name = options.name.clone();
