@@ -9,35 +9,39 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY};
 use x509_parser::pem::parse_x509_pem;
 
-/// `time.now_ns()`: nanoseconds since 1970. It is the same all through one evaluation.
-pub(crate) const NOW: &str = "time.now_ns";
+/// A function's name and the number of its arguments.
+type Signature = (&'static str, u8);
 
-/// The functions, with the number of their arguments.
-pub(crate) const ARGUMENTS: [(&str, u8); 3] = [("io.jwt.decode", 1), ("io.jwt.verify_es256", 2), (NOW, 0)];
+const DECODE: Signature = ("io.jwt.decode", 1);
+const VERIFY_ES256: Signature = ("io.jwt.verify_es256", 2);
+/// Nanoseconds since 1970, the same all through one evaluation.
+const NOW_NS: Signature = ("time.now_ns", 0);
+
+/// All of them.
+pub(crate) const ADDED: [Signature; 3] = [DECODE, VERIFY_ES256, NOW_NS];
 
 /// Longer ones are no tokens here; the stock policies know the same limit.
 const LONGEST_TOKEN: usize = 8192;
 
 /// Those that need no call.
 pub(crate) fn add(engine: &mut Engine) -> Result<(), String> {
-    extend(engine, 0, |arguments| decode(text(&arguments, 0)?))?;
-    extend(engine, 1, |arguments| Some(verify_es256(text(&arguments, 0)?, text(&arguments, 1)?)?.into()))
+    extend(engine, DECODE, |arguments| decode(text(&arguments, 0)?))?;
+    extend(engine, VERIFY_ES256, |arguments| Some(verify_es256(text(&arguments, 0)?, text(&arguments, 1)?)?.into()))
 }
 
 /// The time of one call.
 pub(crate) fn add_now(engine: &mut Engine, now: SystemTime) -> Result<(), String> {
     let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let now = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-    extend(engine, 2, move |_| Some(now.into()))
+    extend(engine, NOW_NS, move |_| Some(now.into()))
 }
 
 /// What a function cannot make sense of is undefined, as in OPA.
 fn extend(
     engine: &mut Engine,
-    which: usize,
+    (name, arguments): Signature,
     function: impl Fn(Vec<Value>) -> Option<Value> + Clone + Send + Sync + 'static,
 ) -> Result<(), String> {
-    let (name, arguments) = ARGUMENTS[which];
     let extension: Box<dyn Extension> =
         Box::new(move |arguments: Vec<Value>| Ok(function(arguments).unwrap_or(Value::Undefined)));
     engine.add_extension(name.to_owned(), arguments, extension).map_err(|error| error.to_string())

@@ -6,7 +6,7 @@ use regorus::unstable::BUILTINS;
 use serde_json::Value;
 
 use crate::PolicyError;
-use crate::builtins::ARGUMENTS;
+use crate::builtins::ADDED;
 
 /// One call in a policy.
 struct Called {
@@ -17,7 +17,7 @@ struct Called {
 
 /// Refuses a policy, given as its parsed module, that calls what there is not, or itself without end.
 pub(crate) fn check(file: &str, package: &str, module: &Value) -> Result<(), PolicyError> {
-    let rules = module["rules"].as_array().or_else(|| module["policy"].as_array());
+    let rules = module["rules"].as_array();
     let mut own: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut all = Vec::new();
     for rule in rules.into_iter().flatten() {
@@ -37,7 +37,7 @@ pub(crate) fn check(file: &str, package: &str, module: &Value) -> Result<(), Pol
         if own.contains_key(&function) {
             continue;
         }
-        let extension = ARGUMENTS.iter().find(|(name, _)| *name == function);
+        let extension = ADDED.iter().find(|(name, _)| *name == function);
         if let Some((_, wanted)) = extension.filter(|(_, wanted)| usize::from(*wanted) != arguments) {
             let reason = format!("line {line}: {function} takes {wanted} arguments, not {arguments}");
             return Err(PolicyError::Rego { file: file.to_owned(), reason });

@@ -61,8 +61,7 @@ impl RegoPolicy {
         functions::check(file, &package, &tree[0]["ast"])?;
         // Analysed now, and not by each call's copy. What it makes of nothing does not matter.
         engine.set_input(Value::new_object());
-        let _ = engine.clone().eval_rule(rule.clone());
-        let _ = engine.eval_rule(rule.clone());
+        let _of_nothing = engine.eval_rule(rule.clone());
         Ok(Self { file: file.into(), rule, engine })
     }
 }
