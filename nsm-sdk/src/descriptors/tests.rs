@@ -232,6 +232,21 @@ async fn a_file_of_the_next_hop_comes_with_its_answer() {
     probe.is_released().await;
 }
 
+#[tokio::test]
+async fn a_next_hop_that_was_restarted_is_sent_the_file_again() {
+    let (mut hops, _, server) = endpoint("restarted").await;
+    let (client, probe) = (hops.client(&server), Probe::new());
+    client.request(asked(vec![probe.mechanism()])).await.unwrap();
+    hops.servers.remove(0).shutdown().await;
+    let end = Arc::new(End::default());
+    hops.serve("nse", &server, elements![RecvFd::new(), Arc::clone(&end)]).await;
+    // On a connection of its own, of which nothing is known yet.
+    client.request(asked(vec![])).await.unwrap();
+    assert_eq!(end.files(), [probe.id()]);
+    client.close(asked(vec![])).await.unwrap();
+    probe.is_released().await;
+}
+
 /// Asks what follows once for each URL, on clones, until one accepts: as a manager does with forwarders.
 struct Each(Vec<String>);
 

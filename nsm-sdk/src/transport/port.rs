@@ -262,6 +262,6 @@ mod tests {
 
     #[test]
     fn a_connection_without_descriptors_pays_next_to_nothing() {
-        assert!(size_of::<Port>() <= 160, "{} octets", size_of::<Port>());
+        assert!(size_of::<Port>() <= 128, "{} octets", size_of::<Port>());
     }
 }
