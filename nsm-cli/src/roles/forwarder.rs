@@ -18,8 +18,7 @@ use crate::settings::values::{Labels, List, Maybe, Span};
 /// The forwarder of a node: makes interfaces and tunnels by the Linux kernel, no packet passes this program.
 #[derive(Debug, Clone, Args)]
 #[command(after_long_help = "\
-It needs CAP_NET_ADMIN and CAP_SYS_ADMIN, and must see the processes whose network namespaces it works in. What it makes \
-carries its name; started again under the same name it takes up what is there, so packets flow on. What no client asks \
+It needs CAP_NET_ADMIN and CAP_SYS_ADMIN. What it makes carries its name; started again under the same name it takes up what is there, so packets flow on. What no client asks \
 for again within the lifetime of a token is removed then.
 
 Example:

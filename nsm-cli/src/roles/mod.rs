@@ -12,6 +12,7 @@ mod manager_proxy;
 mod policies;
 mod public_url;
 mod registry;
+mod registry_proxy;
 mod run;
 mod signals;
 mod store;
@@ -35,6 +36,7 @@ pub(crate) enum Role {
     Endpoint(endpoint::Options),
     Client(client::Options),
     ManagerProxy(manager_proxy::Options),
+    RegistryProxy(registry_proxy::Options),
     Apply(apply::Options),
     Agent(agent::Options),
 }
@@ -48,6 +50,7 @@ impl Role {
             Self::Endpoint(options) => &options.common.program,
             Self::Client(options) => &options.common.program,
             Self::ManagerProxy(options) => &options.common.program,
+            Self::RegistryProxy(options) => &options.common.program,
             Self::Apply(options) => &options.common.program,
             Self::Agent(options) => &options.program,
         }
@@ -65,6 +68,9 @@ impl Role {
             Self::ManagerProxy(options) => {
                 (&*options.name, &options.common, Some(&options.server), Some(&options.client))
             }
+            Self::RegistryProxy(options) => {
+                (registry_proxy::NAME, &options.common, Some(&options.server), Some(&options.client))
+            }
             Self::Apply(options) => (apply::NAME, &options.common, None, None),
             Self::Agent(options) => return agent::run(options, stop).await,
         };
@@ -80,6 +86,7 @@ impl Role {
             Self::Endpoint(options) => endpoint::run(options, site, stop).await,
             Self::Client(options) => client::run(options, site, stop).await,
             Self::ManagerProxy(options) => manager_proxy::run(options, site, stop).await,
+            Self::RegistryProxy(options) => registry_proxy::run(options, site, stop).await,
             Self::Apply(options) => apply::run(options, site, stop).await,
             Self::Agent(_) => Ok(()),
         }

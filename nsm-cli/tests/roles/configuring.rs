@@ -2,7 +2,8 @@ use std::process::{Command, Output};
 
 use crate::kit::{NSM, Room, write};
 
-const ROLES: [&str; 8] = ["registry", "manager", "forwarder", "endpoint", "client", "manager-proxy", "apply", "agent"];
+const ROLES: [&str; 9] =
+    ["registry", "manager", "forwarder", "endpoint", "client", "manager-proxy", "registry-proxy", "apply", "agent"];
 
 fn run(role: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(NSM);
@@ -103,6 +104,7 @@ fn policies_that_choose_nothing_are_an_error_before_anybody_is_let_in() {
         ("registry", "NSM_REGISTRY_SERVER_POLICIES"),
         ("manager", "NSM_REGISTRY_CLIENT_POLICIES"),
         ("endpoint", "NSM_REGISTRY_CLIENT_POLICIES"),
+        ("registry-proxy", "NSM_REGISTRY_SERVER_POLICIES"),
     ] {
         let output = run(role, &["--authority", "/nonexistent"], &[(variable, "etc/nsm/opa/nothing/.*.rego")]);
         let said = text(&output.stderr);

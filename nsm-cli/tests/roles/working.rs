@@ -169,3 +169,28 @@ async fn a_registry_with_a_store_remembers_and_one_without_a_registry_may_have_o
     let (code, said) = room.start("both", room.nsm("manager", None, &settings)).ends().await;
     assert_eq!((code, said.contains("NSM_STORE to the registry")), (Some(1), true), "{said}");
 }
+
+#[tokio::test]
+async fn the_proxies_of_a_domain_serve_and_end() {
+    let room = Room::new();
+    let authority = room.path("authority").display().to_string();
+    let [proxy, registry_proxy, registry] = ["nsmgr-proxy", "registry-proxy", "registry"].map(|name| room.socket(name));
+    let settings = [
+        ("NSM_AUTHORITY", authority.as_str()),
+        ("NSM_LISTEN_ON", proxy.as_str()),
+        ("NSM_REGISTRY_URL", registry.as_str()),
+        ("NSM_REGISTRY_PROXY_URL", registry_proxy.as_str()),
+    ];
+    let mut program = room.start("nsmgr-proxy", room.nsm("manager-proxy", None, &settings));
+    program.says("nsmgr-proxy listens on unix://").await;
+    program.stop().await;
+    if std::fs::read_to_string("/etc/resolv.conf").is_ok_and(|text| text.contains("nameserver")) {
+        let settings = [("NSM_AUTHORITY", authority.as_str()), ("NSM_LISTEN_ON", registry_proxy.as_str())];
+        let mut program = room.start("registry-proxy", room.nsm("registry-proxy", None, &settings));
+        program.says("registry-proxy listens on unix://").await;
+        program.stop().await;
+    } else {
+        println!("SKIPPED: /etc/resolv.conf names no DNS server");
+    }
+    assert!(room.sockets().is_empty());
+}
