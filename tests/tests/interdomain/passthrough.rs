@@ -1,8 +1,8 @@
 //! Endpoints that are clients of the next domain.
 
-use nsm_api::SpiffeId;
+use nsm_api::{ServiceUrl, SpiffeId};
 use nsm_chain::{Call, Element, Next, Node as Step, Result, Tokens, elements};
-use nsm_mechanisms::{KernelOffer, MechanismTranslation};
+use nsm_mechanisms::MechanismTranslation;
 use nsm_sdk::connect::{Connect, Links};
 use nsm_sdk::context::ReplaceEndpointName;
 use nsm_sdk::identity::Es256Tokens;
@@ -10,11 +10,13 @@ use nsm_sdk::path::UpdatePath;
 
 use crate::kit::{Node, SOON, Seen, World, accepts, ask, path};
 
-/// Goes on to another network service.
+/// Goes on to another network service, by a kernel interface.
 struct GoOn(String);
 
 impl Element for GoOn {
     async fn request(&self, mut call: Call, next: Next<'_>) -> Result<Call> {
+        // Without a namespace: there are no descriptors here that could pass one.
+        *call.extra_mut() = vec![ServiceUrl::to_mechanism(&"kernel://onward/nsm-2".parse().unwrap())];
         let asked = std::mem::replace(&mut call.body_mut().network_service, self.0.clone());
         let mut call = next.request(call).await?;
         call.body_mut().network_service = asked;
@@ -51,7 +53,6 @@ fn goes_on(node: &Node, name: &str, service: &str) -> Vec<Step> {
         ReplaceEndpointName::new(),
         UpdatePath::new(client),
         Vouch(Es256Tokens::new(node.identity(name), SOON), id),
-        KernelOffer::new(),
         Connect::new(links).to(node.url.as_str()),
     ]
 }
