@@ -7,7 +7,7 @@ use nsm_chain::{Change, Element, EventStream, Next, OwnedNext, Record, Registry,
 use tokio::time::Instant;
 
 use super::memory::ByName;
-use super::watching::{open, snapshot};
+use super::watching::{Unmentioned, open, snapshot};
 use crate::lifetime::Backoff;
 
 /// Keeps watches going when the registry is lost.
@@ -41,7 +41,7 @@ impl<R: Record> Element<Registry<R>> for ResumeWatch {
             events: Some(events),
             opened: Instant::now(),
             known: HashSet::new(),
-            repeated: HashSet::new(),
+            unmentioned: Unmentioned::new(HashSet::new()),
             differences: VecDeque::new(),
             pauses: pauses(),
         };
@@ -60,8 +60,8 @@ struct Resumed<R: Record> {
     opened: Instant,
     /// What the reader has been told of.
     known: HashSet<ByName<R>>,
-    /// Names that the snapshot of the present watch will bring up though the reader knows them.
-    repeated: HashSet<String>,
+    /// What the present watch will bring up though the reader knows it.
+    unmentioned: Unmentioned,
     differences: VecDeque<Change<R>>,
     pauses: Backoff,
 }
@@ -76,7 +76,15 @@ impl<R: Record> Resumed<R> {
                 self.reopen().await;
                 continue;
             };
-            match events.next().await {
+            let event = tokio::select! {
+                biased;
+                () = self.unmentioned.due() => {
+                    self.look_again().await;
+                    continue;
+                }
+                event = events.next() => event,
+            };
+            match event {
                 Some(Ok(change)) if self.repeats(&change) => {}
                 Some(Ok(change)) => {
                     self.learn(&change);
@@ -106,8 +114,8 @@ impl<R: Record> Resumed<R> {
     async fn catch_up(&mut self) -> Result<EventStream<Registry<R>>> {
         let events = open(&self.next, &self.watch).await?;
         let found = snapshot(&self.next, &self.watch).await?;
-        self.repeated = found.iter().map(|record| record.name().to_owned()).collect();
-        let vanished = self.known.iter().filter(|ByName(record)| !self.repeated.contains(record.name()));
+        self.unmentioned = Unmentioned::new(found.iter().map(|record| record.name().to_owned()).collect());
+        let vanished = self.known.iter().filter(|ByName(record)| !self.unmentioned.contains(record.name()));
         let vanished = vanished.map(|ByName(record)| Change { record: Arc::clone(record), deleted: true });
         let news =
             found.into_iter().filter(|record| !self.knows(record)).map(|record| Change { record, deleted: false });
@@ -118,12 +126,20 @@ impl<R: Record> Resumed<R> {
         Ok(events)
     }
 
+    async fn look_again(&mut self) {
+        for name in self.unmentioned.gone(&self.next, &self.watch).await {
+            if let Some(ByName(record)) = self.known.take(name.as_str()) {
+                self.differences.push_back(Change { record, deleted: true });
+            }
+        }
+    }
+
     fn knows(&self, record: &Arc<R>) -> bool {
         self.known.get(record.name()).is_some_and(|ByName(known)| Arc::ptr_eq(known, record) || known == record)
     }
 
     fn repeats(&mut self, change: &Change<R>) -> bool {
-        self.repeated.remove(change.record.name()) && !change.deleted && self.knows(&change.record)
+        self.unmentioned.mentioned(change.record.name()) && !change.deleted && self.knows(&change.record)
     }
 
     fn learn(&mut self, change: &Change<R>) {

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
-use nsm_chain::{Change, EventStream, OwnedNext, Record, Registry, Result, Watch};
+use nsm_chain::{Change, EventStream, OwnedNext, Record, Registry, Result, Watch, WeakNext};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::registry::memory::Store;
-use crate::registry::watching::{open, snapshot};
+use crate::registry::watching::{Unmentioned, open, snapshot};
 
 pub(super) struct LocalCopy<R: Record> {
     pub(super) pattern: R,
@@ -58,15 +58,17 @@ impl<R: Record> LocalCopy<R> {
 
     /// Keeps the copy up to date until its watch ends or nobody uses it.
     pub(super) async fn keep(&self, next: OwnedNext<Registry<R>>, idle: Duration) {
-        let begun = self.begin(&next).await;
+        let watch = Watch::new(R::query(self.pattern.clone(), true));
+        let begun = self.begin(&next, &watch).await;
         // The rest of the chain must not live on because of this task.
+        let rest = next.next().weak();
         drop(next);
         match begun {
-            Ok(events) => {
+            Ok((events, unmentioned)) => {
                 self.state.send_replace(State::Complete);
                 // A name that nobody has, asked for once, is not worth a watch.
                 if self.store.len() > 0 || self.store.watchers() > 0 {
-                    self.follow(events, idle).await;
+                    self.follow(events, unmentioned, &rest, &watch, idle).await;
                 }
                 self.state.send_replace(State::Over);
             }
@@ -79,11 +81,14 @@ impl<R: Record> LocalCopy<R> {
     }
 
     /// Opens the watch and asks what is there. What the watch says of a record counts more: it is newer.
-    async fn begin(&self, next: &OwnedNext<Registry<R>>) -> Result<EventStream<Registry<R>>> {
-        let watch = Watch::new(R::query(self.pattern.clone(), true));
-        let mut events = open(next, &watch).await?;
+    async fn begin(
+        &self,
+        next: &OwnedNext<Registry<R>>,
+        watch: &Watch<Registry<R>>,
+    ) -> Result<(EventStream<Registry<R>>, Unmentioned)> {
+        let mut events = open(next, watch).await?;
         let mut told = HashSet::new();
-        let found = snapshot(next, &watch);
+        let found = snapshot(next, watch);
         tokio::pin!(found);
         let found = loop {
             tokio::select! {
@@ -94,13 +99,22 @@ impl<R: Record> LocalCopy<R> {
                 },
             };
         };
+        let mut unmentioned = HashSet::new();
         for record in found.into_iter().filter(|record| !told.contains(record.name())) {
+            unmentioned.insert(record.name().to_owned());
             self.store.put(record);
         }
-        Ok(events)
+        Ok((events, Unmentioned::new(unmentioned)))
     }
 
-    async fn follow(&self, mut events: EventStream<Registry<R>>, idle: Duration) {
+    async fn follow(
+        &self,
+        mut events: EventStream<Registry<R>>,
+        mut unmentioned: Unmentioned,
+        rest: &WeakNext<Registry<R>>,
+        watch: &Watch<Registry<R>>,
+        idle: Duration,
+    ) {
         loop {
             let last = if self.store.watchers() > 0 { Instant::now() } else { *self.lock_used() };
             if last.elapsed() >= idle {
@@ -108,9 +122,17 @@ impl<R: Record> LocalCopy<R> {
             }
             tokio::select! {
                 event = events.next() => match event {
-                    Some(Ok(change)) => drop(self.apply(change)),
+                    Some(Ok(change)) => {
+                        unmentioned.mentioned(&self.apply(change));
+                    },
                     Some(Err(_)) | None => return,
                 },
+                () = unmentioned.due() => {
+                    let Some(next) = rest.upgrade() else { return };
+                    for name in unmentioned.gone(&next, watch).await {
+                        self.store.remove(&name);
+                    }
+                }
                 () = tokio::time::sleep_until(last + idle) => {}
             }
         }

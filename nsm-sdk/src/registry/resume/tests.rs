@@ -1,8 +1,10 @@
+use futures::FutureExt;
 use nsm_chain::{Call, Chain, Code, elements};
+use tokio::sync::Semaphore;
 
 use super::*;
 use crate::connect::{Connect, InProcess};
-use crate::registry::testing::{Nse, Probe, named, nse, of_service, register, seconds, unread, watch};
+use crate::registry::testing::{Nse, Probe, named, nse, of_service, register, seconds, text, unread, watch};
 use crate::registry::{Endpoints, Memory};
 
 struct Mesh {
@@ -39,7 +41,7 @@ async fn after_a_restart_the_reader_gets_the_differences() {
     let fresh = mesh.serve([nse("kept", &["vpn"]), nse("changed", &["vpn", "more"]), nse("new", &["vpn"])]).await;
     let mut told = Vec::new();
     for _ in 0..3 {
-        told.push(crate::registry::testing::text(&events.next().await.unwrap().unwrap()));
+        told.push(text(&events.next().await.unwrap().unwrap()));
     }
     assert_eq!(told, ["-vanished", "changed", "new"]);
     // From here on everything is told, also what changes nothing.
@@ -63,8 +65,8 @@ async fn an_outage_costs_few_tries_and_ends_when_the_registry_is_back() {
     let tries = mesh.probe.take().len();
     assert!((5..40).contains(&tries), "{tries}");
     mesh.serve([nse("nse-2", &[])]).await;
-    let mut told = [events.next().await.unwrap().unwrap(), events.next().await.unwrap().unwrap()]
-        .map(|change| crate::registry::testing::text(&change));
+    let mut told =
+        [events.next().await.unwrap().unwrap(), events.next().await.unwrap().unwrap()].map(|change| text(&change));
     told.sort();
     assert_eq!(told, ["-nse-1", "nse-2"]);
 }
@@ -108,7 +110,7 @@ async fn a_registry_that_says_nothing_before_the_first_record_counts_as_open() {
     let chain = Chain::new("nsmgr", elements![ResumeWatch, Silent(Memory::default())]).unwrap();
     let mut events = watch(&chain, named("")).await;
     register(&chain, nse("nse-1", &[])).await.unwrap();
-    assert_eq!(crate::registry::testing::text(&events.next().await.unwrap().unwrap()), "nse-1");
+    assert_eq!(text(&events.next().await.unwrap().unwrap()), "nse-1");
 }
 
 #[tokio::test(start_paused = true)]
@@ -119,4 +121,39 @@ async fn a_reader_that_drops_its_watch_leaves_nothing() {
     assert_eq!(memory.watchers(), 1);
     drop(events);
     assert_eq!(memory.watchers(), 0);
+}
+
+/// Holds up what watches deliver, and Finds, until these are closed.
+struct Late {
+    watches: Arc<Semaphore>,
+    finds: Arc<Semaphore>,
+}
+
+impl Element<Endpoints> for Late {
+    async fn monitor(&self, watch: Watch<Endpoints>, next: Next<'_, Endpoints>) -> Result<EventStream<Endpoints>> {
+        if !watch.query.watch {
+            self.finds.acquire().await.unwrap_err();
+            return next.monitor(watch).await;
+        }
+        let (events, held) = (next.monitor(watch).await?, Arc::clone(&self.watches));
+        Ok(async move { held.acquire().await.unwrap_err() }.map(|_| events).flatten_stream().boxed())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_reader_was_told_of_and_the_watch_never_mentions_is_gone() {
+    let mesh = mesh();
+    mesh.serve([]).await;
+    let mut events = watch(&mesh.client, of_service("vpn")).await;
+    let late = Arc::new(Late { watches: Arc::new(Semaphore::new(0)), finds: Arc::new(Semaphore::new(0)) });
+    let registry = Chain::new("registry", elements![Arc::clone(&late), Memory::default()]).unwrap();
+    mesh.hops.serve("mem://registry", registry.clone());
+    // The watch is open, the Find behind it under way.
+    assert!(tokio::time::timeout(seconds(1), events.next()).await.is_err());
+    register(&registry, nse("brief", &["vpn"])).await.unwrap();
+    late.finds.close();
+    assert_eq!(text(&events.next().await.unwrap().unwrap()), "brief");
+    registry.close(Call::new(nse("brief", &[]))).await.unwrap();
+    late.watches.close();
+    assert_eq!(text(&events.next().await.unwrap().unwrap()), "-brief");
 }
