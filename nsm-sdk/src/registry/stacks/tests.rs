@@ -10,7 +10,9 @@ use nsm_chain::{Call, Chain, Code, Node, Peer, RegistryPath, Timers, Tokens, tim
 use super::*;
 use crate::connect::{Connect, InProcess};
 use crate::identity::{HmacTokens, Policy, PolicySet};
-use crate::registry::testing::{Nse, find, named, names, nse, of_service, register, seconds, service, settle, text};
+use crate::registry::testing::{
+    Nse, find, named, names, nse, of_service, register, seconds, service, settle, text, watch,
+};
 use crate::registry::{ClientInfo, Endpoints, Services};
 
 /// Hops of both protocols in one process.
@@ -259,4 +261,50 @@ fn stacks_read_in_the_order_in_which_calls_run() {
     );
     let order: Vec<_> = registry.services.names().collect();
     assert_eq!(order, ["UpdateRegistryPath", "AuthorizeRegistry", "DefaultPayload", "Interdomain", "Memory"]);
+}
+
+/// The reference's managers stop answering at a hundred.
+#[tokio::test(start_paused = true)]
+async fn a_find_has_as_many_results_as_there_are_on_every_way_through_a_manager() {
+    const MANY: usize = 1000;
+    let hops = Hops::default();
+    let registry = hops.registry();
+    let manager = hops.manager("nsmgr-1");
+    let client = hops.client("nse", "mem://nsmgr-1");
+    for number in 0..MANY {
+        client.endpoints.request(asking(nse(&format!("nse-{number}"), &["vpn"]))).await.unwrap();
+    }
+    assert_eq!(names(&registry.endpoints, of_service("vpn")).await.len(), MANY);
+    assert_eq!(manager.finder.endpoints_of("vpn").await.unwrap().len(), MANY);
+    assert_eq!(manager.finder.forwarders("vpn", "mem://nsmgr-1").await.unwrap().len(), MANY);
+    assert_eq!(client.finder().endpoints_of("vpn").await.unwrap().len(), MANY);
+    let watched = client.finder().watch_endpoints(of_service("vpn")).await.unwrap();
+    assert_eq!(watched.take(MANY).count().await, MANY);
+
+    let alone = ManagerRegistry::builder("nsmgr", "unix:///nsmgr", Admission::open()).build().unwrap();
+    for number in 0..MANY {
+        register(&alone.endpoints, nse(&format!("nse-{number}"), &["vpn"])).await.unwrap();
+    }
+    assert_eq!(alone.finder.endpoints_of("vpn").await.unwrap().len(), MANY);
+    assert_eq!(alone.finder.forwarders("vpn", "unix:///nsmgr").await.unwrap().len(), MANY);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_registry_learns_all_again_at_once_and_is_asked_no_more_than_once_for_each() {
+    const MANY: usize = 1000;
+    let hops = Hops::default();
+    hops.registry();
+    let client = hops.client("nse", "mem://registry");
+    for number in 0..MANY {
+        client.endpoints.request(asking(nse(&format!("nse-{number}"), &["vpn"]))).await.unwrap();
+    }
+    settle().await;
+    let fresh = hops.registry();
+    let mut told = watch(&fresh.endpoints, named("")).await;
+    let mut count = 0;
+    while let Ok(Some(change)) = tokio::time::timeout(seconds(15), told.next()).await {
+        assert!(!change.unwrap().deleted);
+        count += 1;
+    }
+    assert_eq!((count, names(&fresh.endpoints, named("")).await.len()), (MANY, MANY));
 }
