@@ -53,12 +53,13 @@ func runClient(ctx context.Context, s *settings, site *site, t *talk) error {
 			client.WithDialTimeout(dialTimeout),
 			client.WithAuthorizeClient(site.answers()),
 			client.WithHealClient(heal.NewClient(ctx)),
-			client.WithAdditionalFunctionality(append([]networkservice.NetworkServiceClient{
+			client.WithAdditionalFunctionality(
 				upstreamrefresh.NewClient(ctx),
 				kernelmechanism.NewClient(),
 				&clientObserver{talk: t},
 				excludedprefixes.NewClient(),
-			}, site.clientWithDescriptors(sendfd.NewClient())...)...),
+				sendfd.NewClient(),
+			),
 		)),
 		monitor:   networkservice.NewMonitorConnectionClient(manager),
 		services:  services(ctx, s.upstream, site),

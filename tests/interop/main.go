@@ -9,8 +9,10 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 	_ "time/tzdata" // A zone of the test, also where the machine has none.
 
@@ -21,16 +23,15 @@ import (
 // settings are what the command line says.
 type settings struct {
 	name       string
-	listen     *url.URL
+	listen     []*url.URL // The first one is where others reach it.
 	upstream   *url.URL
 	service    string
 	prefix     string
+	tunnel     net.IP // Of a forwarder, in the network between nodes.
 	security   string
 	svid       string
 	tokenLife  time.Duration
 	expiration time.Duration
-	// descriptors go along with requests and registrations, as the reference's commands send them.
-	descriptors bool
 }
 
 // roles by name. Each serves until the context ends, and hands its commands to the talk.
@@ -80,25 +81,30 @@ func run(args []string) error {
 
 func parse(role string, args []string) (*settings, error) {
 	s := &settings{}
-	var listen, upstream string
+	var listen, upstream, tunnel string
 	flags := flag.NewFlagSet(role, flag.ContinueOnError)
 	flags.StringVar(&s.name, "name", role, "name of the role, also in paths and in the registry")
-	flags.StringVar(&listen, "listen", "", "URL to listen on")
+	flags.StringVar(&listen, "listen", "", "URLs to listen on, comma separated; the first one is told to others")
 	flags.StringVar(&upstream, "upstream", "", "URL of the manager; for a manager, of the registry")
 	flags.StringVar(&s.service, "service", "", "network service that an endpoint serves")
 	flags.StringVar(&s.prefix, "prefix", "172.16.0.0/24", "addresses that an endpoint assigns")
+	flags.StringVar(&tunnel, "tunnel", "", "address of a forwarder in the network between nodes")
 	flags.StringVar(&s.security, "security", "insecure", "insecure (test tokens, no policies) or mtls (SVIDs, the stock policies)")
 	flags.StringVar(&s.svid, "svid", "", "directory with svid.pem, key.pem, bundle.pem; without it the Workload API")
 	flags.DurationVar(&s.tokenLife, "token-lifetime", 10*time.Minute, "longest life of a token")
 	flags.DurationVar(&s.expiration, "expiration", time.Minute, "life of a registration that asks for none")
-	flags.BoolVar(&s.descriptors, "descriptors", true, "pass sockets and namespaces as descriptors")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
-	var err error
-	if s.listen, err = url.Parse(listen); err != nil {
-		return nil, err
+	s.tunnel = net.ParseIP(tunnel)
+	for _, text := range strings.Split(listen, ",") {
+		on, err := url.Parse(text)
+		if err != nil {
+			return nil, err
+		}
+		s.listen = append(s.listen, on)
 	}
+	var err error
 	if upstream != "" {
 		s.upstream, err = url.Parse(upstream)
 	}

@@ -7,23 +7,25 @@ import (
 
 	"github.com/networkservicemesh/api/pkg/api/networkservice"
 	"github.com/networkservicemesh/api/pkg/api/networkservice/mechanisms/kernel"
+	"github.com/networkservicemesh/api/pkg/api/networkservice/mechanisms/vxlan"
 	registryapi "github.com/networkservicemesh/api/pkg/api/registry"
 	"github.com/networkservicemesh/sdk/pkg/networkservice/chains/client"
 	"github.com/networkservicemesh/sdk/pkg/networkservice/chains/endpoint"
 	"github.com/networkservicemesh/sdk/pkg/networkservice/chains/nsmgr"
 	"github.com/networkservicemesh/sdk/pkg/networkservice/common/connect"
 	"github.com/networkservicemesh/sdk/pkg/networkservice/common/discover"
+	"github.com/networkservicemesh/sdk/pkg/networkservice/common/filtermechanisms"
 	"github.com/networkservicemesh/sdk/pkg/networkservice/common/mechanisms"
 	kernelmechanism "github.com/networkservicemesh/sdk/pkg/networkservice/common/mechanisms/kernel"
 	"github.com/networkservicemesh/sdk/pkg/networkservice/common/mechanisms/recvfd"
 	"github.com/networkservicemesh/sdk/pkg/networkservice/common/mechanisms/sendfd"
+	"github.com/networkservicemesh/sdk/pkg/networkservice/common/mechanisms/vxlan/vni"
 	"github.com/networkservicemesh/sdk/pkg/networkservice/common/mechanismtranslation"
 	"github.com/networkservicemesh/sdk/pkg/networkservice/common/null"
 	"github.com/networkservicemesh/sdk/pkg/networkservice/common/roundrobin"
 	"github.com/networkservicemesh/sdk/pkg/networkservice/ipam/point2pointipam"
 	registryclient "github.com/networkservicemesh/sdk/pkg/registry/chains/client"
 	"github.com/networkservicemesh/sdk/pkg/registry/chains/memory"
-	registrynull "github.com/networkservicemesh/sdk/pkg/registry/common/null"
 	registryrecvfd "github.com/networkservicemesh/sdk/pkg/registry/common/recvfd"
 	registrysendfd "github.com/networkservicemesh/sdk/pkg/registry/common/sendfd"
 	"google.golang.org/protobuf/proto"
@@ -45,7 +47,7 @@ func runRegistry(ctx context.Context, s *settings, site *site, t *talk) error {
 	if err := site.serve(ctx, s.listen, false, registry.Register); err != nil {
 		return err
 	}
-	t.tell(event{Event: "ready", URL: s.listen.String()})
+	t.tell(event{Event: "ready", URL: s.listen[0].String()})
 	return nil
 }
 
@@ -53,7 +55,7 @@ func runManager(ctx context.Context, s *settings, site *site, t *talk) error {
 	callers, watchers := site.callers()
 	manager := nsmgr.NewServer(ctx, site.tokens,
 		nsmgr.WithName(s.name),
-		nsmgr.WithURL(s.listen.String()),
+		nsmgr.WithURL(s.listen[0].String()),
 		nsmgr.WithRegistry(s.upstream),
 		nsmgr.WithDefaultExpiration(s.expiration),
 		nsmgr.WithDialOptions(site.dialOptions...),
@@ -69,41 +71,52 @@ func runManager(ctx context.Context, s *settings, site *site, t *talk) error {
 	if err := site.serve(ctx, s.listen, true, manager.Register); err != nil {
 		return err
 	}
-	t.tell(event{Event: "ready", URL: s.listen.String()})
+	t.tell(event{Event: "ready", URL: s.listen[0].String()})
 	return nil
 }
 
 // runForwarder is a forwarder that programs no interface: it finds the endpoint and joins the two halves of the
-// connection, as the SDK's sandbox does, and takes and sends descriptors, as real ones do.
+// connection, as the SDK's sandbox does; and as real ones do it takes and sends descriptors, and offers VXLAN to other
+// nodes.
 func runForwarder(ctx context.Context, s *settings, site *site, t *talk) error {
 	callers, watchers := site.callers()
 	forwarder := endpoint.NewServer(ctx, site.tokens,
 		endpoint.WithName(s.name),
 		endpoint.WithAuthorizeServer(callers),
 		endpoint.WithAuthorizeMonitorConnectionServer(watchers),
-		endpoint.WithAdditionalFunctionality(append(site.withDescriptors(recvfd.NewServer(), sendfd.NewServer()),
+		endpoint.WithAdditionalFunctionality(
+			recvfd.NewServer(),
+			sendfd.NewServer(),
 			discover.NewServer(services(ctx, s.upstream, site), endpoints(ctx, s.upstream, site, false)),
 			roundrobin.NewServer(),
-			mechanisms.NewServer(map[string]networkservice.NetworkServiceServer{kernel.MECHANISM: null.NewServer()}),
+			mechanisms.NewServer(map[string]networkservice.NetworkServiceServer{
+				kernel.MECHANISM: null.NewServer(),
+				vxlan.MECHANISM:  vni.NewServer(s.tunnel),
+			}),
 			&observer{talk: t},
 			connect.NewServer(client.NewClient(ctx,
 				client.WithName(s.name),
 				client.WithoutRefresh(),
 				client.WithDialOptions(site.dialOptions...),
 				client.WithDialTimeout(dialTimeout),
-				client.WithAdditionalFunctionality(append([]networkservice.NetworkServiceClient{
+				client.WithAdditionalFunctionality(
 					mechanismtranslation.NewClient(),
 					kernelmechanism.NewClient(),
-				}, site.clientWithDescriptors(recvfd.NewClient(), sendfd.NewClient())...)...),
+					&offer{vxlan.MECHANISM},
+					vni.NewClient(s.tunnel),
+					filtermechanisms.NewClient(),
+					recvfd.NewClient(),
+					sendfd.NewClient(),
+				),
 			)),
-		)...),
+		),
 	)
 	if err := site.serve(ctx, s.listen, true, forwarder.Register); err != nil {
 		return err
 	}
 	return join(ctx, s, site, t, &registryapi.NetworkServiceEndpoint{
 		Name:                s.name,
-		Url:                 s.listen.String(),
+		Url:                 s.listen[0].String(),
 		NetworkServiceNames: []string{forwarderService},
 		NetworkServiceLabels: map[string]*registryapi.NetworkServiceLabels{
 			forwarderService: {Labels: map[string]string{"p2p": "true"}},
@@ -121,20 +134,21 @@ func runEndpoint(ctx context.Context, s *settings, site *site, t *talk) error {
 		endpoint.WithName(s.name),
 		endpoint.WithAuthorizeServer(callers),
 		endpoint.WithAuthorizeMonitorConnectionServer(watchers),
-		endpoint.WithAdditionalFunctionality(append([]networkservice.NetworkServiceServer{
+		endpoint.WithAdditionalFunctionality(
 			&observer{talk: t},
 			point2pointipam.NewServer(prefix),
 			mechanisms.NewServer(map[string]networkservice.NetworkServiceServer{
 				kernel.MECHANISM: kernelmechanism.NewServer(),
 			}),
-		}, site.withDescriptors(sendfd.NewServer())...)...),
+			sendfd.NewServer(),
+		),
 	)
 	if err := site.serve(ctx, s.listen, true, nse.Register); err != nil {
 		return err
 	}
 	return join(ctx, s, site, t, &registryapi.NetworkServiceEndpoint{
 		Name:                s.name,
-		Url:                 s.listen.String(),
+		Url:                 s.listen[0].String(),
 		NetworkServiceNames: []string{s.service},
 		NetworkServiceLabels: map[string]*registryapi.NetworkServiceLabels{
 			s.service: {Labels: map[string]string{"app": s.name}},
@@ -158,7 +172,7 @@ func join(ctx context.Context, s *settings, site *site, t *talk, nse *registryap
 	if err != nil {
 		return err
 	}
-	t.tell(event{Event: "ready", URL: s.listen.String(), Messages: serialised(registered...)})
+	t.tell(event{Event: "ready", URL: s.listen[0].String(), Messages: serialised(registered...)})
 	return nil
 }
 
@@ -176,12 +190,9 @@ func services(ctx context.Context, manager *url.URL, site *site) registryapi.Net
 func endpoints(
 	ctx context.Context, manager *url.URL, site *site, registers bool,
 ) registryapi.NetworkServiceEndpointRegistryClient {
-	descriptors := registrynull.NewNetworkServiceEndpointRegistryClient()
-	switch {
-	case site.descriptors && registers:
+	descriptors := registryrecvfd.NewNetworkServiceEndpointRegistryClient()
+	if registers {
 		descriptors = registrysendfd.NewNetworkServiceEndpointRegistryClient()
-	case site.descriptors:
-		descriptors = registryrecvfd.NewNetworkServiceEndpointRegistryClient()
 	}
 	return registryclient.NewNetworkServiceEndpointRegistryClient(ctx,
 		registryclient.WithClientURL(manager),

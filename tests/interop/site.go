@@ -38,7 +38,6 @@ type site struct {
 	dialOptions []grpc.DialOption
 	creds       credentials.TransportCredentials
 	stock       bool // The stock policies are on.
-	descriptors bool
 	close       func()
 }
 
@@ -50,7 +49,6 @@ func newSite(ctx context.Context, s *settings) (*site, error) {
 			tokens:      tokens,
 			dialOptions: sandbox.DialOptions(sandbox.WithTokenGenerator(tokens)),
 			creds:       insecure.NewCredentials(),
-			descriptors: s.descriptors,
 			close:       func() {},
 		}, nil
 	case "mtls":
@@ -78,10 +76,9 @@ func mtls(ctx context.Context, s *settings) (*site, error) {
 			grpcfd.WithChainStreamInterceptor(),
 			grpcfd.WithChainUnaryInterceptor(),
 		},
-		creds:       credentials.NewTLS(server),
-		stock:       true,
-		descriptors: s.descriptors,
-		close:       closeSource,
+		creds: credentials.NewTLS(server),
+		stock: true,
+		close: closeSource,
 	}, nil
 }
 
@@ -105,21 +102,23 @@ func identity(ctx context.Context, s *settings) (x509svid.Source, x509bundle.Sou
 	return svid, bundle, func() {}, nil
 }
 
-// serve listens, and returns when the role can be reached. The URL has the real port then.
-func (s *site) serve(ctx context.Context, on *url.URL, receives bool, register func(*grpc.Server)) error {
+// serve listens, and returns when the role can be reached.
+func (s *site) serve(ctx context.Context, on []*url.URL, receives bool, register func(*grpc.Server)) error {
 	creds := s.creds
-	if receives && s.descriptors {
+	if receives {
 		creds = grpcfd.TransportCredentials(creds)
 	}
 	server := grpc.NewServer(grpc.Creds(creds))
 	register(server)
-	failed := grpcutils.ListenAndServe(ctx, on, server)
-	select {
-	case err := <-failed:
-		return err
-	default:
-		return nil
+	for _, one := range on {
+		failed := grpcutils.ListenAndServe(ctx, one, server)
+		select {
+		case err := <-failed:
+			return err
+		default:
+		}
 	}
+	return nil
 }
 
 // callers judges who asks for connections, and who watches them: the second without a policy, as in the commands.
@@ -166,21 +165,4 @@ func (s *site) endpointsServer() registry.NetworkServiceEndpointRegistryServer {
 
 func (s *site) endpointsClient() registry.NetworkServiceEndpointRegistryClient {
 	return registryauthorize.NewNetworkServiceEndpointRegistryClient(s.registering("client"))
-}
-
-// withDescriptors are the elements that pass descriptors, if the role passes any.
-func (s *site) withDescriptors(elements ...networkservice.NetworkServiceServer) []networkservice.NetworkServiceServer {
-	if !s.descriptors {
-		return nil
-	}
-	return elements
-}
-
-func (s *site) clientWithDescriptors(
-	elements ...networkservice.NetworkServiceClient,
-) []networkservice.NetworkServiceClient {
-	if !s.descriptors {
-		return nil
-	}
-	return elements
 }

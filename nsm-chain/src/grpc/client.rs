@@ -176,7 +176,10 @@ macro_rules! registry {
                 let mut request = outgoing(&mut call, body);
                 headers::send_path(request.metadata_mut(), call.extra().as_ref().unwrap_or(&RegistryPath::default()))?;
                 let mut client = $client::new(self.channel.clone());
-                self.unary(&mut call, client.unregister(request)).await?;
+                let response = self.unary(&mut call, client.unregister(request)).await?;
+                if let Some(path) = headers::receive_path(response.metadata())? {
+                    *call.extra_mut() = Some(path);
+                }
                 Ok(call)
             }
 

@@ -23,7 +23,7 @@ use tonic::{Request, Response, Status};
 
 use super::headers;
 use crate::tower::Verb;
-use crate::{Call, Chain, Closed, Error, LinkInfo, Protocol, Registry, Result, Service, Watch};
+use crate::{Call, Chain, Closed, Error, LinkInfo, Protocol, Registry, RegistryPath, Result, Service, Watch};
 
 /// Beside the answer to a Close: what was found.
 pub(super) const CLOSED: &str = "nsm-closed";
@@ -151,6 +151,15 @@ impl MonitorConnection for Server<Service> {
     }
 }
 
+/// An answer with the path beside it, if there is one.
+fn along<T>(path: Option<RegistryPath>, answer: T) -> Result<Response<T>, Status> {
+    let mut response = Response::new(answer);
+    if let Some(path) = path {
+        headers::send_path(response.metadata_mut(), &path)?;
+    }
+    Ok(response)
+}
+
 /// The two registries differ in nothing but the generated names.
 macro_rules! registry {
     ($record:ty, $service:ident, $query:ty, $response:ident, $field:ident) => {
@@ -164,11 +173,7 @@ macro_rules! registry {
                 *call.extra_mut() = headers::receive_path(&metadata)?;
                 let call = self.run(Verb::Request(call)).await?;
                 let path = call.extra().clone();
-                let mut response = Response::new(call.into_body());
-                if let Some(path) = path {
-                    headers::send_path(response.metadata_mut(), &path)?;
-                }
-                Ok(response)
+                along(path, call.into_body())
             }
 
             async fn find(&self, request: Request<$query>) -> Result<Response<Self::FindStream>, Status> {
@@ -187,8 +192,9 @@ macro_rules! registry {
                 let (metadata, extensions, record) = request.into_parts();
                 let mut call = incoming::<Registry<$record>>(record, &metadata, extensions.get())?;
                 *call.extra_mut() = headers::receive_path(&metadata)?;
-                self.run(Verb::Close(call)).await?;
-                Ok(Response::new(()))
+                let call = self.run(Verb::Close(call)).await?;
+                // Also here: the caller's policies judge the path that comes back.
+                along(call.extra().clone(), ())
             }
         }
     };
@@ -212,5 +218,26 @@ impl<P: Protocol> Clone for Server<P> {
 impl<P: Protocol> fmt::Debug for Server<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Server").field(&self.chain).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PathToken;
+
+    #[tokio::test]
+    async fn register_and_unregister_answer_with_the_path() {
+        let server = Server::new(Chain::<Registry<NetworkService>>::new("registry", Vec::new()).unwrap());
+        let path = RegistryPath { index: 0, tokens: vec![PathToken("a".into())] };
+        let asked = || {
+            let mut request = Request::new(NetworkService { name: "vpn".into(), ..Default::default() });
+            headers::send_path(request.metadata_mut(), &path).unwrap();
+            request
+        };
+        let registered = NetworkServiceRegistry::register(&server, asked()).await.unwrap();
+        assert_eq!(headers::receive_path(registered.metadata()).unwrap().as_ref(), Some(&path));
+        let unregistered = NetworkServiceRegistry::unregister(&server, asked()).await.unwrap();
+        assert_eq!(headers::receive_path(unregistered.metadata()).unwrap().as_ref(), Some(&path));
     }
 }

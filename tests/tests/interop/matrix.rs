@@ -54,8 +54,8 @@ pub(crate) async fn run(programs: &Programs, meshes: Vec<(Mix, Link)>) -> Vec<Ro
 async fn one(programs: &Programs, mix: Mix, link: Link, number: usize) -> Row {
     let begun = Instant::now();
     let mut row = Row { mix, link, passed: 0, failure: None, logs: None, took: Duration::ZERO };
-    match Mesh::new(programs, mix, number) {
-        Err(error) => row.failure = Some(error.to_string()),
+    match Mesh::new(programs, mix, link, number) {
+        Err(failure) => row.failure = Some(failure),
         Ok(mut mesh) => {
             let mut story = Story::default();
             for column in COLUMNS {

@@ -60,9 +60,11 @@ fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome {
 
 /// Registry, manager and forwarder come up, and the client registers a network service.
 async fn join(mesh: &mut Mesh) -> Outcome {
-    for role in ["registry", "manager", "forwarder", "client"] {
-        mesh.start(role, role).await?;
+    mesh.start("registry", "registry").await?;
+    for name in mesh.hops().iter().skip(1) {
+        mesh.start(name.trim_end_matches("-2"), name).await?;
     }
+    mesh.start("client", "client").await?;
     let service: NetworkService = mesh.role("client")?.gives(&format!("register-service {SERVICE}")).await?;
     check(service.name == SERVICE && service.payload == "IP", || format!("registered as {service:?}"))
 }
@@ -110,7 +112,7 @@ async fn find(mesh: &Mesh) -> Outcome {
 async fn request(mesh: &Mesh, story: &mut Story) -> Outcome {
     story.connection = mesh.role("client")?.gives(&format!("request {ID} {SERVICE}")).await?;
     let connection = &story.connection;
-    sound(connection, "endpoint-1")?;
+    sound(mesh, connection, "endpoint-1")?;
     let addresses = connection.context.as_ref().and_then(|context| context.ip_context.as_ref());
     let addresses = addresses.ok_or("it has no addresses")?;
     check(addresses.src_ip_addrs == ["172.16.1.1/32"], || format!("source addresses {:?}", addresses.src_ip_addrs))?;
@@ -126,9 +128,9 @@ async fn request(mesh: &Mesh, story: &mut Story) -> Outcome {
 }
 
 /// What every connection of a client must be.
-fn sound(connection: &Connection, endpoint: &str) -> Outcome {
+fn sound(mesh: &Mesh, connection: &Connection, endpoint: &str) -> Outcome {
     let names: Vec<_> = segments(connection).iter().map(|segment| segment.name.as_str()).collect();
-    check(names == ["client", "manager", "forwarder", endpoint], || format!("its path is {names:?}"))?;
+    check(names == [mesh.hops(), &[endpoint]].concat(), || format!("its path is {names:?}"))?;
     let path = connection.path.as_ref().ok_or("it has no path")?;
     let first = segments(connection).first().ok_or("its path is empty")?;
     check(path.index == 0 && connection.id == first.id && connection.id == ID, || {
@@ -165,7 +167,7 @@ async fn asked(mesh: &Mesh, since: usize, endpoint: &str) -> Outcome<Connection>
 async fn refresh(mesh: &Mesh, story: &mut Story) -> Outcome {
     let before = mesh.role("endpoint-1")?.now();
     let connection: Connection = mesh.role("client")?.gives(&format!("refresh {ID}")).await?;
-    sound(&connection, "endpoint-1")?;
+    sound(mesh, &connection, "endpoint-1")?;
     let ids = |connection: &Connection| segments(connection).iter().map(|one| one.id.clone()).collect::<Vec<_>>();
     check(ids(&connection) == ids(&story.connection), || "the ids of its path changed".to_owned())?;
     check(connection.context == story.connection.context, || {
@@ -209,7 +211,9 @@ async fn monitor(mesh: &Mesh, story: &mut Story) -> Outcome {
         first.connections.get(&id).ok_or_else(|| format!("{id} is not among {:?}", first.connections.keys()))?;
     let path = known.path.as_ref().ok_or("what it tells has no path")?;
     check(known.id == id && path.index == 1, || format!("it tells {:?} at {}", known.id, path.index))?;
-    check(path.path_segments.len() == 4, || format!("its path has {} segments", path.path_segments.len()))?;
+    check(path.path_segments.len() == mesh.hops().len() + 1, || {
+        format!("its path has {} segments", path.path_segments.len())
+    })?;
     check(known.state() == State::Up, || format!("it tells {:?}", known.state()))?;
 
     let since = client.now();
@@ -246,7 +250,7 @@ async fn healed(mesh: &Mesh, story: &mut Story, since: usize) -> Outcome {
     };
     mesh.role("client")?.hears(since, "that it was connected to endpoint-2", got).await?;
     story.connection = mesh.role("client")?.gives(&format!("refresh {ID}")).await?;
-    sound(&story.connection, "endpoint-2")
+    sound(mesh, &story.connection, "endpoint-2")
 }
 
 async fn close(mesh: &Mesh, story: &mut Story) -> Outcome {
@@ -269,13 +273,16 @@ async fn leave(mesh: &Mesh, story: &Story) -> Outcome {
     let client = mesh.role("client")?;
     let since = client.now();
     mesh.role("endpoint-2")?.does("leave").await?;
-    client.hears(since, "that endpoint-2 has gone", |event| story.sees(event, "endpoint-2", true)).await?;
-    Ok(())
+    if !mesh.loses_departures() {
+        client.hears(since, "that endpoint-2 has gone", |event| story.sees(event, "endpoint-2", true)).await?;
+    }
+    let found = client.does(&format!("find-endpoints {SERVICE}")).await?.messages::<NetworkServiceEndpoint>()?;
+    check(found.iter().all(|endpoint| endpoint.name != "endpoint-2"), || "endpoint-2 is still registered".to_owned())
 }
 
 /// Whatever the roles were asked for has been closed.
 fn nothing_left(mesh: &Mesh) -> Outcome {
-    for name in ["forwarder", "endpoint-2"] {
+    for name in mesh.hops().iter().copied().filter(|name| name.starts_with("forwarder")).chain(["endpoint-2"]) {
         let mut open = BTreeSet::new();
         for event in mesh.role(name)?.history() {
             match &*event.event {

@@ -13,6 +13,7 @@ use nsm_chain::{Call, Chain, Element, Next, Result as ChainResult, Watch, elemen
 use nsm_mechanisms::KernelOffer;
 use nsm_sdk::connect::Connect;
 use nsm_sdk::registry::stacks::RegistryClient;
+use nsm_sdk::roles::Site;
 use nsm_sdk::stacks::Client;
 
 use super::talk::{Command, Talk};
@@ -32,8 +33,8 @@ struct Workload {
     got: Mutex<BTreeMap<String, Connection>>,
 }
 
-pub(super) async fn run(settings: &Settings, talk: &Talk) -> Result<(), Failure> {
-    let (site, manager) = (&settings.site, settings.upstream.as_str());
+pub(super) async fn run(settings: &Settings, site: &Site, talk: &Talk) -> Result<(), Failure> {
+    let manager = settings.upstream.as_str();
     let client = nsm_sdk::roles::client(&settings.name, site, manager);
     let workload = Arc::new(Workload {
         talk: *talk,

@@ -5,6 +5,7 @@ mod servers;
 mod talk;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use nsm_sdk::identity::HmacTokens;
 use nsm_sdk::roles::Site;
 use nsm_sdk::transport::Transport;
+use nsm_spiffe::WorkloadApi;
 
 use talk::Talk;
 
@@ -24,11 +26,14 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug)]
 struct Settings {
     name: String,
-    listen: String,
+    /// The first one is where others reach it.
+    listen: Vec<String>,
     upstream: String,
     service: String,
     prefix: String,
-    site: Site,
+    /// Of a forwarder, in the network between nodes.
+    tunnel: Option<IpAddr>,
+    security: String,
 }
 
 impl Settings {
@@ -41,11 +46,12 @@ impl Settings {
         let mut take = |key: &str, fallback: &str| given.remove(key).unwrap_or(fallback).to_owned();
         let settings = Self {
             name: take("name", role),
-            listen: take("listen", ""),
+            listen: take("listen", "").split(',').map(str::to_owned).collect(),
             upstream: take("upstream", ""),
             service: take("service", ""),
             prefix: take("prefix", "172.16.0.0/24"),
-            site: site(&take("security", "insecure"))?,
+            tunnel: Some(take("tunnel", "")).filter(|text| !text.is_empty()).map(|text| text.parse()).transpose()?,
+            security: take("security", "insecure"),
         };
         match given.keys().next() {
             None => Ok(settings),
@@ -54,11 +60,17 @@ impl Settings {
     }
 }
 
-fn site(security: &str) -> Result<Site, Failure> {
+/// Who the role is.
+async fn site(security: &str) -> Result<Site, Failure> {
     match security {
         "insecure" => {
             let tokens = HmacTokens::with_lifetime(&"spiffe://test.com/subject".parse()?, Duration::from_secs(600));
             Ok(Site::over(Transport::insecure(Arc::new(tokens))))
+        }
+        "mtls" => {
+            let identity = WorkloadApi::from_env()?;
+            identity.ready(Duration::from_secs(10)).await?;
+            Ok(Site::mtls(identity.into_source()))
         }
         other => Err(format!("no security {other:?}").into()),
     }
@@ -87,13 +99,14 @@ pub(crate) fn main(role: &str, arguments: &[String]) -> ExitCode {
 }
 
 async fn run(role: &str, settings: Settings) -> Result<(), Failure> {
+    let site = site(&settings.security).await?;
     let talk = Talk::new();
     match role {
-        "registry" => servers::registry(&settings, &talk).await,
-        "manager" => servers::manager(&settings, &talk).await,
-        "forwarder" => servers::forwarder(&settings, &talk).await,
-        "endpoint" => servers::endpoint(&settings, &talk).await,
-        "client" => client::run(&settings, &talk).await,
+        "registry" => servers::registry(&settings, &site, &talk).await,
+        "manager" => servers::manager(&settings, &site, &talk).await,
+        "forwarder" => servers::forwarder(&settings, &site, &talk).await,
+        "endpoint" => servers::endpoint(&settings, &site, &talk).await,
+        "client" => client::run(&settings, &site, &talk).await,
         other => Err(format!("no role {other:?}").into()),
     }
 }

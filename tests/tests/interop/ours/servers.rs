@@ -8,10 +8,10 @@ use nsm_api::mechanism::KERNEL;
 use nsm_api::registry::NetworkServiceLabels;
 use nsm_chain::{Call, Element, Next, Result as ChainResult, elements};
 use nsm_mechanisms::memory::Fabric;
-use nsm_mechanisms::{CrossConnect, KernelAccept, Mechanisms};
+use nsm_mechanisms::{CrossConnect, KernelAccept, Mechanisms, Underlay};
 use nsm_sdk::ipam::{PointToPoint, Pool};
 use nsm_sdk::registry::stacks::RegistryClient;
-use nsm_sdk::roles::{EndpointRole, ForwarderRole, ManagerRole, RegistryRole, Running};
+use nsm_sdk::roles::{EndpointRole, ForwarderRole, ManagerRole, RegistryRole, Running, Site};
 
 use super::talk::{Command, Talk};
 use super::{Failure, Settings};
@@ -20,36 +20,35 @@ use crate::language::Event;
 /// How long a registration may take, tries included.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-pub(super) async fn registry(settings: &Settings, talk: &Talk) -> Result<(), Failure> {
-    let role = RegistryRole::new(&settings.name, settings.site.clone()).listen_on(&settings.listen).serve().await?;
+pub(super) async fn registry(settings: &Settings, site: &Site, talk: &Talk) -> Result<(), Failure> {
+    let role = RegistryRole::new(&settings.name, site.clone());
+    let role = settings.listen.iter().fold(role, |role, url| role.listen_on(url)).serve().await?;
     serving(role, talk).await
 }
 
-pub(super) async fn manager(settings: &Settings, talk: &Talk) -> Result<(), Failure> {
-    let role = ManagerRole::new(&settings.name, settings.site.clone())
-        .listen_on(&settings.listen)
-        .registry(&settings.upstream)
-        .serve()
-        .await?;
+pub(super) async fn manager(settings: &Settings, site: &Site, talk: &Talk) -> Result<(), Failure> {
+    let role = ManagerRole::new(&settings.name, site.clone()).registry(&settings.upstream);
+    let role = settings.listen.iter().fold(role, |role, url| role.listen_on(url)).serve().await?;
     serving(role, talk).await
 }
 
 /// A forwarder that only remembers what it would have programmed.
-pub(super) async fn forwarder(settings: &Settings, talk: &Talk) -> Result<(), Failure> {
-    let wire = CrossConnect::new(Fabric::new().forwarder(&settings.name, None));
+pub(super) async fn forwarder(settings: &Settings, site: &Site, talk: &Talk) -> Result<(), Failure> {
+    let wire = CrossConnect::new(Fabric::new().forwarder(&settings.name, settings.tunnel.map(Underlay::new)));
     let wire = elements![Observe(*talk), wire];
-    let role = ForwarderRole::new(&settings.name, settings.site.clone(), &settings.upstream, wire)
-        .listen_on(&settings.listen)
-        .serve()
-        .await?;
+    let role = ForwarderRole::new(&settings.name, site.clone(), &settings.upstream, wire);
+    let role = settings.listen.iter().fold(role, |role, url| role.listen_on(url)).serve().await?;
     serving(role, talk).await
 }
 
-pub(super) async fn endpoint(settings: &Settings, talk: &Talk) -> Result<(), Failure> {
+pub(super) async fn endpoint(settings: &Settings, site: &Site, talk: &Talk) -> Result<(), Failure> {
     let addresses = PointToPoint::new(Pool::new([settings.prefix.parse()?])?);
     let interfaces = Mechanisms::new().with(KERNEL, KernelAccept::new())?;
-    let role = EndpointRole::new(&settings.name, settings.site.clone())
-        .listen_on(&settings.listen)
+    let role = EndpointRole::new(&settings.name, site.clone());
+    let role = settings
+        .listen
+        .iter()
+        .fold(role, |role, url| role.listen_on(url))
         .registers_at(&settings.upstream)
         .serves_with(&settings.service, [("app", settings.name.as_str())])
         .with(elements![Observe(*talk), addresses, interfaces])
@@ -57,8 +56,7 @@ pub(super) async fn endpoint(settings: &Settings, talk: &Talk) -> Result<(), Fai
         .await?;
 
     // Registers the same once more, as a refresh does.
-    let again =
-        RegistryClient::builder(&settings.name).connect(settings.site.channels(), &*settings.upstream).build()?;
+    let again = RegistryClient::builder(&settings.name).connect(site.channels(), &*settings.upstream).build()?;
     let labels = [("app".to_owned(), settings.name.clone())].into();
     let record = Arc::new(NetworkServiceEndpoint {
         name: settings.name.clone(),

@@ -5,6 +5,7 @@ import (
 
 	"github.com/golang/protobuf/ptypes/empty"
 	"github.com/networkservicemesh/api/pkg/api/networkservice"
+	"github.com/networkservicemesh/api/pkg/api/networkservice/mechanisms/cls"
 	"github.com/networkservicemesh/sdk/pkg/networkservice/core/next"
 	"google.golang.org/grpc"
 )
@@ -45,6 +46,25 @@ func (o *clientObserver) Request(
 }
 
 func (o *clientObserver) Close(
+	ctx context.Context, connection *networkservice.Connection, opts ...grpc.CallOption,
+) (*empty.Empty, error) {
+	return next.Client(ctx).Close(ctx, connection, opts...)
+}
+
+// offer is an element that adds a mechanism between nodes to what a forwarder's client asks for.
+type offer struct {
+	mechanism string
+}
+
+func (o *offer) Request(
+	ctx context.Context, request *networkservice.NetworkServiceRequest, opts ...grpc.CallOption,
+) (*networkservice.Connection, error) {
+	request.MechanismPreferences = append(request.GetMechanismPreferences(),
+		&networkservice.Mechanism{Cls: cls.REMOTE, Type: o.mechanism, Parameters: make(map[string]string)})
+	return next.Client(ctx).Request(ctx, request, opts...)
+}
+
+func (o *offer) Close(
 	ctx context.Context, connection *networkservice.Connection, opts ...grpc.CallOption,
 ) (*empty.Empty, error) {
 	return next.Client(ctx).Close(ctx, connection, opts...)
