@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use super::ending::Ending;
+use super::parting::Parting;
 use super::server::Phase;
 use super::{Listener, RawStream, Secured, ServeOptions, Services, Transport, options};
 
@@ -94,7 +95,7 @@ impl Acceptor {
                 Ok::<_, Infallible>(response)
             }
         });
-        let mut connection = pin!(self.http2().serve_connection(TokioIo::new(secured.stream), service));
+        let mut connection = pin!(self.http2().serve_connection(TokioIo::new(Parting::new(secured.stream)), service));
         let mut phase = self.phase.clone();
         let leave = |phase: &Phase| phase.is_stopping() || !self.transport.is_current(secured.shown.as_ref());
         tokio::select! {

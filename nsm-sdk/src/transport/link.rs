@@ -189,7 +189,8 @@ fn failed(error: hyper::Error) -> Status {
     match h2_error(&error) {
         Some(reset) if reset.is_reset() => Status::from_error(Box::new(error)),
         _ => {
-            let mut status = Status::unavailable(format!("the connection ended: {error}"));
+            let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            let mut status = Status::unavailable(format!("the connection ended: {why}"));
             status.set_source(Arc::new(error));
             status
         }

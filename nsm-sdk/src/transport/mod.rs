@@ -15,6 +15,7 @@ mod link;
 mod listener;
 mod memory;
 mod options;
+mod parting;
 mod port;
 mod security;
 mod server;
