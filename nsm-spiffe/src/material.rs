@@ -53,3 +53,29 @@ pub(crate) fn same_bundles(one: &Bundles, other: &Bundles) -> bool {
     one.trust_domains().eq(other.trust_domains())
         && one.trust_domains().all(|domain| one.roots(domain) == other.roots(domain))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rcgen::{CertificateParams, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P384_SHA384, SanType};
+    use spiffe::{TrustDomain, X509BundleSet};
+
+    use super::*;
+
+    #[test]
+    fn a_key_of_another_kind_is_refused_with_what_is_needed() {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI("spiffe://example.org/a".try_into().unwrap())];
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let svid = X509Svid::parse_from_der(certificate.der(), &key.serialize_der()).unwrap();
+        let mut bundles = X509BundleSet::new();
+        bundles.add_bundle(X509Bundle::new(TrustDomain::new("example.org").unwrap()));
+        let error = read(&X509Context::new([Arc::new(svid)], bundles), None).unwrap_err();
+        assert!(matches!(error, IdentityError::Key { .. }), "{error}");
+        assert!(error.to_string().contains("P-256"), "{error}");
+    }
+}
