@@ -35,6 +35,10 @@ pub trait Descriptors: fmt::Debug + Send + Sync + 'static {
     /// taker keeps it.
     fn take(&self, file: FileId) -> Option<Arc<OwnedFd>>;
 
+    /// A connection that had this file has ended: what its Close brought of it is closed soon. Not at once, and not counted as taken:
+    /// it may as well be another call's, and a Close may come without.
+    fn release(self: Arc<Self>, file: FileId);
+
     /// As [`take`](Self::take), and waits for it; none: the link ended first. Cancel-safe.
     fn receive(&self, file: FileId) -> BoxFuture<'_, Option<Arc<OwnedFd>>>;
 }

@@ -61,8 +61,8 @@ impl Element for RecvFd {
             let mut mechanism = mechanism.clone();
             rename(&mut mechanism, &FileUrl::Path(path_of(file)));
             // A caller may send it with the Close too.
-            if let Some(port) = call.fact::<LinkInfo>().and_then(|link| link.descriptors.as_ref()) {
-                port.take(id);
+            if let Some(port) = call.fact::<LinkInfo>().and_then(|link| link.descriptors.clone()) {
+                port.release(id);
             }
             call.connection_mut().mechanism = Some(mechanism);
         }

@@ -24,6 +24,8 @@ use super::{open, receive};
 pub struct SendFd {
     to: Option<Arc<str>>,
     files: Slot<Files>,
+    /// Set for a connection whose next hop takes descriptors: a Close chooses none.
+    sends: Slot<()>,
 }
 
 /// What goes with a call.
@@ -44,7 +46,7 @@ impl SendFd {
     /// Towards this URL where no [`NextHop`] says otherwise.
     #[must_use]
     pub fn to(url: impl Into<Arc<str>>) -> Self {
-        Self { to: Some(url.into()), files: Slot::new() }
+        Self { to: Some(url.into()), ..Self::default() }
     }
 
     fn passes(&self, call: &Call) -> bool {
@@ -135,9 +137,12 @@ impl Sent {
 
 impl Element for SendFd {
     async fn request(&self, mut call: Call, next: Next<'_>) -> Result<Call> {
+        let state = Arc::clone(call.state()?);
         if !self.passes(&call) {
+            self.sends.take(&state);
             return next.request(call).await;
         }
+        self.sends.set(&state, ());
         let (mut sent, first) = (Sent::default(), call.is_first());
         if let Some(mut mechanism) = call.connection().mechanism.clone() {
             sent.take(&mut mechanism)?;
@@ -159,7 +164,7 @@ impl Element for SendFd {
 
     async fn close(&self, mut call: Call, next: Next<'_>) -> Result<Call> {
         let asked = call.share();
-        if self.passes(&call)
+        if call.slot(&self.sends).is_some()
             && let Some(mut mechanism) = call.connection().mechanism.clone()
         {
             let mut sent = Sent::default();

@@ -333,6 +333,8 @@ impl Descriptors for Silent {
         None
     }
 
+    fn release(self: Arc<Self>, _file: FileId) {}
+
     fn receive(&self, _file: FileId) -> futures::future::BoxFuture<'_, Option<Arc<OwnedFd>>> {
         Box::pin(std::future::pending())
     }

@@ -60,10 +60,10 @@ impl Element<Endpoints> for RecvFd {
     }
 
     async fn close(&self, call: Call<Endpoints>, next: Next<'_, Endpoints>) -> Result<Call<Endpoints>> {
-        let port = call.fact::<LinkInfo>().and_then(|link| link.descriptors.as_ref());
+        let port = call.fact::<LinkInfo>().and_then(|link| link.descriptors.clone());
         if let (Some(id), Some(port)) = (inode(&call.body().url), port) {
             // A caller may send it again with this.
-            port.take(id);
+            port.release(id);
         }
         next.close(call).await
     }

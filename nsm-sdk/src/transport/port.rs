@@ -5,17 +5,19 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use nsm_chain::{Congested, Descriptors, FileId};
 use rustix::process::{Resource, getrlimit};
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 /// The descriptors that come and go beside the bytes of one unix stream, as grpcfd sends and receives them: each rides on one
 /// byte of the stream (`SCM_RIGHTS`), below TLS, and is known by device and inode of its file.
 ///
-/// It belongs to its connection: with it goes whatever was not sent and whatever nobody took. What comes again is merged with
+/// It belongs to its connection: with it goes whatever was not sent, and soon after whatever nobody took. What comes again is merged with
 /// what is here, so a peer that sends the same file with each call costs one descriptor; and when all calls that brought a file
 /// have taken it, only they keep it open. (The reference keeps the first of each file as long as the connection, and sends it
 /// again with each call: with both, a file is here when it is asked for.)
@@ -42,6 +44,8 @@ struct Incoming {
     kept: Option<Kept>,
     /// How many more may take it: as many as it came times.
     claims: usize,
+    /// How many times it came in all.
+    arrivals: u64,
 }
 
 /// So many files are kept for one connection; a peer that sends more loses the oldest. It is more than calls of different
@@ -49,6 +53,8 @@ struct Incoming {
 const MOST_KEPT: usize = 512;
 /// So many wait to be sent.
 const MOST_WAITING: usize = 1024;
+/// How long a call may still take what it brought after its connection has ended, or another connection of the same file has.
+const GRACE: Duration = Duration::from_secs(2);
 
 impl Port {
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -87,13 +93,31 @@ impl Port {
         }
     }
 
-    /// The connection ended.
-    pub(super) fn close(&self) {
+    /// The connection ended. What came is there a while longer: the last call or answer may be read, and not yet looked at.
+    pub(super) fn close(self: &Arc<Self>) {
         let mut table = self.table();
-        *table = Table { closed: true, ..Table::default() };
+        table.closed = true;
+        table.outgoing.clear();
         self.waits.store(false, Ordering::Release);
+        let left = !table.incoming.is_empty();
         drop(table);
         self.arrived.notify_waiters();
+        if left {
+            self.later(|table| table.incoming.clear());
+        }
+    }
+
+    fn later(self: &Arc<Self>, work: impl FnOnce(&mut Table) + Send + 'static) {
+        let port = Arc::downgrade(self);
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(async move {
+                tokio::time::sleep(GRACE).await;
+                if let Some(port) = port.upgrade() {
+                    work(&mut port.table());
+                }
+            })),
+            Err(_) => work(&mut self.table()),
+        }
     }
 }
 
@@ -101,10 +125,12 @@ impl Table {
     fn arrive(&mut self, id: FileId, file: OwnedFd) {
         self.incoming.retain(|one| one.kept.is_some() || one.file.strong_count() > 0);
         let known = self.incoming.iter().position(|one| one.id == id).map(|at| self.incoming.remove(at));
-        let (known, claims) = known.map_or((None, 0), |one| (one.file.upgrade(), one.claims));
+        let (known, claims, arrivals) =
+            known.map_or((None, 0, 0), |one| (one.file.upgrade(), one.claims, one.arrivals));
         let file = known.unwrap_or_else(|| Arc::new(file));
         let kept = Some(Kept::new(Arc::clone(&file)));
-        self.incoming.push(Incoming { id, file: Arc::downgrade(&file), kept, claims: claims + 1 });
+        let file = Arc::downgrade(&file);
+        self.incoming.push(Incoming { id, file, kept, claims: claims + 1, arrivals: arrivals + 1 });
         if self.incoming.len() > MOST_KEPT || Kept::too_many() {
             tracing::debug!("a peer sends descriptors that nobody takes; the oldest is closed");
             self.incoming.remove(0);
@@ -112,13 +138,27 @@ impl Table {
     }
 
     fn take(&mut self, id: FileId) -> Option<Arc<OwnedFd>> {
-        let one = self.incoming.iter_mut().find(|one| one.id == id)?;
+        let one = self.find(id)?;
         let file = one.file.upgrade();
         one.claims = one.claims.saturating_sub(1);
         if one.claims == 0 {
             one.kept = None;
         }
         file
+    }
+
+    fn find(&mut self, id: FileId) -> Option<&mut Incoming> {
+        self.incoming.iter_mut().find(|one| one.id == id)
+    }
+
+    /// Closes a file that has not come again since it had come so many times.
+    fn release(&mut self, id: FileId, arrivals: u64) {
+        if let Some(one) = self.find(id)
+            && one.arrivals == arrivals
+        {
+            one.claims = 0;
+            one.kept = None;
+        }
     }
 }
 
@@ -139,6 +179,13 @@ impl Descriptors for Port {
 
     fn take(&self, file: FileId) -> Option<Arc<OwnedFd>> {
         self.table().take(file)
+    }
+
+    fn release(self: Arc<Self>, file: FileId) {
+        let arrivals = self.table().find(file).filter(|one| one.kept.is_some()).map(|one| one.arrivals);
+        if let Some(arrivals) = arrivals {
+            self.later(move |table| table.release(file, arrivals));
+        }
     }
 
     fn receive(&self, file: FileId) -> BoxFuture<'_, Option<Arc<OwnedFd>>> {
@@ -243,6 +290,29 @@ mod tests {
         drop(second);
         assert!(port.take(id).is_none());
         port.arrive(again(&file));
+        assert!(port.take(id).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_close_takes_nothing_from_other_calls_and_leaves_nothing() {
+        let port = Arc::new(Port::default());
+        let (file, id) = file();
+        // Two connections of one file: one closes, with or without a descriptor, while the other is asked for.
+        port.arrive(again(&file));
+        Arc::clone(&port).release(id);
+        assert!(port.take(id).is_some());
+        port.arrive(again(&file));
+        port.arrive(again(&file));
+        Arc::clone(&port).release(id);
+        tokio::time::sleep(GRACE / 2).await;
+        assert!(port.take(id).is_some());
+        tokio::time::sleep(GRACE).await;
+        assert!(port.take(id).is_none());
+        // One that came later is not its business.
+        port.arrive(again(&file));
+        Arc::clone(&port).release(id);
+        port.arrive(again(&file));
+        tokio::time::sleep(GRACE * 2).await;
         assert!(port.take(id).is_some());
     }
 

@@ -132,6 +132,10 @@ impl Descriptors for Given {
         self.0.lock().unwrap().take_if(|(id, _)| *id == file).map(|(_, file)| file)
     }
 
+    fn release(self: Arc<Self>, file: FileId) {
+        drop(self.take(file));
+    }
+
     fn receive(&self, file: FileId) -> future::BoxFuture<'_, Option<Arc<OwnedFd>>> {
         Box::pin(std::future::ready(self.take(file)))
     }
