@@ -60,7 +60,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "URLS", default_value = "")]
     network_services: List<ServiceUrl>,
 
-    /// Network services whose endpoints know of each other and may give the same addresses: [url,url],[url].
+    /// Network services whose endpoints know of each other and may give the same addresses: `[url,url],[url]`.
     #[arg(long, value_name = "GROUPS", default_value = "")]
     awareness_groups: AwarenessGroups,
 

@@ -64,7 +64,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PAIRS", default_value = "")]
     labels: Labels,
 
-    /// Prefixes to give addresses of, in groups: a connection gets a pair of each of [a,b],[c], where c alone is as good as [c].
+    /// Prefixes to give addresses of, in groups: a connection gets a pair of each of `[a,b],[c]`, where `c` alone is as good as `[c]`.
     #[arg(long, value_name = "GROUPS", default_value = "169.254.0.0/16")]
     cidr_prefix: CidrGroups,
 
