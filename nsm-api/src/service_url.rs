@@ -102,9 +102,7 @@ fn parse(text: &str) -> Result<ServiceUrl, &'static str> {
     if let Some(name) = interface {
         check_interface(&mechanism, name)?;
     }
-    if query.contains(|c: char| c == '#' || c == ',' || c.is_whitespace() || c.is_control()) {
-        return Err("its labels have a #, comma, space or control character: write it as %23, %2C, %20");
-    }
+    check_query(query)?;
     Ok(ServiceUrl {
         mechanism,
         service: service.to_owned(),
@@ -128,11 +126,26 @@ fn check_service(service: &str) -> Result<(), &'static str> {
 }
 
 fn check_interface(mechanism: &str, name: &str) -> Result<(), &'static str> {
-    if mechanism == mechanism::KERNEL {
-        return check_interface_name(name).map_err(|error| error.reason);
-    }
     let outside = |c: char| "%#,".contains(c) || c.is_whitespace() || c.is_control();
-    if name.contains(outside) { Err("its interface has a character that needs an escape") } else { Ok(()) }
+    if name.contains(outside) {
+        return Err("its interface has a character that needs an escape");
+    }
+    if mechanism == mechanism::KERNEL { check_interface_name(name).map_err(|error| error.reason) } else { Ok(()) }
+}
+
+/// The reference drops labels with a semicolon or a broken escape without a word.
+fn check_query(query: &str) -> Result<(), &'static str> {
+    if query.contains(|c: char| "#,;".contains(c) || c.is_whitespace() || c.is_control()) {
+        return Err(
+            "its labels have a #, comma, semicolon, space or control character: write it as %23, %2C, %3B, %20",
+        );
+    }
+    let escaped = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    if query.split('%').skip(1).all(escaped) {
+        Ok(())
+    } else {
+        Err("its labels have a % that escapes nothing: write it as %25")
+    }
 }
 
 fn labels(query: &str) -> Result<BTreeMap<String, String>, &'static str> {
@@ -198,7 +211,17 @@ mod tests {
         assert_eq!(reason("kernel://ns@/nsm-1"), "its domain is empty");
         assert_eq!(reason("kernel://ns/an-interface-name"), "it is longer than 15 octets");
         assert_eq!(reason("kernel://ns/if?=v"), "it has a label without a name");
-        for text in ["kernel://ns:80/a", "kernel://n%20s", "1://ns", "kernel://ns?a=b#c", "kernel://ns#c"] {
+        for text in [
+            "kernel://ns:80/a",
+            "kernel://n%20s",
+            "1://ns",
+            "kernel://ns?a=b#c",
+            "kernel://ns#c",
+            "kernel://ns/if#c",
+            "kernel://ns?a=b;c=d",
+            "kernel://ns?a=%zz",
+            "kernel://ns?a=%2",
+        ] {
             reason(text);
         }
     }

@@ -61,14 +61,14 @@ impl IpContext {
         resolve("dst_routes", &self.dst_routes, &peers)
     }
 
-    /// Host routes to the client's addresses that lie in none of the endpoint's nets: without them the
+    /// The client's nets whose address lies in none of the endpoint's nets: without routes to them the
     /// endpoint's side would not know that they are on the link.
-    pub fn src_host_routes(&self) -> Vec<IpNet> {
+    pub fn src_link_routes(&self) -> Vec<IpNet> {
         uncovered(self.src_nets(), &self.dst_nets().collect::<Vec<_>>())
     }
 
-    /// Host routes to the endpoint's addresses that lie in none of the client's nets.
-    pub fn dst_host_routes(&self) -> Vec<IpNet> {
+    /// The endpoint's nets whose address lies in none of the client's nets.
+    pub fn dst_link_routes(&self) -> Vec<IpNet> {
         uncovered(self.dst_nets(), &self.src_nets().collect::<Vec<_>>())
     }
 }
@@ -82,8 +82,7 @@ fn covered(address: IpAddr, nets: &[IpNet]) -> bool {
 }
 
 fn uncovered(nets: impl Iterator<Item = IpNet>, others: &[IpNet]) -> Vec<IpNet> {
-    let addresses = nets.map(|net| net.addr());
-    addresses.filter(|address| !covered(*address, others)).map(IpNet::from).collect()
+    nets.filter(|net| !covered(net.addr(), others)).map(|net| net.trunc()).collect()
 }
 
 fn resolve(field: &str, routes: &[Route], peers: &[IpNet]) -> Result<Vec<IpRoute>, FieldError> {
@@ -163,10 +162,10 @@ mod tests {
     }
 
     #[test]
-    fn host_routes_are_for_addresses_outside_the_other_sides_nets() {
+    fn on_the_link_are_the_nets_of_addresses_outside_the_other_sides_nets() {
         let context = context();
         let texts = |nets: Vec<IpNet>| nets.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(texts(context.src_host_routes()), ["fd00::1/128"]);
-        assert_eq!(texts(context.dst_host_routes()), ["172.16.1.0/32", "fd00::/128"]);
+        assert_eq!(texts(context.src_link_routes()), ["fd00::1/128"]);
+        assert_eq!(texts(context.dst_link_routes()), ["172.16.1.0/24", "fd00::/128"]);
     }
 }

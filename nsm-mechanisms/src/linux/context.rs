@@ -45,11 +45,11 @@ fn fill_ip(spec: &mut InterfaceSpec, side: Side, ip: &IpContext) -> Result<(), F
                     Some(Neighbour { ip: n.ip.parse().ok()?, mac: octets(&n.hardware_address)?, permanent: false })
                 })
                 .collect();
-            (ip.dst_host_routes(), ip.resolved_src_routes()?)
+            (ip.dst_link_routes(), ip.resolved_src_routes()?)
         }
         Side::Endpoint => {
             spec.addresses = ip.dst_nets().collect();
-            (ip.src_host_routes(), ip.resolved_dst_routes()?)
+            (ip.src_link_routes(), ip.resolved_dst_routes()?)
         }
     };
     let on_link = peers.into_iter().map(|prefix| Route { prefix, via: None });
