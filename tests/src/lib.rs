@@ -1,1 +1,3 @@
 //! Scenarios, data-plane and interop tests.
+
+pub mod reference;
