@@ -6,6 +6,7 @@ mod on_idle;
 mod refresh;
 mod retry;
 mod timeout;
+mod upstream_refresh;
 
 pub use backoff::Backoff;
 pub use heal::{Heal, Liveness};
@@ -13,3 +14,4 @@ pub use on_idle::OnIdle;
 pub use refresh::Refresh;
 pub use retry::Retry;
 pub use timeout::Timeout;
+pub use upstream_refresh::UpstreamRefresh;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use libfuzzer_sys::fuzz_target;
 use nsm_chain::Peer;
-use nsm_sdk::identity::{DevAuthority, PolicyInput, PolicySet, TokenVerifier, peer_of};
+use nsm_sdk::identity::{About, DevAuthority, PolicyInput, PolicySet, TokenVerifier, peer_of};
 
 /// Somebody whose key never left this process.
 static PEER: LazyLock<Arc<Peer>> = LazyLock::new(|| {
@@ -24,8 +24,14 @@ fuzz_target!(|data: &[u8]| {
     let tokens: Vec<&str> = text.split('\n').collect();
     for set in [PolicySet::server(), PolicySet::client(), PolicySet::registry_server(), PolicySet::registry_client()] {
         for index in [0, 1, tokens.len(), usize::MAX] {
-            let input =
-                PolicyInput { tokens: &tokens, index, peer: Some(&PEER), owner: Some("spiffe://example.org/a"), now };
+            let input = PolicyInput {
+                tokens: &tokens,
+                index,
+                peer: Some(&PEER),
+                owner: Some("spiffe://example.org/a"),
+                now,
+                about: About::Tokens,
+            };
             assert!(set.check(&input).is_err(), "nobody signed any of these");
         }
     }

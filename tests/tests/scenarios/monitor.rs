@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
@@ -9,6 +10,7 @@ use nsm_api::connection::{ConnectionEvent, ConnectionEventType, MonitorScopeSele
 use nsm_chain::{Call, EventStream, OwnedNext, Peer, Service, Watch, elements, from_fn};
 use nsm_sdk::connect::InProcess;
 use nsm_sdk::identity::{HmacTokens, PolicySet};
+use nsm_sdk::lifetime::UpstreamRefresh;
 use nsm_sdk::stacks::{Client, Endpoint, Hop};
 use nsm_sdk::testing::Node;
 
@@ -183,7 +185,7 @@ async fn what_changes_further_on_arrives_with_its_context() {
     let mtu = Arc::new(std::sync::atomic::AtomicU32::new(1400));
     let now = Arc::clone(&mtu);
     let sets = from_fn(move |mut call: Call, next: OwnedNext| {
-        let mtu = now.load(std::sync::atomic::Ordering::SeqCst);
+        let mtu = now.load(Ordering::SeqCst);
         call.body_mut().context.get_or_insert_default().mtu = mtu;
         async move { next.request(call).await }
     });
@@ -192,7 +194,7 @@ async fn what_changes_further_on_arrives_with_its_context() {
     ask(&client, "vpn", "c").await.unwrap();
     let mut events = watch(&nodes[0], nodes[0].manager_url(), any()).await;
     next(&mut events).await;
-    mtu.store(1300, std::sync::atomic::Ordering::SeqCst);
+    mtu.store(1300, Ordering::SeqCst);
     // As an endpoint does that has news for its clients.
     endpoint.connections().handles()[0].request(nsm_chain::Why::Refresh).await.unwrap();
     let event = next(&mut events).await;
@@ -337,6 +339,31 @@ async fn a_connection_that_comes_through_a_hop_twice_is_told_apart() {
         event.connections.values().map(|seen| (seen.path.as_ref().unwrap().index, seen.state())).collect();
     passes.sort_by_key(|(index, _)| *index);
     assert_eq!(passes, [(1, State::Up), (4, State::Up)]);
+    client.close(connection, SOON).await.unwrap();
+    nothing_left(&mesh, &[&client]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_wants_to_be_asked_again_is_asked_again_once() {
+    let (mesh, nodes) = mesh_of(1).await;
+    mesh.network_service("vpn").await.unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let unsettled = from_fn(move |call: Call, next: OwnedNext| {
+        let count = Arc::clone(&count);
+        async move {
+            let mut call = next.request(call).await?;
+            if count.fetch_add(1, Ordering::Relaxed) == 0 {
+                call.connection_mut().set_state(State::RefreshRequested);
+            }
+            Ok(call)
+        }
+    });
+    nodes[0].endpoint("nse", "vpn", elements![unsettled]).await.unwrap();
+    let client = nodes[0].client("nsc").with(elements![UpstreamRefresh::default()]).build().unwrap();
+    let connection = ask(&client, "vpn", "c").await.unwrap();
+    pass(Duration::from_secs(10)).await;
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
     client.close(connection, SOON).await.unwrap();
     nothing_left(&mesh, &[&client]).await;
 }

@@ -14,6 +14,7 @@ use nsm_api::mechanism::KERNEL;
 use nsm_chain::elements;
 use nsm_mechanisms::{KernelLiveness, KernelOffer};
 use nsm_sdk::context::{AwarenessGroups, ClientInfo, ExcludedPrefixes};
+use nsm_sdk::lifetime::UpstreamRefresh;
 use nsm_sdk::roles::{self, Site};
 use nsm_sdk::transport::Address;
 use tokio_util::sync::CancellationToken;
@@ -99,7 +100,8 @@ pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -
         .with(elements![
             Tell::default(),                                                    // says what becomes of connections
             ClientInfo::from_env(),                                             // where it runs
-            KernelOffer::new(),                                                 // interfaces of this namespace
+            UpstreamRefresh::default(), // asks again when the endpoint wants to be asked
+            KernelOffer::new(),         // interfaces of this namespace
             ExcludedPrefixes::sharing_within(options.awareness_groups.clone()), // no two with the same address
         ]);
     if options.liveness_check_enabled.0 {
