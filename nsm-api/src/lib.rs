@@ -66,6 +66,7 @@ generated!(
 );
 
 mod debug;
+mod decimal;
 mod excerpt;
 pub mod ip;
 pub mod labels;

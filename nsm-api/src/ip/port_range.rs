@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use crate::decimal::decimal;
 use crate::excerpt::excerpt;
 
 /// Ports from `first` to `last`, both included: `80` or `8000-8999`.
@@ -52,8 +53,7 @@ impl FromStr for PortRange {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let port = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?;
-        let range = port(first).zip(port(last)).and_then(|(first, last)| Self::new(first, last));
+        let range = decimal(first).zip(decimal(last)).and_then(|(first, last)| Self::new(first, last));
         range.ok_or_else(|| PortRangeError { text: excerpt(text) })
     }
 }

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use thiserror::Error;
 use url::Url;
 
+use crate::decimal::decimal;
 use crate::excerpt::excerpt;
 
 /// A file (a network namespace or a socket) as the parameter `inodeURL` names it.
@@ -71,10 +72,6 @@ fn parse(text: &str) -> Option<FileUrl> {
 
 fn is_direct(path: &Path) -> bool {
     !path.components().any(|part| part == Component::ParentDir)
-}
-
-fn decimal(text: &str) -> Option<u64> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 impl fmt::Display for FileUrl {

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use crate::Mechanism;
+use crate::decimal::decimal;
 use crate::excerpt::excerpt;
 
 /// Keys of mechanism parameters, as the wire spells them.
@@ -98,7 +99,7 @@ where
     let Some(text) = mechanism.parameter(key) else {
         return Ok(None);
     };
-    let number = text.parse::<N>().ok().filter(|number| *number <= largest);
+    let number = decimal::<N>(text).filter(|number| *number <= largest);
     let expected = || invalid(mechanism, key, text, format_args!("a decimal number up to {largest}"));
     number.map(Some).ok_or_else(expected)
 }

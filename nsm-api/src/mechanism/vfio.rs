@@ -4,12 +4,13 @@ use super::VFIO;
 use super::parameter::keys;
 use super::view::view;
 use crate::Mechanism;
+use crate::decimal::decimal;
 
 view!(Vfio, VfioMut, VFIO, as_vfio, as_vfio_mut);
 
 /// As in the reference, a number that cannot be read counts as 0.
 fn number(mechanism: &Mechanism, key: &str) -> u32 {
-    mechanism.parameter(key).and_then(|text| text.parse().ok()).unwrap_or(0)
+    mechanism.parameter(key).and_then(decimal).unwrap_or(0)
 }
 
 impl<'a> Vfio<'a> {
