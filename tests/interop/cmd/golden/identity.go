@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/golang-jwt/jwt/v4"
@@ -110,30 +111,44 @@ func tokens(dir string, both pair) (all []signed, err error) {
 	return all, verifyTokens(all, both)
 }
 
-// sign makes the tokens of a path of two hops, and one for nobody, with the SDK's generator.
-func sign(both pair) (all []signed, err error) {
-	for _, one := range []struct {
-		name     string
-		from, to *x509svid.SVID
-	}{
+// grants are the tokens of a path of two hops, and one for nobody.
+func grants(both pair) []grant {
+	return []grant{
 		{"client to nobody", both.client, nil},
 		{"client to server", both.client, both.server},
 		{"server to client", both.server, both.client},
-	} {
+	}
+}
+
+type grant struct {
+	name     string
+	from, to *x509svid.SVID
+}
+
+// claims are those that the token should have; its text is still to come.
+func (g grant) claims() signed {
+	one := signed{
+		Name: g.name, Signer: g.from.ID.Path()[1:], Subject: g.from.ID.String(), Audience: []string{},
+		Expires: g.from.Certificates[0].NotAfter.Unix(),
+	}
+	if g.to != nil {
+		one.Audience = append(one.Audience, g.to.ID.String())
+	}
+	return one
+}
+
+// sign makes the tokens with the SDK's generator.
+func sign(both pair) (all []signed, err error) {
+	for _, grant := range grants(both) {
 		var info credentials.AuthInfo
-		audience := []string{}
-		if one.to != nil {
-			info = linkTo(one.to)
-			audience = append(audience, one.to.ID.String())
+		if grant.to != nil {
+			info = linkTo(grant.to)
 		}
-		text, _, err := spiffejwt.TokenGeneratorFunc(one.from, forever)(info)
-		if err != nil {
+		one := grant.claims()
+		if one.Text, _, err = spiffejwt.TokenGeneratorFunc(grant.from, forever)(info); err != nil {
 			return nil, err
 		}
-		all = append(all, signed{
-			Name: one.name, Signer: one.from.ID.Path()[1:], Subject: one.from.ID.String(), Audience: audience,
-			Expires: one.from.Certificates[0].NotAfter.Unix(), Text: text,
-		})
+		all = append(all, one)
 	}
 	return all, nil
 }
@@ -147,20 +162,15 @@ func verifyTokens(all []signed, both pair) error {
 	byName := map[string]string{}
 	for _, one := range all {
 		byName[one.Name] = one.Text
-		signer := both.client
-		if one.Signer == "server" {
-			signer = both.server
+	}
+	var differences []error
+	for _, grant := range grants(both) {
+		if err := verifyToken(byName[grant.name], grant); err != nil {
+			differences = append(differences, fmt.Errorf("token %s: %w", grant.name, err))
 		}
-		claims := jwt.RegisteredClaims{}
-		key := func(*jwt.Token) (any, error) { return signer.Certificates[0].PublicKey, nil }
-		parser := jwt.NewParser(jwt.WithValidMethods([]string{jwt.SigningMethodES256.Alg()}))
-		if _, err := parser.ParseWithClaims(one.Text, &claims, key); err != nil {
-			return fmt.Errorf("token %s: %w", one.Name, err)
-		}
-		if claims.Subject != one.Subject || fmt.Sprint(claims.Audience) != fmt.Sprint(one.Audience) ||
-			claims.ExpiresAt == nil || claims.ExpiresAt.Unix() != one.Expires {
-			return fmt.Errorf("token %s claims %+v and should %+v", one.Name, claims, one)
-		}
+	}
+	if err := errors.Join(differences...); err != nil {
+		return err
 	}
 
 	policies, err := opa.PoliciesByFileMask("etc/nsm/opa/common/.*.rego", "etc/nsm/opa/server/.*.rego")
@@ -178,6 +188,20 @@ func verifyTokens(all []signed, both pair) error {
 		if err := policy.Check(ctx, path); err != nil {
 			return fmt.Errorf("policy %s: %w", policy.Name(), err)
 		}
+	}
+	return nil
+}
+
+func verifyToken(text string, grant grant) error {
+	claims, want := jwt.RegisteredClaims{}, grant.claims()
+	key := func(*jwt.Token) (any, error) { return grant.from.Certificates[0].PublicKey, nil }
+	parser := jwt.NewParser(jwt.WithValidMethods([]string{jwt.SigningMethodES256.Alg()}))
+	if _, err := parser.ParseWithClaims(text, &claims, key); err != nil {
+		return err
+	}
+	if claims.Subject != want.Subject || !slices.Equal(claims.Audience, want.Audience) ||
+		claims.ExpiresAt == nil || claims.ExpiresAt.Unix() != want.Expires {
+		return fmt.Errorf("claims %+v and should %+v", claims, want)
 	}
 	return nil
 }
