@@ -12,19 +12,30 @@ use crate::roles::say;
 #[derive(Debug, Default)]
 pub(super) struct Tell {
     told: Slot<String>,
+    /// What was said of the outage that is going on: each try of its healing comes by.
+    down: Slot<&'static str>,
+}
+
+impl Tell {
+    fn is_down(&self, call: &Call, how: &'static str) -> Result<()> {
+        if self.down.set(call.state()?, how) != Some(how) {
+            say(&format!("{} down: {how}", call.connection().id));
+        }
+        Ok(())
+    }
 }
 
 impl Element for Tell {
     async fn request(&self, call: Call, next: Next<'_>) -> Result<Call> {
         let id = call.connection().id.clone();
         match call.why() {
-            Why::Heal => say(&format!("{id} down: the path is broken, it is asked for again")),
-            Why::Reselect => say(&format!("{id} down: it is chosen afresh")),
+            Why::Heal => self.is_down(&call, "the path is broken, it is asked for again")?,
+            Why::Reselect => self.is_down(&call, "it is chosen afresh")?,
             Why::Asked | Why::Refresh => {}
         }
-        let healing = matches!(call.why(), Why::Heal | Why::Reselect);
         let call = next.request(call).await?;
         let state = call.state()?;
+        let healing = self.down.take(state).is_some();
         let now = described(call.connection());
         let before = self.told.set(state, now.clone());
         match before {
