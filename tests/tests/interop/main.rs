@@ -55,5 +55,7 @@ fn main() -> ExitCode {
     for (row, logs) in matrix.logs() {
         println!("logs of {row}\n  in {}", logs.display());
     }
-    if matrix.failed().next().is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    let failed = matrix.failed().count();
+    println!("{} meshes: {} passed, {failed} failed\n", matrix.0.len(), matrix.0.len() - failed);
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
