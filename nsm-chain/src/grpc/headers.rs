@@ -67,13 +67,15 @@ struct Segment {
 /// Puts a registry path beside a call, or beside an answer.
 ///
 /// # Errors
-/// When a token has bytes that no header can carry.
+/// When a token has characters that no header can carry, as no JWT has.
 pub fn send_path(metadata: &mut MetadataMap, path: &RegistryPath) -> Result<()> {
     let segments = path.tokens.iter().map(|token| Some(Segment { token: token.0.clone() })).collect();
     let header = PathHeader { index: u32::try_from(path.index).unwrap_or(u32::MAX), segments: Some(segments) };
     let text =
         serde_json::to_string(&header).map_err(|error| Error::internal("cannot write the path").because(error))?;
-    let value = text.parse().map_err(|_| Error::internal("the path cannot travel in a header"))?;
+    let unfit = || Error::invalid("a token of the path cannot travel in a header");
+    // What is not ASCII could be put there, and nobody would read it.
+    let value = if text.is_ascii() { text.parse().map_err(|_| unfit())? } else { return Err(unfit()) };
     metadata.insert(PATH, value);
     Ok(())
 }
@@ -206,6 +208,15 @@ mod tests {
 
     fn unix(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_token_that_no_header_can_carry_is_not_sent() {
+        let mut metadata = MetadataMap::new();
+        metadata.insert(PATH, r#"{"Index":0,"PathSegments":[{"token":"\u1013"}]}"#.parse().unwrap());
+        let path = receive_path(&metadata).unwrap().unwrap();
+        let error = send_path(&mut MetadataMap::new(), &path).unwrap_err();
+        assert_eq!(error.code(), crate::Code::InvalidArgument);
     }
 
     #[test]
