@@ -15,16 +15,11 @@ use crate::connect::{News, NextHopWatch, Sink, Subscription};
 /// Only the initiator refreshes. It stands behind `Begin` and before `Connect`.
 #[derive(Debug, Default)]
 pub struct UpstreamRefresh {
-    listening: Slot<Listening>,
+    listening: Slot<Subscription>,
 }
 
-struct Listening {
-    watch: Subscription,
-    /// A refresh under way asks by it whether it is still wanted.
-    _ear: Arc<Ear>,
-}
-
-/// What the next hop says of a connection.
+/// What the next hop says of a connection. The subscription keeps it: a refresh under way asks by it whether it is still
+/// wanted.
 struct Ear {
     own: Weak<Self>,
     handle: Handle,
@@ -85,11 +80,10 @@ impl Element for UpstreamRefresh {
         let (Some(watch), Some(handle)) = (call.fact::<NextHopWatch>(), call.handle()) else {
             return Ok(call);
         };
-        if self.listening.with(state, |now| now.is_none_or(|now| !watch.is_heard_by(&now.watch))) {
+        if self.listening.with(state, |now| now.is_none_or(|now| !watch.is_heard_by(now))) {
             let ear =
                 Arc::new_cyclic(|own| Ear { own: own.clone(), handle: handle.clone(), wanted: AtomicU8::new(NONE) });
-            let watch = watch.listen(Arc::clone(&ear) as Arc<dyn Sink>);
-            drop(self.listening.set(state, Listening { watch, _ear: ear }));
+            drop(self.listening.set(state, watch.listen(ear)));
         }
         Ok(call)
     }
