@@ -35,4 +35,4 @@ pub use mtu::Mtu;
 pub use noop::Noop;
 pub use random::Random;
 pub use underlay::Underlay;
-pub use vni::{Vni, VniError, Vnis};
+pub use vni::{Reserved, Vni, VniError, Vnis};

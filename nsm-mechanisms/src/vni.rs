@@ -12,9 +12,23 @@ use crate::Random;
 /// The reference keeps them unique for each source address; the kernel's VXLAN devices need more: unique for each UDP
 /// port of the namespace they were made in, wherever they are later. Unique on the node is both.
 pub struct Vnis {
-    taken: Mutex<HashSet<u32>>,
+    taken: Mutex<Taken>,
     range: RangeInclusive<u32>,
     random: Random,
+}
+
+#[derive(Default)]
+struct Taken {
+    /// By connections.
+    owned: HashSet<u32>,
+    /// By what an earlier life left; may be claimed, which takes it up, but is not issued to others.
+    reserved: HashSet<u32>,
+}
+
+/// An identifier that is not issued to anybody until this is dropped.
+pub struct Reserved {
+    number: u32,
+    pool: Arc<Vnis>,
 }
 
 /// One identifier, ours until this is dropped.
@@ -63,7 +77,8 @@ impl Vnis {
         let from = self.random.below(count);
         let mut taken = self.taken();
         // From a random place on to the next free one: ends even when all are taken.
-        let number = (0..count).map(|step| first + 2 * ((from + step) % count)).find(|number| taken.insert(*number));
+        let mut numbers = (0..count).map(|step| first + 2 * ((from + step) % count));
+        let number = numbers.find(|number| !taken.reserved.contains(number) && taken.owned.insert(*number));
         number.map(|number| self.guard(number)).ok_or(VniError::Exhausted)
     }
 
@@ -75,20 +90,27 @@ impl Vnis {
         if number == 0 || number > Vxlan::LARGEST_VNI {
             return Err(VniError::OutOfRange(number));
         }
-        if self.taken().insert(number) { Ok(self.guard(number)) } else { Err(VniError::Taken(number)) }
+        if self.taken().owned.insert(number) { Ok(self.guard(number)) } else { Err(VniError::Taken(number)) }
     }
 
-    /// How many are in use.
+    /// Keeps one from being issued: a tunnel that an earlier life left has it. It may still be claimed, by who takes that
+    /// tunnel up.
+    pub fn reserve(self: &Arc<Self>, number: u32) -> Reserved {
+        self.taken().reserved.insert(number);
+        Reserved { number, pool: Arc::clone(self) }
+    }
+
+    /// How many connections have one.
     #[must_use]
     pub fn in_use(&self) -> usize {
-        self.taken().len()
+        self.taken().owned.len()
     }
 
     fn guard(self: &Arc<Self>, number: u32) -> Vni {
         Vni { number, pool: Arc::clone(self) }
     }
 
-    fn taken(&self) -> MutexGuard<'_, HashSet<u32>> {
+    fn taken(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -103,7 +125,19 @@ impl Vni {
 
 impl Drop for Vni {
     fn drop(&mut self) {
-        self.pool.taken().remove(&self.number);
+        self.pool.taken().owned.remove(&self.number);
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.pool.taken().reserved.remove(&self.number);
+    }
+}
+
+impl fmt::Debug for Reserved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reserved({})", self.number)
     }
 }
 
@@ -179,6 +213,19 @@ mod tests {
                 prop_assert_eq!(pool.in_use(), held.len());
             }
         }
+    }
+
+    #[test]
+    fn what_a_former_tunnel_has_is_issued_to_nobody_and_may_be_taken_up() {
+        let pool = Vnis::within(1..=4, Random::seeded(1));
+        let reserved = pool.reserve(3);
+        let odd = pool.draw(VniParity::Odd).unwrap();
+        assert_eq!((odd.number(), pool.draw(VniParity::Odd).unwrap_err()), (1, VniError::Exhausted));
+        let taken_up = pool.claim(3).unwrap();
+        drop(reserved);
+        assert_eq!(pool.claim(3).unwrap_err(), VniError::Taken(3));
+        drop(taken_up);
+        assert_eq!(pool.draw(VniParity::Odd).unwrap().number(), 3);
     }
 
     #[test]

@@ -208,7 +208,7 @@ async fn what_was_agreed_with_one_next_hop_is_not_used_with_another() {
     *mesh.hop.lock().unwrap() = "tcp://10.0.0.2:5001";
     let call = mesh.chain.request(asked()).await.unwrap();
     mesh.further.with(|seen| assert_eq!(seen.requests, [None, None]));
-    assert_eq!(wired(&call), Programmed::Changed { writes: 1 });
+    assert_eq!(wired(&call), Programmed::Moved);
     assert!(mesh.fabric.wires()[0].1.next.as_vxlan().is_some());
 }
 

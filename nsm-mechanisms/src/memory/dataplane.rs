@@ -1,0 +1,112 @@
+use std::sync::Arc;
+
+use nsm_api::Mechanism;
+use nsm_api::mechanism::{KERNEL, VXLAN, keys};
+use nsm_chain::{Error, Result};
+
+use super::{Fabric, Fault, Interface};
+use crate::{Class, Dataplane, Programmed, Underlay, Vni, Wire};
+
+/// The data plane of one life of a simulated forwarder: KERNEL on the node, VXLAN between nodes.
+#[derive(Debug, Clone)]
+pub struct Memory {
+    pub(super) name: Arc<str>,
+    pub(super) life: u64,
+    pub(super) fabric: Fabric,
+    pub(super) underlay: Option<Underlay>,
+}
+
+impl Memory {
+    pub(super) fn new(name: Arc<str>, life: u64, fabric: Fabric, underlay: Option<Underlay>) -> Self {
+        Self { name, life, fabric, underlay }
+    }
+
+    /// On this node, with which it loses what it has programmed ([`Fabric::lose_node`]).
+    #[must_use]
+    pub fn on_node(self, node: impl Into<Arc<str>>) -> Self {
+        if let Some(forwarder) = self.fabric.lock().forwarders.get_mut(&self.name) {
+            forwarder.node = node.into();
+        }
+        self
+    }
+
+    /// Whose data plane it is.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A drawn identifier that a wire on this node has is one that the next tunnel cannot get.
+    fn check_issued(&self, vni: &Vni) {
+        let mut inner = self.fabric.lock();
+        let node = |name: &Arc<str>| inner.forwarders.get(name).map(|f| Arc::clone(&f.node));
+        let here = node(&self.name);
+        let uses = inner.wires.values().find(|standing| {
+            standing.place.tunnel.as_ref().is_some_and(|t| t.vni == vni.number()) && node(&standing.forwarder) == here
+        });
+        if let Some(id) = uses.map(|standing| Arc::clone(&standing.wire.id)) {
+            inner.faults.push(Fault::IssuedTwice { forwarder: Arc::clone(&self.name), vni: vni.number(), id });
+        }
+    }
+}
+
+impl Dataplane for Memory {
+    type Lease = Option<Arc<Vni>>;
+
+    fn accepts(&self, _payload: &str) -> Vec<&'static str> {
+        let remote = self.underlay.as_ref().map(|_| VXLAN);
+        std::iter::once(KERNEL).chain(remote).collect()
+    }
+
+    fn offers(&self, class: Class, _payload: &str) -> Vec<Mechanism> {
+        match class {
+            Class::Local => vec![Mechanism::kernel()],
+            Class::Remote => self.underlay.iter().map(Underlay::offer).collect(),
+        }
+    }
+
+    fn accept(&self, mechanism: &mut Mechanism, held: Option<&Self::Lease>) -> Result<Self::Lease> {
+        if mechanism.is(VXLAN)
+            && let Some(underlay) = &self.underlay
+        {
+            let named = mechanism.parameter(keys::VNI).is_some();
+            let held = held.and_then(Option::as_ref);
+            let vni = underlay.accept(mechanism, held)?;
+            if !named && held.is_none() {
+                self.check_issued(&vni);
+            }
+            return Ok(Some(vni));
+        }
+        match Interface::of(mechanism) {
+            Some(interface) if !interface.name.is_empty() => Ok(None),
+            _ => {
+                Err(Error::invalid("the KERNEL mechanism has no interface name").hint("the offering side must set it"))
+            }
+        }
+    }
+
+    async fn connect(&self, wire: &Wire) -> Result<Programmed> {
+        if self.has(wire) {
+            return Ok(Programmed::Unchanged);
+        }
+        self.pause().await;
+        self.program(wire)
+    }
+
+    async fn disconnect(&self, id: &str) -> Result<()> {
+        if !self.owns(id) {
+            return Ok(());
+        }
+        self.pause().await;
+        self.remove(id)
+    }
+}
+
+impl Memory {
+    async fn pause(&self) {
+        let time = self.fabric.lock().takes;
+        if !time.is_zero() {
+            tokio::time::sleep(time).await;
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! What the kernel would do with a wire.
+
+use std::sync::Arc;
+
+use nsm_chain::{Error, Result};
+
+use super::place::Place;
+use super::{Fault, Inner, Memory, Standing, Written};
+use crate::{Programmed, Vni, Wire};
+
+impl Memory {
+    /// Whether this life has programmed exactly this.
+    pub(super) fn has(&self, wire: &Wire) -> bool {
+        let inner = self.fabric.lock();
+        inner.wires.values().any(|standing| self.made(standing) && standing.wire == *wire)
+    }
+
+    /// Whether this life has a wire of this connection.
+    pub(super) fn owns(&self, id: &str) -> bool {
+        self.fabric.lock().wires.values().any(|standing| self.made(standing) && *standing.wire.id == *id)
+    }
+
+    fn made(&self, standing: &Standing) -> bool {
+        standing.forwarder == self.name && standing.life == self.life
+    }
+
+    /// Makes a wire, takes up that of an earlier life, or changes the one that is there.
+    pub(super) fn program(&self, wire: &Wire) -> Result<Programmed> {
+        let place = Place::of(wire, self.underlay.as_ref())?;
+        let mut dropped = Vec::new();
+        let mut inner = self.fabric.lock();
+        let outcome = self.converge(&mut inner, wire, place, &mut dropped);
+        drop(inner);
+        outcome
+    }
+
+    pub(super) fn remove(&self, id: &str) -> Result<()> {
+        let mut inner = self.fabric.lock();
+        inner.admit(&self.name, self.life)?;
+        let at = inner.wires.iter().find(|(_, s)| self.made(s) && *s.wire.id == *id).map(|(at, _)| *at);
+        let removed = at.and_then(|at| inner.take(at, Written::Removed));
+        drop(inner);
+        drop(removed);
+        Ok(())
+    }
+
+    fn converge(
+        &self,
+        inner: &mut Inner,
+        wire: &Wire,
+        place: Place,
+        dropped: &mut Vec<Standing>,
+    ) -> Result<Programmed> {
+        inner.admit(&self.name, self.life)?;
+        if let Some(end) = place.ends.iter().find(|end| inner.gone.contains(&end.netns)) {
+            return Err(Error::precondition(format!("{end} has nowhere to be: the namespace is gone")));
+        }
+        let of_this = |standing: &Standing| standing.forwarder == self.name && standing.wire.id == wire.id;
+        let own = inner.wires.iter().find(|(_, s)| of_this(s) && self.made(s)).map(|(at, _)| *at);
+        let same = inner.wires.iter().find(|(_, s)| of_this(s) && s.place == place).map(|(at, _)| *at);
+        let former = own.and_then(|at| inner.wires.get_mut(&at)?.vni.take());
+        let vni = match self.claim(&place, former) {
+            Ok(vni) => vni,
+            Err((error, former)) => {
+                if let Some(standing) = own.and_then(|at| inner.wires.get_mut(&at)) {
+                    standing.vni = former;
+                }
+                return Err(error);
+            }
+        };
+        if let Err(error) = self.make_room(inner, wire, &place, own.or(same), dropped) {
+            if let Some(standing) = own.and_then(|at| inner.wires.get_mut(&at)) {
+                standing.vni = vni;
+            }
+            return Err(error);
+        }
+        let (programmed, written) = match (own, same) {
+            (Some(own), Some(same)) if own == same => (Programmed::Changed { writes: 1 }, Written::Changed),
+            (Some(_), _) => (Programmed::Moved, Written::Moved),
+            (None, Some(_)) => (Programmed::Adopted, Written::Adopted),
+            (None, None) => (Programmed::Made, Written::Made),
+        };
+        // What is in its place now is the same wire to all who look.
+        let serial = match programmed {
+            Programmed::Made => {
+                inner.next += 1;
+                inner.next
+            }
+            _ => own.or(same).unwrap_or_default(),
+        };
+        let standing = Standing { forwarder: Arc::clone(&self.name), wire: wire.clone(), place, life: self.life, vni };
+        let before = inner.wires.insert(serial, standing);
+        // To take up what is as it should be changes nothing.
+        let untouched = programmed == Programmed::Adopted && before.as_ref().is_some_and(|b| b.wire == *wire);
+        dropped.extend(before);
+        inner.note(&self.name, &wire.id, written);
+        if untouched {
+            inner.writes -= 1;
+        }
+        Ok(programmed)
+    }
+
+    /// The identifier of a tunnel that the other node issued: nobody here may issue it now.
+    fn claim(&self, place: &Place, former: Option<Vni>) -> Result<Option<Vni>, (Error, Option<Vni>)> {
+        let (Some(tunnel), Some(underlay), true) = (&place.tunnel, &self.underlay, place.foreign) else {
+            return Ok(None);
+        };
+        match former {
+            Some(held) if held.number() == tunnel.vni => Ok(Some(held)),
+            former => match underlay.vnis().claim(tunnel.vni) {
+                Ok(vni) => Ok(Some(vni)),
+                Err(error) => {
+                    let what = "the next hop chose a tunnel that cannot be used here";
+                    Err((Error::taken(what).because(error), former))
+                }
+            },
+        }
+    }
+
+    /// Checks that interfaces and tunnel are free. What stands in the way gives way if it is of a life of this forwarder
+    /// that is over.
+    fn make_room(
+        &self,
+        inner: &mut Inner,
+        wire: &Wire,
+        place: &Place,
+        except: Option<u64>,
+        dropped: &mut Vec<Standing>,
+    ) -> Result<()> {
+        let node = inner.forwarders.get(&self.name).map(|f| Arc::clone(&f.node));
+        let in_the_way: Vec<(u64, String)> = inner
+            .wires
+            .iter()
+            .filter(|(at, _)| Some(**at) != except)
+            .filter_map(|(at, standing)| {
+                let mut ends = place.ends.iter();
+                let end = ends.find(|end| standing.place.ends.iter().any(|other| end.is(other)));
+                let there = inner.forwarders.get(&standing.forwarder).map(|f| &f.node);
+                let tunnel = match (&place.tunnel, &standing.place.tunnel) {
+                    (Some(new), Some(old)) if there == node.as_ref() => (new.vni, new.port) == (old.vni, old.port),
+                    _ => false,
+                };
+                let what = end.map(ToString::to_string).or_else(|| place.tunnel.as_ref().map(ToString::to_string));
+                (end.is_some() || tunnel).then_some((*at, what.unwrap_or_default()))
+            })
+            .collect();
+        for (at, what) in in_the_way {
+            let Some(standing) = inner.wires.get(&at) else { continue };
+            if standing.forwarder == self.name && standing.life != self.life {
+                dropped.extend(inner.take(at, Written::Swept));
+                continue;
+            }
+            let (owner, whose) = (Arc::clone(&standing.wire.id), Arc::clone(&standing.forwarder));
+            if whose == self.name {
+                let (forwarder, id) = (Arc::clone(&self.name), Arc::clone(&wire.id));
+                inner.faults.push(Fault::OwnedTwice { forwarder, what: what.clone(), id, owner: Arc::clone(&owner) });
+            }
+            return Err(Error::taken(format!("{what} belongs to connection {owner} of {whose}")));
+        }
+        Ok(())
+    }
+}
