@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex as StdMutex, PoisonError, Weak};
+use std::ops::Deref;
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 
 use crate::call::Closed;
 use crate::next::WeakNext;
+use crate::sync::tokio::sync::{Mutex, OwnedMutexGuard};
+use crate::sync::{Mutex as StdMutex, MutexGuard, tokio};
 use crate::{Call, Element, Error, Next, Peer, Protocol, Result, Service, State, Token, Why};
 
 /// How long an event of our own may take where the first Request came without a deadline.
@@ -116,7 +118,7 @@ impl<P: Protocol> Begin<P> {
     }
 }
 
-fn lock<P: Protocol>(table: &Table<P>) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Arc<Entry<P>>>> {
+fn lock<P: Protocol>(table: &Table<P>) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Entry<P>>>> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -200,7 +202,7 @@ impl<P: Protocol> Entry<P> {
         HELD.scope(self.address(), next.close(call)).await
     }
 
-    fn own(&self) -> std::sync::MutexGuard<'_, CancellationToken> {
+    fn own(&self) -> MutexGuard<'_, CancellationToken> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -220,13 +222,21 @@ impl<P: Protocol> Entry<P> {
     }
 }
 
-/// Takes an entry out of the table that is left empty, however that came: a caller who is gone while he waits for his
-/// turn, a future that is dropped, an element that panics.
-struct Swept<'a, P: Protocol>(&'a Entry<P>);
+/// An entry in the hands of one who may lock it. Takes it out of the table if it is left empty, however that came: a
+/// caller who is gone while he waits for his turn, a future that is dropped, an element that panics. All who lock hold
+/// it so: the last of them leaves something, or sweeps.
+struct Swept<P: Protocol>(Arc<Entry<P>>);
 
-impl<P: Protocol> Drop for Swept<'_, P> {
+impl<P: Protocol> Deref for Swept<P> {
+    type Target = Arc<Entry<P>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<P: Protocol> Drop for Swept<P> {
     fn drop(&mut self) {
-        // Locked: whoever has it will leave something, or sweep.
         if let Ok(mut life) = self.0.life.try_lock()
             && life.established.is_none()
             && !life.gone
@@ -261,9 +271,8 @@ impl<P: Protocol> Element<P> for Begin<P> {
             );
         }
         loop {
-            let entry = self.entry(&key);
             // Before the lock: dropped after it is released.
-            let _swept = Swept(&entry);
+            let entry = Swept(self.entry(&key));
             let mut life = call.patiently(entry.life.lock()).await?;
             if life.gone {
                 continue;
@@ -285,7 +294,7 @@ impl<P: Protocol> Element<P> for Begin<P> {
         if call.handle().is_some() {
             return next.close(call).await;
         }
-        let known = lock(&self.table).get(P::key(call.body())).map(Arc::clone);
+        let known = lock(&self.table).get(P::key(call.body())).map(Arc::clone).map(Swept);
         if let Some(entry) = known {
             entry.own().cancel();
             let mut life = call.patiently(entry.life.lock()).await?;
@@ -394,14 +403,14 @@ impl<P: Protocol> Handle<P> {
     /// The established body, if nothing is happening to it right now.
     #[must_use]
     pub fn peek(&self) -> Option<Arc<P::Body>> {
-        let entry = self.entry.upgrade()?;
+        let entry = Swept(self.entry.upgrade()?);
         let life = entry.life.try_lock().ok()?;
         life.established.as_ref().map(|established| Arc::clone(&established.body))
     }
 
     /// The entry, locked: nothing else happens to it meanwhile.
-    async fn lock(&self) -> Result<Option<(Arc<Entry<P>>, OwnedMutexGuard<Life<P>>)>> {
-        let Some(entry) = self.entry.upgrade() else {
+    async fn lock(&self) -> Result<Option<(Swept<P>, OwnedMutexGuard<Life<P>>)>> {
+        let Some(entry) = self.entry.upgrade().map(Swept) else {
             return Ok(None);
         };
         if HELD.try_with(|held| *held == entry.address()).unwrap_or(false) {
@@ -426,4 +435,9 @@ impl<P: Protocol> fmt::Debug for Handle<P> {
 }
 
 #[cfg(test)]
+#[cfg(not(feature = "shuttle"))]
 mod tests;
+
+#[cfg(test)]
+#[cfg(feature = "shuttle")]
+mod models;

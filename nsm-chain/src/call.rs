@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nsm_api::connection::{Connection, Mechanism};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::begin::Handle;
+use crate::sync::tokio;
+use crate::sync::tokio::time::Instant;
 use crate::{Error, LinkInfo, Peer, Protocol, Result, Service, Slot, State, Token, TokenError, Tokens};
 
 /// One Request or Close on its way through a chain, and back.

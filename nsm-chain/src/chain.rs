@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use futures::FutureExt;
 
 use crate::element::{Boxed, DynElement, Element, EventStream, Order};
+use crate::sync::tokio;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -256,6 +257,7 @@ fn check<P: Protocol>(hop: &Arc<str>, elements: &[Node<P>]) -> Result<(), OrderE
 }
 
 #[cfg(test)]
+#[cfg(not(feature = "shuttle"))]
 mod tests {
     use super::*;
     use crate::from_fn;

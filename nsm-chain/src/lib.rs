@@ -14,6 +14,8 @@ mod next;
 mod peer;
 mod protocol;
 mod slot;
+#[doc(hidden)]
+pub mod sync;
 pub mod time;
 mod timer;
 pub mod tower;

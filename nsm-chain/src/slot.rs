@@ -3,8 +3,10 @@
 use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+
+use crate::sync::Mutex;
 
 /// The state one hop keeps for one connection.
 ///
@@ -119,6 +121,7 @@ impl<T> fmt::Debug for Slot<T> {
 }
 
 #[cfg(test)]
+#[cfg(not(feature = "shuttle"))]
 mod tests {
     use super::*;
     use std::sync::Arc;

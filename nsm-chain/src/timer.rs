@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
-use tokio::sync::Notify;
-use tokio::time::Instant;
+use crate::sync::tokio::sync::Notify;
+use crate::sync::tokio::time::Instant;
+use crate::sync::{Mutex, MutexGuard, tokio};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -56,24 +57,20 @@ impl Timers {
 }
 
 impl Queue {
-    fn jobs(&self) -> std::sync::MutexGuard<'_, Jobs> {
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The jobs that are due, or when to look again; none: the task may end.
-    fn due(&self) -> Option<Result<Vec<Job>, Instant>> {
+    /// A job that is due, or when to look again; none: the task may end. One at a time: it may drop the timer of the next.
+    fn due(&self) -> Option<Result<Job, Instant>> {
         let mut jobs = self.jobs();
         let now = Instant::now();
-        let Some((&(first, _), _)) = jobs.waiting.first_key_value() else {
+        let Some(first) = jobs.waiting.first_entry() else {
             jobs.running = false;
             return None;
         };
-        if first > now {
-            return Some(Err(first));
-        }
-        let later = jobs.waiting.split_off(&(now, u64::MAX));
-        let due = std::mem::replace(&mut jobs.waiting, later);
-        Some(Ok(due.into_values().collect()))
+        let (at, _) = *first.key();
+        Some(if at > now { Err(at) } else { Ok(first.remove()) })
     }
 }
 
@@ -81,11 +78,7 @@ async fn run(queue: Weak<Queue>) {
     while let Some(strong) = queue.upgrade() {
         match strong.due() {
             None => return,
-            Some(Ok(jobs)) => {
-                for job in jobs {
-                    job();
-                }
-            }
+            Some(Ok(job)) => job(),
             Some(Err(first)) => tokio::select! {
                 () = tokio::time::sleep_until(first) => {}
                 () = strong.earlier.notified() => {}
@@ -100,7 +93,7 @@ impl fmt::Debug for Timers {
     }
 }
 
-/// An armed timer. Dropping it cancels it.
+/// An armed timer. Dropping it cancels it: its job does not begin any more.
 pub struct Timer {
     queue: Weak<Queue>,
     key: (Instant, u64),
@@ -129,6 +122,11 @@ impl fmt::Debug for Timer {
 }
 
 #[cfg(test)]
+#[cfg(feature = "shuttle")]
+mod models;
+
+#[cfg(test)]
+#[cfg(not(feature = "shuttle"))]
 mod tests {
     use super::*;
     use std::time::Duration;
