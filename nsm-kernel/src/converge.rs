@@ -107,7 +107,13 @@ pub(crate) fn reconcile_in(here: &mut Here, netns: &Netns, spec: &InterfaceSpec)
     netns.allow_ping(here)?;
     let tables = &mut *netns.tables();
     tables.load(&mut rtnl)?;
-    let actual = actual(&mut rtnl, &facts, tables.rules_of(&spec.name))?;
+    // Of the rules that are remembered, those that are still there.
+    let mut rules = tables.rules_of(&spec.name);
+    if !rules.is_empty() {
+        let there = rtnl.rules(true)?;
+        rules.retain(|rule| there.contains(rule));
+    }
+    let actual = actual(&mut rtnl, &facts, rules)?;
     let mut writes = 0;
     if !facts.up {
         rtnl.apply(vec![link::set_up(facts.index)])?;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use clap::Args;
 use nsm_chain::{Node, elements};
 use nsm_kernel::Netns;
-use nsm_mechanisms::{CrossConnect, Linux, MechanismPriority, Underlay};
+use nsm_mechanisms::{CrossConnect, Linux, MechanismPriority, Pace, Reconcile, Underlay};
 use nsm_sdk::roles::{ForwarderRole, Site};
 use nsm_sdk::transport::Address;
 use tokio_util::sync::CancellationToken;
@@ -99,7 +99,11 @@ pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -
         return Err(Failure::at(name, obstacle.to_string(), "run it as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"));
     }
     let linux = data_plane(&options)?;
-    let mut wire: Vec<Node> = elements![CrossConnect::new(linux.clone())];
+    // By then every client of an earlier life that is alive has asked again.
+    let grace = options.common.identity.max_token_lifetime.0;
+    let started = Reconcile::start(linux.clone(), Pace { grace, ..Pace::default() });
+    let Some(reconcile) = unless_stopped(&stop, started).await else { return Ok(()) };
+    let mut wire: Vec<Node> = elements![reconcile, CrossConnect::new(linux)];
     if !options.mechanism_priority.is_empty() {
         wire.push(Node::new(MechanismPriority::new(options.mechanism_priority.iter())));
     }
@@ -110,23 +114,9 @@ pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -
     for address in options.listen.listen_on.iter() {
         role = role.listen_on(address.to_string());
     }
-    // Looked for before the first Request, which may take it up.
-    let orphans = linux.orphans().await;
-    if !orphans.found().is_empty() {
-        tracing::info!(interfaces = orphans.found().len(), "an earlier life left interfaces; they are taken up");
-    }
     let Some(served) = unless_stopped(&stop, role.serve()).await else { return Ok(()) };
     let role = served.map_err(|error| Failure::of(name, &error))?;
-    // By then every client that is alive has asked again.
-    let grace = options.common.identity.max_token_lifetime.0;
-    let cleaning = tokio::spawn(async move {
-        for orphan in orphans.remove_after(grace).await {
-            tracing::info!(interface = orphan.name, netns = %orphan.netns.id(), "removed: nobody asked for it again");
-        }
-    });
-    let served = serve(role, stop).await;
-    cleaning.abort();
-    served
+    serve(role, stop).await
 }
 
 /// The Linux data plane; with tunnels where this node has an address for them.

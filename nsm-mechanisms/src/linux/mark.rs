@@ -40,6 +40,17 @@ impl Mark {
         Ok(mark)
     }
 
+    /// Whose mark it is, if it is one of this forwarder's.
+    pub(super) fn id<'a>(&self, mark: &'a str) -> Option<&'a str> {
+        mark.strip_prefix(&self.0).map(|rest| rest.split(' ').next().unwrap_or(rest)).filter(|id| !id.is_empty())
+    }
+
+    /// The network identifier of the tunnel that a mark names.
+    pub(super) fn vni(mark: &str) -> Option<u32> {
+        let mut words = mark.split(' ').skip(1);
+        words.next().filter(|word| *word == "vxlan").and_then(|_| words.next()?.parse().ok())
+    }
+
     /// Whether a link with this alias is one of this connection, of whatever tunnel.
     pub(super) fn names(&self, id: &str, alias: &str) -> bool {
         let rest = alias.strip_prefix(&self.0).and_then(|rest| rest.strip_prefix(id));
@@ -94,6 +105,8 @@ mod tests {
         let before = mark.of("1", Some(&tunnel)).unwrap();
         tunnel.vni = 43;
         assert_ne!(mark.of("1", Some(&tunnel)).unwrap(), before);
+        assert_eq!((mark.id(&before), Mark::vni(&before)), (Some("1"), Some(42)));
+        assert_eq!((mark.id("nsm:other:1"), mark.id("nsm:fwd:"), Mark::vni("nsm:fwd:1")), (None, None, None));
         assert!(mark.names("1", &before) && mark.names("1", "nsm:fwd:1"));
         assert!(!mark.names("1", "nsm:fwd:12") && !mark.names("1", "nsm:other:1"));
     }

@@ -7,20 +7,21 @@
 //!
 //! Every interface carries a mark (its link alias), `nsm:<forwarder>:<connection id>`, and a tunnel's also says which
 //! tunnel it is. By it a forwarder that was restarted finds its wires again: a Request for a connection that it does not
-//! remember adopts the interfaces that are there, so packets flow on. What nobody asks for in time is removed
-//! ([`Linux::orphans`]); what carries no mark of this forwarder is never touched.
+//! remember adopts the interfaces that are there, so packets flow on. What nobody asks for in time is removed by
+//! [`Reconcile`](crate::Reconcile), which also mends what somebody else damaged; what carries no mark of this forwarder is
+//! never touched.
 
 mod context;
 mod error;
 mod interfaces;
 mod mark;
-mod orphans;
 mod plan;
+mod strays;
 mod table;
 mod wiring;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use nsm_api::Mechanism;
 use nsm_api::mechanism::{KERNEL, VXLAN};
@@ -32,10 +33,11 @@ use tracing::Instrument;
 use crate::{Class, Dataplane, Programmed, Underlay, Vni, Wire};
 use mark::Mark;
 use plan::Plan;
+use strays::Occupied;
 use table::{Held, Table};
 use wiring::Wiring;
 
-pub use orphans::{Orphan, Orphans};
+pub use strays::Stray;
 
 /// The kernel's data plane for one forwarder. Cloning is cheap; every copy sees the same wires.
 #[derive(Clone)]
@@ -46,6 +48,8 @@ struct Inner {
     /// Our place in the network between nodes, and the namespace that has it.
     underlay: Option<(Underlay, Netns)>,
     table: Table,
+    /// What strays keep from new connections.
+    occupied: Mutex<Occupied>,
 }
 
 impl Linux {
@@ -55,7 +59,7 @@ impl Linux {
     /// # Errors
     /// When the name cannot be part of a mark: it is empty, longer than 100 octets or contains a colon.
     pub fn new(forwarder: &str) -> Result<Self> {
-        Ok(Self(Arc::new(Inner { mark: Mark::new(forwarder)?, underlay: None, table: Table::default() })))
+        Self::made(forwarder, None)
     }
 
     /// As [`new`](Self::new), and reaches other nodes by VXLAN over an underlay; `node` is the namespace that has its
@@ -64,8 +68,12 @@ impl Linux {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn with_underlay(forwarder: &str, underlay: Underlay, node: Netns) -> Result<Self> {
+        Self::made(forwarder, Some((underlay, node)))
+    }
+
+    fn made(forwarder: &str, underlay: Option<(Underlay, Netns)>) -> Result<Self> {
         let mark = Mark::new(forwarder)?;
-        Ok(Self(Arc::new(Inner { mark, underlay: Some((underlay, node)), table: Table::default() })))
+        Ok(Self(Arc::new(Inner { mark, underlay, table: Table::default(), occupied: Mutex::default() })))
     }
 
     /// How many connections have a wire.

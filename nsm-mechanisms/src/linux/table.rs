@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nsm_kernel::NetnsId;
+use nsm_kernel::{Netns, NetnsId, Snapshot};
 use tokio::sync::Notify;
 
 use super::Linux;
@@ -70,10 +71,23 @@ impl Table {
 
     /// Whether an interface belongs to a wire, or may in a moment: its connection is being worked on.
     pub(super) fn claims(&self, mark: &Mark, link: (NetnsId, &str, &str)) -> bool {
-        self.lock().iter().any(|(id, wiring)| match wiring {
-            Some(wiring) => wiring.has(link),
-            None => mark.names(id, link.2),
-        })
+        let wires = self.lock();
+        let found = mark.id(link.2).and_then(|id| wires.get(id));
+        found.is_some_and(|wiring| wiring.as_ref().is_none_or(|wiring| wiring.has(link)))
+    }
+
+    /// Where connections have interfaces, each place once, with a path that leads there.
+    pub(super) fn places(&self) -> HashMap<NetnsId, (PathBuf, Netns)> {
+        let wires = self.lock();
+        let ends = wires.values().flatten().flat_map(Wiring::places);
+        ends.map(|netns| (netns.id(), (netns.path(), netns.clone()))).collect()
+    }
+
+    /// Connections with an interface in that namespace which is not as it should be.
+    pub(super) fn drifted(&self, snapshot: &Snapshot) -> Vec<Arc<str>> {
+        let wires = self.lock();
+        let drifted = wires.iter().filter(|(_, wiring)| wiring.as_ref().is_some_and(|wiring| wiring.differs(snapshot)));
+        drifted.map(|(id, _)| Arc::clone(id)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Option<Wiring>>> {

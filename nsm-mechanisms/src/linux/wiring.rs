@@ -1,13 +1,13 @@
 //! The interfaces of one wire, and what is done with them.
 
 use nsm_chain::{Error, Result};
-use nsm_kernel::{Error as Kernel, Interface, NetnsId, delete_link};
+use nsm_kernel::{Error as Kernel, Interface, Netns, NetnsId, Snapshot, delete_link, reconcile};
 
 use super::Inner;
 use super::error::failed;
 use super::interfaces::{adopt, back, create, set_route_localnet};
 use super::plan::{End, Plan, Tunnel};
-use crate::{Programmed, Vni, Wire};
+use crate::{Mended, Programmed, Vni, Wire};
 
 /// A wire that was made or adopted.
 #[derive(Debug)]
@@ -117,6 +117,43 @@ impl Wiring {
         self.wire = wire.clone();
         self.sure = true;
         Ok(writes)
+    }
+
+    /// Where its interfaces are.
+    pub(super) fn places(&self) -> impl Iterator<Item = &Netns> {
+        self.plan.ends.iter().map(|end| &end.netns)
+    }
+
+    /// Whether an interface of it in that namespace is missing or not as it should be.
+    pub(super) fn differs(&self, snapshot: &Snapshot) -> bool {
+        self.plan.ends.iter().any(|end| end.netns.id() == snapshot.netns() && !snapshot.shows(&end.spec))
+    }
+
+    /// Makes it what it should be again, whatever somebody else did to it.
+    pub(super) async fn mend(&mut self, linux: &Inner) -> Result<Mended> {
+        let what = |error| failed(format!("cannot mend the wire of connection {}", self.wire.id), error);
+        let mut writes = 0;
+        let mut missing = false;
+        for end in &self.plan.ends {
+            let snapshot = Snapshot::take(&end.netns).await.map_err(what)?;
+            if snapshot.shows(&end.spec) {
+                continue;
+            }
+            match reconcile(&end.netns, &end.spec).await {
+                Ok(changes) => writes += changes.writes,
+                Err(Kernel::LinkNotFound { .. }) => missing = true,
+                Err(error) => return Err(what(error)),
+            }
+        }
+        if !missing {
+            return Ok(if writes == 0 { Mended::Whole } else { Mended::Changed { writes } });
+        }
+        // What is left of it would be in the way.
+        self.remove().await?;
+        let vni = self.take_vni();
+        let (again, _) = Self::make(&self.wire.clone(), self.plan.clone(), linux, vni).await?;
+        *self = again;
+        Ok(Mended::Remade)
     }
 
     /// Removes all of it. What is gone already counts as removed.

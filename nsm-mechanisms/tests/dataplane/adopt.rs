@@ -1,5 +1,5 @@
 use nsm_kernel::{InterfaceSpec, PeerNeighbours, VethWire};
-use nsm_mechanisms::{Dataplane, Linux, Programmed};
+use nsm_mechanisms::{Census, Dataplane, Linux, Programmed, Reach, Reconciled};
 
 use super::*;
 
@@ -74,14 +74,19 @@ async fn what_nobody_claims_is_removed_and_nothing_else() {
     earlier.connect(&wire("half", kernel(&named[0], "half"), kernel(&ns[1], "half"), 3)).await.unwrap();
 
     let restarted = Linux::new(&name).unwrap();
-    let orphans = restarted.orphans().await;
-    assert_eq!(orphans.found().len(), 5);
+    let census = restarted.census(Reach::Everywhere).await;
+    assert_eq!((census.strays.len(), census.drifted.len()), (5, 0));
     restarted.connect(&kept).await.unwrap();
-    let removed = orphans.remove_after(Duration::from_millis(10)).await;
-    let mut names: Vec<_> = removed.iter().map(|orphan| orphan.name.as_str()).collect();
-    names.sort_unstable();
-    assert_eq!(names, ["half", "lost"]);
+    let mut removed = Vec::new();
+    for stray in census.strays {
+        if restarted.remove(&stray).await.unwrap() {
+            removed.push(stray.name);
+        }
+    }
+    removed.sort_unstable();
+    assert_eq!(removed, ["half", "lost"]);
     assert_packets_both_ways(&named, 1).await;
+    assert_eq!(restarted.census(Reach::Everywhere).await, Census { strays: Vec::new(), drifted: Vec::new() });
     restarted.disconnect("kept").await.unwrap();
     assert_nothing_left(&before, &named).await;
 }

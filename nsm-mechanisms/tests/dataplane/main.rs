@@ -3,6 +3,7 @@
 
 mod adopt;
 mod local;
+mod mend;
 mod mesh;
 mod remote;
 mod user_namespace;

@@ -1,0 +1,104 @@
+//! What is in a namespace, read at once, to compare many interfaces with.
+
+use std::collections::HashMap;
+
+use crate::{
+    InterfaceSpec, MarkedLink, Netns, NetnsId, Result,
+    netns::{Lane, work},
+    plan::Plan,
+    rtnl::{Rtnl, link::LinkFacts, route::PROTOCOL, rule::RuleEntry},
+};
+
+/// The state of all interfaces of a namespace at one time.
+///
+/// It costs six lists however many interfaces there are; comparing with it asks the kernel nothing.
+#[derive(Debug)]
+pub struct Snapshot {
+    netns: Netns,
+    /// By name.
+    links: HashMap<String, LinkFacts>,
+    /// By the number of their link.
+    found: HashMap<u32, Plan>,
+    rules: Vec<RuleEntry>,
+}
+
+impl Snapshot {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// As [`links_with_mark`](crate::links_with_mark).
+    pub async fn take(netns: &Netns) -> Result<Self> {
+        let netns = netns.clone();
+        work(Lane::Quick, move |here| {
+            here.enter(&netns)?;
+            let mut rtnl = Rtnl::open()?;
+            netns.tables().load(&mut rtnl)?;
+            Self::read(&mut rtnl, &netns)
+        })
+        .await
+    }
+
+    fn read(rtnl: &mut Rtnl, netns: &Netns) -> Result<Self> {
+        let links = rtnl.links()?;
+        let mut found: HashMap<u32, Plan> = links.iter().map(|link| (link.index, Plan::default())).collect();
+        for (index, address) in rtnl.addresses(0)? {
+            found.entry(index).or_default().addresses.insert(address);
+        }
+        for route in rtnl.routes()? {
+            if route.protocol == PROTOCOL {
+                found.entry(route.index).or_default().routes.insert(route.entry);
+            }
+        }
+        for (index, neighbour) in rtnl.permanent_neighbours()? {
+            found.entry(index).or_default().neighbours.insert(neighbour.ip, neighbour);
+        }
+        let rules = rtnl.rules(true)?;
+        let links = links.into_iter().map(|link| (link.name.clone(), link)).collect();
+        Ok(Self { netns: netns.clone(), links, found, rules })
+    }
+
+    /// Of which namespace it is.
+    pub fn netns(&self) -> NetnsId {
+        self.netns.id()
+    }
+
+    /// The interfaces whose mark begins with `prefix`.
+    pub fn marked(&self, prefix: &str) -> impl Iterator<Item = MarkedLink> {
+        self.links.values().filter_map(move |link| {
+            let alias = link.alias.as_ref().filter(|alias| alias.starts_with(prefix))?;
+            Some(MarkedLink {
+                name: link.name.clone(),
+                alias: alias.clone(),
+                index: link.index,
+                kind: link.kind.clone(),
+            })
+        })
+    }
+
+    /// Whether the interface that `spec` names is there with its mark, up, and has all that `spec` says. What it has
+    /// beyond that does not count, nor do neighbours that may age.
+    pub fn shows(&self, spec: &InterfaceSpec) -> bool {
+        let named = self.links.get(spec.name.as_str());
+        let Some(link) = named.filter(|link| link.up && link.alias.as_ref() == Some(&spec.alias)) else {
+            return false;
+        };
+        let nothing = Plan::default();
+        let found = self.found.get(&link.index).unwrap_or(&nothing);
+        let mut complete = true;
+        let tables = self.netns.tables();
+        let wanted = Plan::of(spec, |rules| {
+            let table = tables.find(&spec.name, rules);
+            complete &= table.is_some();
+            Ok(table)
+        });
+        drop(tables);
+        let Ok(wanted) = wanted else { return false };
+        complete
+            && wanted.mtu.is_none_or(|mtu| mtu == link.mtu)
+            && wanted.mac.is_none_or(|mac| link.mac == Some(mac))
+            && wanted.addresses.is_subset(&found.addresses)
+            && wanted.routes.is_subset(&found.routes)
+            && wanted.rules.iter().all(|rule| self.rules.contains(rule))
+            && wanted.neighbours.values().all(|n| !n.permanent || found.neighbours.get(&n.ip) == Some(n))
+    }
+}

@@ -1,0 +1,159 @@
+//! What carries this forwarder's mark in the kernel, and whose it is.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+
+use nsm_chain::Result;
+use nsm_kernel::{MarkedLink, Netns, NetnsId, Snapshot, delete_link};
+
+use super::error::failed;
+use super::mark::Mark;
+use super::table::Held;
+use super::{Inner, Linux};
+use crate::vni::Reserved;
+use crate::{Census, Mended, Reach, Reconciled};
+
+/// How many namespaces are looked at.
+const NAMESPACES: usize = 4096;
+/// How many processes are asked for theirs.
+const PROCESSES: usize = 65_536;
+
+/// An interface with this forwarder's mark that belongs to no connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Stray {
+    /// Where it is.
+    pub netns: NetnsId,
+    /// A path that led there. Nothing is kept open: a workload that ends takes it along.
+    pub path: PathBuf,
+    /// Its name.
+    pub name: String,
+    /// Its mark.
+    pub mark: String,
+}
+
+impl fmt::Display for Stray {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "interface {} marked {:?} in {}", self.name, self.mark, self.path.display())
+    }
+}
+
+/// Tunnel identifiers that strays occupy.
+pub(super) type Occupied = HashMap<u32, Reserved>;
+
+impl Reconciled for Linux {
+    type Stray = Stray;
+
+    async fn census(&self, reach: Reach) -> Census<Stray> {
+        let mut places = self.0.table.places();
+        if reach == Reach::Everywhere {
+            let seen = tokio::task::spawn_blocking(seen).await.unwrap_or_default();
+            for (path, netns) in seen {
+                places.entry(netns.id()).or_insert((path, netns));
+            }
+        }
+        let (mut strays, mut drifted) = (Vec::new(), HashSet::new());
+        for (id, (path, netns)) in places {
+            let snapshot = match Snapshot::take(&netns).await {
+                Ok(snapshot) => snapshot,
+                Err(error) => {
+                    // Of another user, say: then nothing in it is ours.
+                    tracing::debug!(netns = %id, %error, "not looked at");
+                    continue;
+                }
+            };
+            let links = snapshot.marked(self.0.mark.prefix());
+            strays.extend(
+                links
+                    .filter(|link| !self.0.table.claims(&self.0.mark, (id, &link.name, &link.alias)))
+                    .map(|MarkedLink { name, alias, .. }| Stray { netns: id, path: path.clone(), name, mark: alias }),
+            );
+            drifted.extend(self.0.table.drifted(&snapshot));
+        }
+        self.0.occupy(reach, &strays);
+        Census { strays, drifted: drifted.into_iter().collect() }
+    }
+
+    async fn remove(&self, stray: &Stray) -> Result<bool> {
+        let Some(id) = self.0.mark.id(&stray.mark) else {
+            return Ok(false);
+        };
+        // Whoever asks for that connection now waits until it is gone, or has it already.
+        let held = Held::take(self, id).await;
+        if held.wiring.as_ref().is_some_and(|wiring| wiring.has((stray.netns, &stray.name, &stray.mark))) {
+            return Ok(false);
+        }
+        let (path, netns) = (stray.path.clone(), stray.netns);
+        // The path may lead elsewhere by now; if the place is still there, the next look everywhere finds another one.
+        let Some(netns) = Netns::open(&path).ok().filter(|found| found.id() == netns) else {
+            return Ok(false);
+        };
+        let removed = delete_link(&netns, &stray.name, &stray.mark).await;
+        let removed = removed.map_err(|error| failed(format!("{stray} is left"), error))?;
+        self.0.vacate(&stray.mark);
+        Ok(removed)
+    }
+
+    async fn mend(&self, id: &str) -> Result<Mended> {
+        let mut held = Held::take(self, id).await;
+        let Some(wiring) = &mut held.wiring else {
+            return Ok(Mended::Unknown);
+        };
+        wiring.mend(&self.0).await
+    }
+
+    async fn disturbed(&self) -> Vec<Arc<str>> {
+        std::future::pending().await
+    }
+}
+
+impl Inner {
+    /// Keeps the identifiers of the strays' tunnels from new connections.
+    fn occupy(&self, reach: Reach, strays: &[Stray]) {
+        let Some((underlay, _)) = &self.underlay else { return };
+        let found: HashSet<u32> = strays.iter().filter_map(|stray| Mark::vni(&stray.mark)).collect();
+        let mut occupied = self.occupied.lock().unwrap_or_else(PoisonError::into_inner);
+        if reach == Reach::Everywhere {
+            occupied.retain(|vni, _| found.contains(vni));
+        }
+        for vni in found {
+            occupied.entry(vni).or_insert_with(|| underlay.vnis().reserve(vni));
+        }
+    }
+
+    fn vacate(&self, mark: &str) {
+        if let Some(vni) = Mark::vni(mark) {
+            self.occupied.lock().unwrap_or_else(PoisonError::into_inner).remove(&vni);
+        }
+    }
+}
+
+/// Every namespace that can be seen from here, each once: those named in `/run/netns`, and those of running processes.
+fn seen() -> Vec<(PathBuf, Netns)> {
+    let mut known = HashSet::new();
+    let mut open = Vec::new();
+    let named = fs::read_dir("/run/netns").into_iter().flatten().flatten().map(|entry| entry.path());
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
+        let name = entry.file_name();
+        let number = name.to_str()?.bytes().all(|byte| byte.is_ascii_digit());
+        number.then(|| entry.path().join("ns/net"))
+    });
+    let mut look = |path: PathBuf| {
+        // Identity first: most processes share one namespace, and each open costs a descriptor for a moment.
+        let Ok(file) = fs::metadata(&path) else {
+            return;
+        };
+        if open.len() < NAMESPACES
+            && known.insert((file.dev(), file.ino()))
+            && let Ok(netns) = Netns::open(&path)
+        {
+            open.push((path, netns));
+        }
+    };
+    named.for_each(&mut look);
+    processes.take(PROCESSES).for_each(&mut look);
+    open
+}
