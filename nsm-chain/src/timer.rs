@@ -80,6 +80,7 @@ async fn run(queue: Weak<Queue>) {
             None => return,
             Some(Ok(job)) => job(),
             Some(Err(first)) => tokio::select! {
+                biased;
                 () = tokio::time::sleep_until(first) => {}
                 () = strong.earlier.notified() => {}
             },

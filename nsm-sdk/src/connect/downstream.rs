@@ -173,6 +173,7 @@ impl Downstream {
         };
         loop {
             let event = tokio::select! {
+                biased;
                 event = events.next() => event,
                 () = self.nobody(id) => return None,
             };
@@ -262,6 +263,7 @@ async fn one_by_one(downstream: &Arc<Downstream>) {
             }
         }
         tokio::select! {
+            biased;
             Some((id, end)) = streams.next() => {
                 followed.remove(&id);
                 if let Some(error) = end {

@@ -9,5 +9,5 @@ mod recent;
 
 pub use downstream::{Downstream, News, Sink, Subscription};
 pub use element::{Connect, Listens, NextHopWatch};
-pub use in_process::InProcess;
+pub use in_process::{InProcess, Life, Network};
 pub use links::Links;

@@ -1,5 +1,4 @@
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::LazyLock;
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 /// Pauses between tries: the first at once, then doubling from `first` to `most`, each shortened at random by up to a
@@ -21,9 +20,6 @@ pub struct Backoff {
     random: u64,
 }
 
-/// One process's own beginning, so that two do not keep time together.
-static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
-
 impl Backoff {
     /// Pauses that start from this seed; the same seed gives the same pauses.
     #[must_use]
@@ -31,11 +27,10 @@ impl Backoff {
         Self { first, most, tries: 0, random: seed | 1 }
     }
 
-    /// Pauses of a connection or record with that name, different in each process.
+    /// Pauses of a connection or record with that name, different each time and in each process.
     #[must_use]
     pub fn of(first: Duration, most: Duration, name: &str) -> Self {
-        let seed = name.bytes().fold(*PROCESS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-        Self::new(first, most, seed)
+        Self::new(first, most, RandomState::new().hash_one(name))
     }
 
     /// Waits as long as one should before the next try. Before the first that is not at all: a timer, even one of no

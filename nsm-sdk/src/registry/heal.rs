@@ -177,6 +177,7 @@ async fn follow<R: Record>(
             tokio::time::sleep(pauses.pause()).await;
         };
         tokio::select! {
+            biased;
             event = events.next() => match event {
                 Some(Ok(Change { deleted: true, .. })) => drop(missing.insert(Arc::clone(name))),
                 Some(Ok(_)) => {}

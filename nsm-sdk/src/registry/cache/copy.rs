@@ -92,6 +92,7 @@ impl<R: Record> LocalCopy<R> {
         tokio::pin!(found);
         let found = loop {
             tokio::select! {
+                biased;
                 found = &mut found => break found?,
                 event = events.next() => match event {
                     Some(event) => told.insert(self.apply(event?)),
@@ -121,6 +122,7 @@ impl<R: Record> LocalCopy<R> {
                 return;
             }
             tokio::select! {
+                biased;
                 event = events.next() => match event {
                     Some(Ok(change)) => {
                         unmentioned.mentioned(&self.apply(change));

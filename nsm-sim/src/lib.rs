@@ -1,0 +1,8 @@
+//! A whole mesh in one thread, by one seed.
+#![deny(missing_docs)]
+
+mod random;
+mod simulation;
+
+pub use random::Random;
+pub use simulation::Simulation;
