@@ -26,6 +26,13 @@ impl Workload {
         Self { url: FileUrl::Path(netns.path()), _netns: Some(netns.clone()) }
     }
 
+    /// A namespace that only its name is known of: of another machine, or of a simulation
+    /// ([`memory`](crate::memory)).
+    #[must_use]
+    pub fn at(url: FileUrl) -> Self {
+        Self { url, _netns: None }
+    }
+
     /// Its URL, as the parameter `inodeURL` has it at rest.
     #[must_use]
     pub fn url(&self) -> &FileUrl {

@@ -199,6 +199,19 @@ impl Fabric {
         orphans.map(|standing| (standing.forwarder.to_string(), standing.wire.clone())).collect()
     }
 
+    /// The names of the forwarders that live.
+    #[must_use]
+    pub fn forwarders(&self) -> Vec<String> {
+        let inner = self.lock();
+        inner.forwarders.iter().filter(|(_, f)| f.alive).map(|(name, _)| name.to_string()).collect()
+    }
+
+    /// Whether a forwarder of that name lives, or ever did.
+    #[must_use]
+    pub fn has_forwarder(&self, name: &str) -> bool {
+        self.lock().forwarders.contains_key(name)
+    }
+
     /// How many tunnel identifiers the forwarder's present life holds; `None` without an underlay.
     #[must_use]
     pub fn vnis(&self, forwarder: &str) -> Option<usize> {

@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nsm_api::Connection;
 use nsm_chain::{Begin, Timers};
+use nsm_mechanisms::memory::Fabric;
 
 use super::RunningEndpoint;
 use crate::monitor::Monitor;
@@ -61,6 +63,10 @@ impl Hops {
         drop(former);
     }
 
+    fn counted(&self) -> Vec<(String, Counted)> {
+        self.lock().iter().map(|(name, hop)| (name.clone(), hop.clone())).collect()
+    }
+
     pub(super) fn kept(&self) -> Vec<Kept> {
         let kept = |(name, hop): (&String, &Counted)| {
             let (shown, watchers) = hop.monitor.counts();
@@ -76,5 +82,53 @@ impl Kept {
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         (self.connections, self.shown, self.timers) == (0, 0, 0)
+    }
+}
+
+/// All that is there in a mesh at one moment: what [`invariants`](super::invariants) are about.
+#[derive(Debug, Clone, Default)]
+pub struct Census {
+    /// By name, what each hop that runs keeps.
+    pub hops: BTreeMap<String, HopCensus>,
+    /// By name, what each client keeps.
+    pub clients: BTreeMap<String, HopCensus>,
+    /// What forwarders have programmed.
+    pub fabric: Fabric,
+    /// Tasks of this runtime.
+    pub tasks: usize,
+    /// By the registry's kind of record (`service`, `endpoint`): how many there are, and how many watch them.
+    pub registry: BTreeMap<&'static str, (usize, usize)>,
+}
+
+/// What one hop keeps.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct HopCensus {
+    /// By id at this hop, what is established. `None`: nothing is, or somebody works on it.
+    pub connections: BTreeMap<String, Option<Arc<Connection>>>,
+    /// Connections that it shows to watchers; `None` where nobody watches.
+    pub shown: Option<usize>,
+    /// Watchers of its connections.
+    pub watchers: usize,
+    /// Timers of its connections.
+    pub timers: usize,
+}
+
+impl HopCensus {
+    /// Of what is kept here.
+    #[must_use]
+    pub fn of(connections: &Begin, timers: &Timers) -> Self {
+        let handles = connections.handles().into_iter();
+        let connections = handles.map(|handle| (handle.key().to_string(), handle.peek())).collect();
+        Self { connections, timers: timers.armed(), ..Self::default() }
+    }
+}
+
+impl Hops {
+    pub(super) fn census(&self) -> BTreeMap<String, HopCensus> {
+        let count = |(name, hop): (String, Counted)| {
+            let (shown, watchers) = hop.monitor.counts();
+            (name, HopCensus { shown: Some(shown), watchers, ..HopCensus::of(&hop.connections, &hop.timers) })
+        };
+        self.counted().into_iter().map(count).collect()
     }
 }

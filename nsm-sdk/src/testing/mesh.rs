@@ -1,16 +1,18 @@
 use std::fmt;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nsm_api::{NetworkService, SpiffeId};
-use nsm_chain::{Call, Error, Node as Element, OrderError, Peer, Result, Service, Timers, Tokens, elements, time};
+use nsm_chain::{
+    Begin, Call, Error, Node as Element, OrderError, Peer, Result, Service, Timers, Tokens, elements, time,
+};
 use nsm_mechanisms::Underlay;
 use nsm_mechanisms::memory::Fabric;
 
 use super::census::Hops;
-use super::{Kept, Node, RunningEndpoint};
+use super::{Census, HopCensus, Kept, Node, RunningEndpoint};
 use crate::connect::{Connect, InProcess};
 use crate::identity::{HmacTokens, PolicySet};
 use crate::registry::stacks::{Admission, MemoryRegistry, RegistryClient, RegistryClientBuilder};
@@ -49,6 +51,7 @@ pub struct Mesh {
     pub(super) wires: Fabric,
     token_life: Duration,
     nodes: Arc<AtomicU32>,
+    registry: Arc<Mutex<Option<MemoryRegistry>>>,
     /// Keeps the network services registered.
     admin: RegistryClient,
 }
@@ -80,6 +83,7 @@ impl Mesh {
             wires: Fabric::new(),
             token_life,
             nodes: Arc::default(),
+            registry: Arc::default(),
             admin,
         };
         mesh.restart_registry()?;
@@ -92,8 +96,10 @@ impl Mesh {
     /// As [`Mesh::new`].
     pub fn restart_registry(&self) -> Result<(), OrderError> {
         let registry = MemoryRegistry::builder("registry", Admission::open()).timers(Timers::default()).build()?;
-        self.services.serve(REGISTRY, registry.services);
-        self.endpoints.serve(REGISTRY, registry.endpoints);
+        self.services.serve(REGISTRY, registry.services.clone());
+        self.endpoints.serve(REGISTRY, registry.endpoints.clone());
+        let former = self.registry().replace(registry);
+        drop(former);
         Ok(())
     }
 
@@ -101,6 +107,8 @@ impl Mesh {
     pub fn stop_registry(&self) {
         self.services.stop(REGISTRY);
         self.endpoints.stop(REGISTRY);
+        let former = self.registry().take();
+        drop(former);
     }
 
     /// Registers a network service of payload IP that any of its endpoints serves.
@@ -157,6 +165,26 @@ impl Mesh {
     #[must_use]
     pub fn kept(&self) -> Vec<Kept> {
         self.hops.kept()
+    }
+
+    /// All that is there now. Clients are the caller's: each by name, with its connections and timers.
+    ///
+    /// To be called within a tokio runtime, whose tasks are counted.
+    #[must_use]
+    pub fn census<'a>(&self, clients: impl IntoIterator<Item = (&'a str, &'a Begin, &'a Timers)>) -> Census {
+        let client = |(name, connections, timers): (&str, _, _)| (name.to_owned(), HopCensus::of(connections, timers));
+        let registry = self.registry().as_ref().map(MemoryRegistry::counts);
+        Census {
+            hops: self.hops.census(),
+            clients: clients.into_iter().map(client).collect(),
+            fabric: self.wires.clone(),
+            tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
+            registry: registry.into_iter().flat_map(|(s, e)| [("service", s), ("endpoint", e)]).collect(),
+        }
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Option<MemoryRegistry>> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The tokens of one hop.

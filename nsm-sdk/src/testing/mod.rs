@@ -5,11 +5,12 @@
 //! (`#[tokio::test(start_paused = true)]`) hours of refreshing and healing take milliseconds and always go the same way.
 
 mod census;
+pub mod invariants;
 mod mesh;
 mod node;
 mod running;
 
-pub use census::Kept;
+pub use census::{Census, HopCensus, Kept};
 pub use mesh::Mesh;
 pub use node::Node;
 pub use running::RunningEndpoint;

@@ -10,7 +10,7 @@ use crate::connect::{Connect, Links};
 use crate::identity::PolicySet;
 use crate::interdomain::Interdomain;
 use crate::registry::{
-    AuthorizeRegistryServer, DefaultPayload, Endpoints, Expire, Journals, RegistrationTime, Services,
+    AuthorizeRegistryServer, DefaultPayload, Endpoints, Expire, Journals, Memory, RegistrationTime, Services,
 };
 
 /// A registry that answers from memory; durable, if it is given journals.
@@ -36,6 +36,7 @@ pub struct MemoryRegistry {
     pub services: Chain<Services>,
     /// Register, Unregister and Find of endpoints.
     pub endpoints: Chain<Endpoints>,
+    stored: (Arc<Memory<NetworkService>>, Arc<Memory<NetworkServiceEndpoint>>),
 }
 
 /// Settings of a [`MemoryRegistry`].
@@ -52,6 +53,13 @@ pub struct MemoryRegistryBuilder {
 }
 
 impl MemoryRegistry {
+    /// Network services and endpoints: how many are stored, and how many watchers are told of changes.
+    #[must_use]
+    pub fn counts(&self) -> ((usize, usize), (usize, usize)) {
+        let (services, endpoints) = &self.stored;
+        ((services.len(), services.watchers()), (endpoints.len(), endpoints.watchers()))
+    }
+
     /// A registry called `name` in errors.
     #[must_use]
     pub fn builder(name: impl Into<String>, admission: Admission) -> MemoryRegistryBuilder {
@@ -147,24 +155,27 @@ impl MemoryRegistryBuilder {
         let far_endpoints = far(&self.name, &self.proxy_policies, far_endpoints)?;
 
         let (memory, owners) = services.take();
+        let stored_services = Arc::new(memory);
         let mut services = self.admission.elements(owners); //   path, policies
         services.push(Node::new(DefaultPayload::default())); //  queries by payload find every service
         services.extend(self.services); //                       the user's own
         services.push(Node::new(Interdomain::by(far_services))); // names of other domains go there
-        services.push(Node::new(memory)); //                     stores and answers
+        services.push(Node::new(Arc::clone(&stored_services))); // stores and answers
 
         let (memory, owners) = endpoints.take();
+        let stored_endpoints = Arc::new(memory);
         let mut endpoints = self.admission.elements(owners); //                    path, policies
         endpoints.push(Node::new(Begin::default())); //                            one event a name at a time
         endpoints.extend(self.endpoints); //                                       the user's own: may answer instead
         endpoints.push(Node::new(RegistrationTime::default())); //                 since when
         endpoints.push(Node::new(Expire::after(self.expiration, self.timers))); // until when, if not refreshed
         endpoints.push(Node::new(Interdomain::by(far_endpoints))); //              names of other domains go there
-        endpoints.push(Node::new(memory)); //                                      stores what the ones before settled
+        endpoints.push(Node::new(Arc::clone(&stored_endpoints))); //               stores what the ones before settled
 
         Ok(MemoryRegistry {
             services: Chain::new(self.name.as_str(), services)?,
             endpoints: Chain::new(self.name.as_str(), endpoints)?,
+            stored: (stored_services, stored_endpoints),
         })
     }
 }
