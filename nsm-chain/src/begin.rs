@@ -213,9 +213,12 @@ impl<P: Protocol> Entry<P> {
     /// Lets go of everything further on, and starts with fresh state.
     async fn tear(self: &Arc<Self>, life: &mut Life<P>, next: Next<'_, P>) {
         if !std::mem::replace(&mut life.torn, true)
-            && let Err(error) = self.undo(life, None, next).await
+            && let Some(mut call) = life.established.as_ref().map(Established::call)
         {
-            tracing::debug!(what = P::WHAT, key = &*self.key, %error, "close before reselect");
+            call.set_why(Why::Reselect);
+            if let Err(error) = self.undo(life, Some(call), next).await {
+                tracing::debug!(what = P::WHAT, key = &*self.key, %error, "close before reselect");
+            }
         }
         life.state.clear();
         life.state = Arc::default();
@@ -277,6 +280,7 @@ impl<P: Protocol> Element<P> for Begin<P> {
             if life.gone {
                 continue;
             }
+            call.set_why(P::why(life.established.as_ref().map(|known| &*known.body), call.body()));
             if P::reselects(call.body()) && life.established.is_some() {
                 entry.tear(&mut life, next).await;
             } else if self.merges

@@ -37,17 +37,52 @@ struct Inner<P: Protocol> {
     own: bool,
 }
 
-/// Why a Request is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Why a Request is made, as far as this hop can know.
+///
+/// The initiator knows, because it decides. On the wire there is no reason: every other hop concludes it from what it
+/// knows of the connection and from what the Request says ([`Protocol::why`]). There a healing that changed nothing
+/// before this hop looks like a refresh, which is all it is to this hop.
+///
+/// ```
+/// use nsm_chain::{Begin, Call, Chain, Element, Next, Result, Why, elements};
+///
+/// /// Makes something of its own for each connection.
+/// struct Tables;
+/// impl Element for Tables {
+///     async fn request(&self, mut call: Call, next: Next<'_>) -> Result<Call> {
+///         let what = match call.why() {
+///             Why::First => "made",
+///             Why::Refresh => "kept",
+///             Why::Heal => "checked",
+///             Why::Reselect => "made afresh",
+///         };
+///         call.connection_mut().labels.insert("table".into(), what.into());
+///         next.request(call).await
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<()> {
+/// let chain = Chain::new("nse-1", elements![Begin::default(), Tables]).unwrap();
+/// let asked = nsm_api::Connection { id: "c-1".into(), ..Default::default() };
+/// let made = chain.request(Call::new(asked)).await?;
+/// assert_eq!(made.connection().labels["table"], "made");
+/// let again = chain.request(Call::new(made.share())).await?;
+/// assert_eq!(again.connection().labels["table"], "kept");
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Why {
-    /// Somebody asks; whether for the first time, [`Call::is_first`] says.
+    /// It is new, here and to its caller.
     #[default]
-    Asked,
-    /// Tokens are about to expire, or the other side wants to be asked again.
+    First,
+    /// It stands, and is asked for again: tokens age, another hop wants to be asked, the application wants something
+    /// else of it.
     Refresh,
-    /// The path broke; what still stands is used again.
+    /// The path broke; what still stands is used again. Where [`Call::is_first`] holds too, this hop is what is new to
+    /// the path, or has forgotten it: the caller had the connection before.
     Heal,
-    /// The path broke or the service changed; every hop lets go and chooses afresh.
+    /// The path broke or the service changed; every hop lets go and chooses afresh. Of a Close: the connection is closed
+    /// to be chosen afresh, and is still wanted.
     Reselect,
 }
 
@@ -121,14 +156,13 @@ impl<P: Protocol> Call<P> {
         &mut self.0.extra
     }
 
-    /// Why this Request is made.
+    /// Why this Request is made; from [`Begin`](crate::Begin) on, which finds it out.
     #[must_use]
     pub fn why(&self) -> Why {
         self.0.why
     }
 
-    /// Says why this Request is made.
-    pub fn set_why(&mut self, why: Why) {
+    pub(crate) fn set_why(&mut self, why: Why) {
         self.0.why = why;
     }
 

@@ -8,6 +8,8 @@ use nsm_api::connection::{Connection, ConnectionEvent, Mechanism, MonitorScopeSe
 use nsm_api::names;
 use nsm_api::registry::{NetworkService, NetworkServiceEndpoint, NetworkServiceEndpointQuery, NetworkServiceQuery};
 
+use crate::Why;
+
 /// A protocol of three verbs: make something, unmake it, watch it.
 ///
 /// Network Service Mesh has the same shape three times: Request / Close / Monitor for connections, and
@@ -47,6 +49,11 @@ pub trait Protocol: Sized + Send + Sync + 'static {
 
     /// Makes this body ask every hop to choose afresh.
     fn reselect(_body: &mut Self::Body) {}
+
+    /// Why a caller asks for this, where `established` is what this hop has of it.
+    fn why(established: Option<&Self::Body>, _asked: &Self::Body) -> Why {
+        if established.is_some() { Why::Refresh } else { Why::First }
+    }
 
     /// What of the extra is kept for events of our own at a hop that is not the initiator.
     fn keep(extra: &Self::Extra) -> Self::Extra {
@@ -96,6 +103,19 @@ impl Protocol for Service {
         body.set_state(State::ReselectRequested);
     }
 
+    /// State RESELECT_REQUESTED says so itself. Else it is a healing where the caller has had it and this hop has not (a
+    /// mechanism is chosen), where it comes by another way than before, and where its state is DOWN.
+    fn why(established: Option<&Connection>, asked: &Connection) -> Why {
+        match (asked.state(), established) {
+            (State::ReselectRequested, _) => Why::Reselect,
+            (State::Down, _) => Why::Heal,
+            (_, None) if asked.mechanism.is_some() => Why::Heal,
+            (_, None) => Why::First,
+            (_, Some(established)) if came_by(established).ne(came_by(asked)) => Why::Heal,
+            (_, Some(_)) => Why::Refresh,
+        }
+    }
+
     /// Nothing: a mechanism is chosen.
     fn keep(_extra: &Vec<Mechanism>) -> Vec<Mechanism> {
         Vec::new()
@@ -116,6 +136,13 @@ impl Protocol for Service {
         }
         merged
     }
+}
+
+/// The hops before this one, by the ids under which they know a connection.
+fn came_by(connection: &Connection) -> impl Iterator<Item = (&str, &str)> {
+    let path = connection.path.iter();
+    let before = path.flat_map(|path| path.path_segments.iter().take(path.index as usize));
+    before.map(|segment| (segment.name.as_str(), segment.id.as_str()))
 }
 
 /// A record of the registry: a network service or an endpoint.
@@ -335,6 +362,7 @@ impl Record for NetworkServiceEndpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nsm_api::connection::{Path, PathSegment};
 
     fn nse(name: &str, services: &[&str]) -> NetworkServiceEndpoint {
         let services = services.iter().map(|service| (*service).to_owned());
@@ -363,5 +391,39 @@ mod tests {
         let mut record = nse("nse@x", &["a@x", "b"]);
         record.rename(|name| names::target(name).to_owned());
         assert_eq!(record, nse("nse", &["a", "b"]));
+    }
+
+    #[test]
+    fn why_a_caller_asks_is_seen_from_what_a_hop_knows() {
+        let asked = |mechanism: bool, state: State, before: &[&str]| {
+            let segment = |id: &&str| PathSegment { name: "hop".into(), id: (*id).into(), ..Default::default() };
+            let path_segments: Vec<_> = before.iter().chain(&["own"]).map(segment).collect();
+            Connection {
+                mechanism: mechanism.then(Mechanism::kernel),
+                state: state.into(),
+                path: Some(Path { index: path_segments.len() as u32 - 1, path_segments }),
+                ..Default::default()
+            }
+        };
+        let known = asked(true, State::Up, &["a", "b"]);
+        let cases = [
+            (None, asked(false, State::Up, &["a"]), Why::First),
+            (None, asked(true, State::Up, &["a"]), Why::Heal),
+            (None, asked(false, State::ReselectRequested, &["a"]), Why::Reselect),
+            (Some(&known), asked(true, State::Up, &["a", "b"]), Why::Refresh),
+            (Some(&known), asked(true, State::Up, &["a", "c"]), Why::Heal),
+            (Some(&known), asked(true, State::Down, &["a", "b"]), Why::Heal),
+            (Some(&known), asked(false, State::ReselectRequested, &["a", "b"]), Why::Reselect),
+            (Some(&known), Connection::default(), Why::Heal),
+            (None, Connection::default(), Why::First),
+        ];
+        for (at, (established, asked, why)) in cases.into_iter().enumerate() {
+            assert_eq!(Service::why(established, &asked), why, "case {at}");
+        }
+        assert_eq!(<Registry<NetworkService>>::why(None, &NetworkService::default()), Why::First);
+        assert_eq!(
+            <Registry<NetworkService>>::why(Some(&NetworkService::default()), &Default::default()),
+            Why::Refresh
+        );
     }
 }

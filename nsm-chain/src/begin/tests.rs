@@ -206,3 +206,35 @@ async fn waiting_for_an_event_from_inside_is_an_error_and_not_a_hang() {
     let chain = Chain::new("hop", elements![Begin::default(), Inside]).unwrap();
     chain.request(asked()).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn every_event_says_why() {
+    let seen: Arc<StdMutex<Vec<(&str, Why)>>> = Arc::default();
+    struct Says(Arc<StdMutex<Vec<(&'static str, Why)>>>);
+    impl Element for Says {
+        async fn request(&self, call: Call, next: Next<'_>) -> Result<Call> {
+            self.0.lock().unwrap().push(("request", call.why()));
+            next.request(call).await
+        }
+        async fn close(&self, call: Call, next: Next<'_>) -> Result<Call> {
+            self.0.lock().unwrap().push(("close", call.why()));
+            next.close(call).await
+        }
+    }
+    let said = || std::mem::take(&mut *seen.lock().unwrap());
+    for initiates in [true, false] {
+        let begin = Arc::new(if initiates { Begin::initiator() } else { Begin::default() });
+        let chain = Chain::new("hop", elements![Arc::clone(&begin), Says(Arc::clone(&seen))]).unwrap();
+        chain.request(asked()).await.unwrap();
+        chain.request(asked()).await.unwrap();
+        let handle = begin.handles().remove(0);
+        handle.request(Why::Heal).await.unwrap();
+        assert_eq!(said(), [("request", Why::First), ("request", Why::Refresh), ("request", Why::Heal)]);
+        let mut afresh = asked();
+        Service::reselect(afresh.body_mut());
+        chain.request(afresh).await.unwrap();
+        assert_eq!(said(), [("close", Why::Reselect), ("request", Why::Reselect)]);
+        handle.close().await.unwrap();
+        assert_eq!(said(), [("close", Why::First)], "it is wanted no more");
+    }
+}

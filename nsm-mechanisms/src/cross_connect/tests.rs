@@ -1,7 +1,7 @@
 use std::sync::Mutex;
 
 use nsm_api::{Connection, ConnectionContext, Path, PathSegment};
-use nsm_chain::{Begin, Chain, Closed, Code, OwnedNext, Why, elements, from_fn};
+use nsm_chain::{Begin, Chain, Closed, Code, OwnedNext, elements, from_fn};
 
 use super::*;
 use crate::memory::Fabric;
@@ -219,9 +219,7 @@ async fn a_reselect_is_a_new_wire() {
     let mut afresh = call.into_body();
     afresh.state = nsm_api::State::ReselectRequested.into();
     afresh.mechanism = None;
-    let mut afresh = Call::request(afresh, vec![kernel("nsm-2")]);
-    afresh.set_why(Why::Reselect);
-    let call = mesh.chain.request(afresh).await.unwrap();
+    let call = mesh.chain.request(Call::request(afresh, vec![kernel("nsm-2")])).await.unwrap();
     assert_eq!(wired(&call), Programmed::Made);
     assert_eq!(mesh.fabric.writes(), 3);
     assert_eq!(mesh.fabric.wires()[0].1.caller, kernel("nsm-2"));

@@ -65,7 +65,7 @@ impl RefreshRegistration {
 
 impl Element<Endpoints> for RefreshRegistration {
     async fn request(&self, mut call: Call<Endpoints>, next: Next<'_, Endpoints>) -> Result<Call<Endpoints>> {
-        if call.why() != Why::Asked {
+        if call.is_own() {
             call.body_mut().expiration_time = None;
         }
         let call = next.request(call).await?;

@@ -31,7 +31,7 @@ impl Element for Tell {
         match call.why() {
             Why::Heal => self.is_down(&call, "the path is broken, it is asked for again")?,
             Why::Reselect => self.is_down(&call, "it is chosen afresh")?,
-            Why::Asked | Why::Refresh => {}
+            Why::First | Why::Refresh => {}
         }
         let call = next.request(call).await?;
         let state = call.state()?;
