@@ -3,6 +3,7 @@
 mod backoff;
 mod heal;
 mod on_idle;
+mod reason;
 mod refresh;
 mod retry;
 mod timeout;
@@ -11,6 +12,7 @@ mod upstream_refresh;
 pub use backoff::Backoff;
 pub use heal::{Heal, Liveness};
 pub use on_idle::OnIdle;
+pub use reason::Reason;
 pub use refresh::Refresh;
 pub use retry::Retry;
 pub use timeout::Timeout;
