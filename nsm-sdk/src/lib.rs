@@ -10,6 +10,7 @@ mod generations;
 pub mod identity;
 pub mod interdomain;
 pub mod ipam;
+pub mod lifecycle;
 pub mod lifetime;
 pub mod monitor;
 pub mod path;

@@ -9,9 +9,11 @@ use nsm_chain::tower::Verb;
 use nsm_chain::{Begin, Call, Chain, Closed, Error, Node, OrderError, Protocol, Result, Service, Timers, elements};
 use tokio_util::task::TaskTracker;
 
+use super::Session;
 use crate::connect::{Connect, Links};
 use crate::descriptors::SendFd;
 use crate::identity::PolicySet;
+use crate::lifecycle::Lifecycle;
 use crate::lifetime::{Heal, Liveness, Refresh, Retry};
 use crate::path::UpdatePath;
 use crate::security::AuthorizeServer;
@@ -21,6 +23,7 @@ use crate::security::AuthorizeServer;
 pub struct Client {
     chain: Chain,
     connections: Arc<Begin>,
+    lifecycle: Lifecycle,
     tasks: TaskTracker,
 }
 
@@ -77,6 +80,31 @@ impl Client {
     #[must_use]
     pub fn connections(&self) -> &Arc<Begin> {
         &self.connections
+    }
+
+    /// Asks for what a service URL says, such as `kernel://vpn@example.org/nsm-1`, and tries until it is there or the time
+    /// is over. From then on it is refreshed and healed until it is closed; the [`Session`] tells what becomes of it.
+    /// Dropping the future gives up, and what was made so far is given back; dropping the session does not close it.
+    ///
+    /// Connecting twice with the same `id` gives the same connection; an empty one stands for a new one.
+    ///
+    /// # Errors
+    /// What the last try failed with: which hop, why, and what to do.
+    pub async fn connect(&self, url: &ServiceUrl, id: &str, within: Duration) -> Result<Session> {
+        let connection = self.request_url(url, id, within).await?;
+        self.session(&connection.id).ok_or_else(|| Error::cancelled("it was closed in the meantime"))
+    }
+
+    /// The session of a connection that is there, up or down, however it was asked for.
+    #[must_use]
+    pub fn session(&self, id: &str) -> Option<Session> {
+        self.lifecycle.status(id).map(|status| Session::new(id.into(), self.clone(), status))
+    }
+
+    /// The sessions of all that is there.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<Session> {
+        self.lifecycle.ids().iter().filter_map(|id| self.session(id)).collect()
     }
 
     /// Asks for a network service, and tries until it is there or the time is over. From then on it is refreshed and
@@ -220,6 +248,8 @@ impl ClientBuilder {
         if self.heals {
             list.extend(elements![heal]); // listens to the manager on the way back
         }
+        let lifecycle = Lifecycle::new();
+        list.extend(elements![lifecycle.clone()]); // tells sessions what becomes of it
         list.extend(self.elements);
         list.extend(elements![
             SendFd::to(Arc::clone(&self.url)),     // files by descriptor, both ways
@@ -227,7 +257,7 @@ impl ClientBuilder {
             Connect::new(self.links).to(self.url), // to the manager
         ]);
         let chain = Chain::new(self.name, list)?;
-        Ok(Client { chain, connections, tasks: TaskTracker::new() })
+        Ok(Client { chain, connections, lifecycle, tasks: TaskTracker::new() })
     }
 }
 

@@ -18,6 +18,7 @@ mod hop;
 mod manager;
 mod manager_proxy;
 mod passthrough;
+mod session;
 
 pub use client::{Client, ClientBuilder};
 pub use endpoint::Endpoint;
@@ -26,3 +27,4 @@ pub use hop::Hop;
 pub use manager::Manager;
 pub use manager_proxy::{ManagerProxy, ManagerProxyBuilder};
 pub use passthrough::{Onward, Passthrough};
+pub use session::Session;
