@@ -174,10 +174,10 @@ mod tests {
         assert_eq!(texts(&read(&mut slow)), ["up a"]);
         for event in 0..6 {
             match event {
-                0 => life.breaks(Reason::HopLost),
+                0 => life.breaks(Reason::Down),
                 1 => life.up(at("a")),
                 2 => life.up(at("a")),
-                3 => life.breaks(Reason::HopLost),
+                3 => life.breaks(Reason::Down),
                 4 => life.down(Reason::EndpointGone),
                 _ => life.up(at("b")),
             }
@@ -185,9 +185,9 @@ mod tests {
         }
         let all = [
             "up a",
-            "{Path} Some(HopLost) a",
-            "{Path} Some(HopLost) a",
-            "{Path} Some(HopLost) a",
+            "{Path} Some(Down) a",
+            "{Path} Some(Down) a",
+            "{Path} Some(Down) a",
             "down EndpointGone a",
             "up b",
         ];
@@ -241,8 +241,8 @@ mod tests {
                 match event {
                     0 => life.up(at("a")),
                     1 => life.up(at("b")),
-                    2 => life.breaks(Reason::NextHopLost),
-                    3 => life.down(Reason::PacketsStopped),
+                    2 => life.breaks(Reason::Lost),
+                    3 => life.down(Reason::NoPackets),
                     4 => life.down(Reason::EndpointGone),
                     _ => life.breaks(Reason::ServiceChanged),
                 }

@@ -5,15 +5,15 @@ use std::fmt;
 #[non_exhaustive]
 pub enum Reason {
     /// The next hop cannot be heard any more: its process ended, or there is no way there.
-    NextHopLost,
+    Lost,
     /// The next hop closed it, or does not know it.
-    ClosedThere,
+    Closed,
     /// A hop further on lost what comes behind it.
-    HopLost,
+    Down,
     /// Nobody answers at the endpoint.
     EndpointGone,
     /// Packets do not get through.
-    PacketsStopped,
+    NoPackets,
     /// The network service no longer lets the client have its endpoint.
     ServiceChanged,
     /// It could not be refreshed in time, and hops further on let it go.
@@ -27,11 +27,11 @@ impl Reason {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::NextHopLost => "next-hop-lost",
-            Self::ClosedThere => "closed-there",
-            Self::HopLost => "hop-lost",
+            Self::Lost => "next-hop-lost",
+            Self::Closed => "closed-there",
+            Self::Down => "hop-lost",
             Self::EndpointGone => "endpoint-gone",
-            Self::PacketsStopped => "packets-stopped",
+            Self::NoPackets => "packets-stopped",
             Self::ServiceChanged => "service-changed",
             Self::Expired => "expired",
             Self::Asked => "asked",
@@ -42,11 +42,11 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NextHopLost => "the next hop is lost",
-            Self::ClosedThere => "the next hop closed it",
-            Self::HopLost => "a hop further on is lost",
+            Self::Lost => "the next hop is lost",
+            Self::Closed => "the next hop closed it",
+            Self::Down => "a hop further on is lost",
             Self::EndpointGone => "nobody answers at the endpoint",
-            Self::PacketsStopped => "packets do not get through",
+            Self::NoPackets => "packets do not get through",
             Self::ServiceChanged => "the network service moved it",
             Self::Expired => "it was not refreshed in time",
             Self::Asked => "a fresh choice was asked for",
