@@ -45,6 +45,8 @@
 mod census;
 mod converge;
 mod error;
+mod events;
+mod holders;
 mod interface;
 mod liveness;
 mod netns;
@@ -62,6 +64,8 @@ mod vxlan;
 
 pub use census::{Census, CensusDiff, Item, MarkedLink, links_with_mark};
 pub use error::{Error, Result};
+pub use events::{Event, Events, LinkState};
+pub use holders::Holders;
 pub use interface::{Changes, Interface, apply, delete_link, reconcile};
 pub use liveness::{Liveness, Pinger, ProbePair};
 pub use netns::{Failure, NamedNetns, Netns, NetnsId};

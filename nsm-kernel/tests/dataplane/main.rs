@@ -12,4 +12,5 @@ mod policy;
 mod update;
 mod user_namespace;
 mod vxlan;
+mod watch;
 mod wire;

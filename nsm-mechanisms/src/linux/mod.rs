@@ -18,6 +18,7 @@ mod mark;
 mod plan;
 mod strays;
 mod table;
+mod watching;
 mod wiring;
 
 use std::fmt;
@@ -35,6 +36,7 @@ use mark::Mark;
 use plan::Plan;
 use strays::Occupied;
 use table::{Held, Table};
+use watching::Watching;
 use wiring::Wiring;
 
 pub use strays::Stray;
@@ -50,6 +52,7 @@ struct Inner {
     table: Table,
     /// What strays keep from new connections.
     occupied: Mutex<Occupied>,
+    watching: Watching,
 }
 
 impl Linux {
@@ -73,7 +76,13 @@ impl Linux {
 
     fn made(forwarder: &str, underlay: Option<(Underlay, Netns)>) -> Result<Self> {
         let mark = Mark::new(forwarder)?;
-        Ok(Self(Arc::new(Inner { mark, underlay, table: Table::default(), occupied: Mutex::default() })))
+        Ok(Self(Arc::new(Inner {
+            mark,
+            underlay,
+            table: Table::default(),
+            occupied: Mutex::default(),
+            watching: Watching::default(),
+        })))
     }
 
     /// How many connections have a wire.
@@ -120,9 +129,11 @@ impl Dataplane for Linux {
             if answer.is_closed() {
                 abandon(&mut held.wiring, &outcome).await;
             }
+            let places = held.wiring.as_ref().map(|wiring| wiring.places().cloned().collect::<Vec<_>>());
             // Back in the table before anybody hears of it.
             drop(held);
             let _nobody_waits = answer.send(outcome);
+            linux.0.watching.add(&places.unwrap_or_default()).await;
         };
         tokio::spawn(work.in_current_span());
         reply.await.unwrap_or_else(|_| Err(Error::internal("programming the wire ended without an outcome")))

@@ -49,6 +49,7 @@ impl Reconciled for Linux {
 
     async fn census(&self, reach: Reach) -> Census<Stray> {
         let mut places = self.0.table.places();
+        self.0.watching.retain(|id| places.contains_key(&id));
         if reach == Reach::Everywhere {
             let seen = tokio::task::spawn_blocking(seen).await.unwrap_or_default();
             for (path, netns) in seen {
@@ -73,6 +74,8 @@ impl Reconciled for Linux {
             );
             drifted.extend(self.0.table.drifted(&snapshot));
         }
+        // Those that were being worked on when their workload ended.
+        drifted.extend(self.0.table.at(&self.0.watching.all_deserted()));
         self.0.occupy(reach, &strays);
         Census { strays, drifted: drifted.into_iter().collect() }
     }
@@ -106,7 +109,7 @@ impl Reconciled for Linux {
     }
 
     async fn disturbed(&self) -> Vec<Arc<str>> {
-        std::future::pending().await
+        self.0.watching.disturbed(&self.0.table).await
     }
 }
 

@@ -5,11 +5,12 @@ use std::collections::hash_map::Entry;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nsm_kernel::{Netns, NetnsId, Snapshot};
+use nsm_kernel::{Event, Netns, NetnsId, Snapshot};
 use tokio::sync::Notify;
 
 use super::Linux;
 use super::mark::Mark;
+use super::watching::suspects;
 use super::wiring::Wiring;
 
 /// By connection id.
@@ -83,11 +84,27 @@ impl Table {
         ends.map(|netns| (netns.id(), (netns.path(), netns.clone()))).collect()
     }
 
+    /// Connections with an interface in one of these namespaces.
+    pub(super) fn at(&self, places: &[NetnsId]) -> Vec<Arc<str>> {
+        self.whose(|wiring| wiring.places().any(|netns| places.contains(&netns.id())))
+    }
+
+    /// Connections with an interface that these events say has changed.
+    pub(super) fn touched(&self, events: &[Event]) -> Vec<Arc<str>> {
+        let suspect = suspects(events);
+        self.whose(|wiring| wiring.interfaces().any(&suspect))
+    }
+
     /// Connections with an interface in that namespace which is not as it should be.
     pub(super) fn drifted(&self, snapshot: &Snapshot) -> Vec<Arc<str>> {
+        self.whose(|wiring| wiring.differs(snapshot))
+    }
+
+    /// Connections with such a wire, that are not being worked on.
+    fn whose(&self, is_it: impl Fn(&Wiring) -> bool) -> Vec<Arc<str>> {
         let wires = self.lock();
-        let drifted = wires.iter().filter(|(_, wiring)| wiring.as_ref().is_some_and(|wiring| wiring.differs(snapshot)));
-        drifted.map(|(id, _)| Arc::clone(id)).collect()
+        let found = wires.iter().filter(|(_, wiring)| wiring.as_ref().is_some_and(&is_it));
+        found.map(|(id, _)| Arc::clone(id)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Option<Wiring>>> {

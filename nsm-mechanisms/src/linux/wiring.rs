@@ -124,6 +124,10 @@ impl Wiring {
         self.plan.ends.iter().map(|end| &end.netns)
     }
 
+    pub(super) fn interfaces(&self) -> impl Iterator<Item = &Interface> {
+        self.interfaces.iter()
+    }
+
     /// Whether an interface of it in that namespace is missing or not as it should be.
     pub(super) fn differs(&self, snapshot: &Snapshot) -> bool {
         self.plan.ends.iter().any(|end| end.netns.id() == snapshot.netns() && !snapshot.shows(&end.spec))
@@ -132,6 +136,9 @@ impl Wiring {
     /// Makes it what it should be again, whatever somebody else did to it.
     pub(super) async fn mend(&mut self, linux: &Inner) -> Result<Mended> {
         let what = |error| failed(format!("cannot mend the wire of connection {}", self.wire.id), error);
+        if self.places().any(|netns| linux.watching.is_deserted(netns.id())) {
+            return Ok(Mended::Gone);
+        }
         let mut writes = 0;
         let mut missing = false;
         for end in &self.plan.ends {
