@@ -98,7 +98,7 @@ impl Dataplane for Memory {
             return Ok(());
         }
         self.pause().await;
-        self.remove(id)
+        self.unwire(id)
     }
 }
 

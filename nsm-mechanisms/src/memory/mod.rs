@@ -19,6 +19,7 @@
 mod dataplane;
 mod place;
 mod program;
+mod reconciled;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nsm_chain::{Error, Result};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::{Reserved, Underlay, Vni, Vnis, Wire};
@@ -35,11 +37,19 @@ use crate::{Reserved, Underlay, Vni, Vnis, Wire};
 pub use dataplane::Memory;
 use place::Place;
 pub use place::{Interface, Tunnel};
+pub use reconciled::Stray;
 pub use walk::{Broken, Trail};
 
 /// What all forwarders of a simulated mesh have programmed. Cloning is cheap; every copy sees the same.
 #[derive(Clone, Default)]
-pub struct Fabric(Arc<Mutex<Inner>>);
+pub struct Fabric(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    inner: Mutex<Inner>,
+    /// A wire was lost that somebody owned.
+    lost: Notify,
+}
 
 #[derive(Default)]
 struct Inner {
@@ -65,8 +75,10 @@ struct Forwarder {
     alive: bool,
     node: Arc<str>,
     vnis: Option<Arc<Vnis>>,
-    /// Identifiers of wires that nobody has claimed yet.
-    reserved: Vec<Reserved>,
+    /// Identifiers of wires that nobody owns.
+    occupied: Vec<Reserved>,
+    /// Connections whose wire was lost with a namespace, and whether the forwarder has heard of it.
+    severed: BTreeMap<Arc<str>, bool>,
     failing: usize,
 }
 
@@ -151,7 +163,7 @@ impl Fabric {
     /// can be reached.
     ///
     /// One of the same name made later is the forwarder's next life: it finds what the earlier one programmed, and that
-    /// one can change nothing any more. Identifiers that are in use are issued to nobody else.
+    /// one can change nothing any more.
     #[must_use]
     pub fn forwarder(&self, name: impl Into<String>, underlay: Option<Underlay>) -> Memory {
         let name: Arc<str> = name.into().into();
@@ -163,12 +175,12 @@ impl Fabric {
         }
         forwarder.life += 1;
         forwarder.alive = true;
-        forwarder.vnis = vnis;
+        forwarder.severed.clear();
         let life = forwarder.life;
+        let former = (std::mem::take(&mut forwarder.occupied), std::mem::replace(&mut forwarder.vnis, vnis));
         let claims = inner.release(&name);
-        let reserved = inner.reserve(&name);
         drop(inner);
-        drop((claims, reserved));
+        drop((claims, former));
         Memory::new(name, life, self.clone(), underlay)
     }
 
@@ -279,8 +291,19 @@ impl Fabric {
     /// A network namespace, named by its URL, is gone with all interfaces in it and their other ends. Nothing can be
     /// made there any more.
     pub fn lose_namespace(&self, url: &str) {
-        self.lock().gone.insert(url.into());
-        self.lose(|standing| standing.place.ends.iter().any(|end| *end.netns == *url));
+        let mut inner = self.lock();
+        inner.gone.insert(url.into());
+        let here = |standing: &Standing| standing.place.ends.iter().any(|end| *end.netns == *url);
+        let owned = inner.wires.values().filter(|standing| here(standing) && inner.is_claimed(standing));
+        let owned: Vec<_> = owned.map(|s| (Arc::clone(&s.forwarder), Arc::clone(&s.wire.id))).collect();
+        for (forwarder, id) in owned {
+            if let Some(forwarder) = inner.forwarders.get_mut(&forwarder) {
+                forwarder.severed.insert(id, false);
+            }
+        }
+        drop(inner);
+        self.lose(here);
+        self.0.lost.notify_waiters();
     }
 
     /// No packet passes from one underlay address to another until it is [mended](Self::mend); the other way they pass.
@@ -294,7 +317,7 @@ impl Fabric {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lose(&self, which: impl Fn(&Standing) -> bool) {
@@ -314,19 +337,6 @@ impl Inner {
     /// What an ended life had claimed, to be dropped outside.
     fn release(&mut self, forwarder: &str) -> Vec<Vni> {
         self.wires.values_mut().filter(|s| *s.forwarder == *forwarder).filter_map(|s| s.vni.take()).collect()
-    }
-
-    /// Keeps the identifiers of wires that nobody has claimed from being issued. What was reserved before is to be
-    /// dropped outside.
-    fn reserve(&mut self, forwarder: &str) -> Vec<Reserved> {
-        let orphans = self.wires.values().filter(|s| *s.forwarder == *forwarder && !self.is_claimed(s));
-        let numbers: Vec<u32> = orphans.filter_map(|s| s.place.tunnel.as_ref()).map(|tunnel| tunnel.vni).collect();
-        let Some(forwarder) = self.forwarders.get_mut(forwarder) else {
-            return Vec::new();
-        };
-        let reserved = forwarder.vnis.iter().flat_map(|vnis| numbers.iter().map(|number| vnis.reserve(*number)));
-        let reserved = reserved.collect();
-        std::mem::replace(&mut forwarder.reserved, reserved)
     }
 
     fn note(&mut self, forwarder: &Arc<str>, id: &Arc<str>, what: Written) {

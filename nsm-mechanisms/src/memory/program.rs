@@ -15,12 +15,14 @@ impl Memory {
         inner.wires.values().any(|standing| self.made(standing) && standing.wire == *wire)
     }
 
-    /// Whether this life has a wire of this connection.
+    /// Whether this life has a wire of this connection, or had one that was lost.
     pub(super) fn owns(&self, id: &str) -> bool {
-        self.fabric.lock().wires.values().any(|standing| self.made(standing) && *standing.wire.id == *id)
+        let inner = self.fabric.lock();
+        inner.forwarders.get(&self.name).is_some_and(|f| f.severed.contains_key(id))
+            || inner.wires.values().any(|standing| self.made(standing) && *standing.wire.id == *id)
     }
 
-    fn made(&self, standing: &Standing) -> bool {
+    pub(super) fn made(&self, standing: &Standing) -> bool {
         standing.forwarder == self.name && standing.life == self.life
     }
 
@@ -34,14 +36,21 @@ impl Memory {
         outcome
     }
 
-    pub(super) fn remove(&self, id: &str) -> Result<()> {
+    pub(super) fn unwire(&self, id: &str) -> Result<()> {
         let mut inner = self.fabric.lock();
         inner.admit(&self.name, self.life)?;
         let at = inner.wires.iter().find(|(_, s)| self.made(s) && *s.wire.id == *id).map(|(at, _)| *at);
         let removed = at.and_then(|at| inner.take(at, Written::Removed));
+        self.forget_severed(&mut inner, id);
         drop(inner);
         drop(removed);
         Ok(())
+    }
+
+    fn forget_severed(&self, inner: &mut Inner, id: &str) {
+        if let Some(forwarder) = inner.forwarders.get_mut(&self.name) {
+            forwarder.severed.remove(id);
+        }
     }
 
     fn converge(
@@ -93,6 +102,7 @@ impl Memory {
         // To take up what is as it should be changes nothing.
         let untouched = programmed == Programmed::Adopted && before.as_ref().is_some_and(|b| b.wire == *wire);
         dropped.extend(before);
+        self.forget_severed(inner, &wire.id);
         inner.note(&self.name, &wire.id, written);
         if untouched {
             inner.writes -= 1;

@@ -2,7 +2,7 @@ use nsm_api::mechanism::{FileUrl, KERNEL};
 use nsm_api::{Connection, ConnectionContext, IpContext, Mechanism, Path, PathSegment, payload};
 
 use super::*;
-use crate::{Class, Dataplane, Programmed, Random, Vnis};
+use crate::{Class, Dataplane, Mended, Programmed, Random, Reach, Reconciled, Vnis};
 
 /// Two nodes with a forwarder each.
 struct Two {
@@ -126,6 +126,9 @@ async fn a_wire_outlives_its_forwarder_and_the_next_life_takes_it_up() {
 
     two.far = two.fabric.forwarder("far", Some(underlay(FAR))).on_node("node-2");
     assert!(former.connect(&local("9")).await.is_err());
+    let census = two.far.census(Reach::Everywhere).await;
+    let [stray] = &census.strays[..] else { panic!("{census:?}") };
+    assert!(stray.to_string().starts_with("wire 2 of far"), "{stray}");
     // Two of four identifiers are the far side's to issue; one of them is in use.
     let (other, _lease) = agreed(&two);
     assert_ne!(other.parameter("vni"), tunnel.parameter("vni"));
@@ -135,6 +138,7 @@ async fn a_wire_outlives_its_forwarder_and_the_next_life_takes_it_up() {
     assert_eq!(remote(&two, &tunnel).await, [Programmed::Adopted, Programmed::Unchanged]);
     assert_eq!((two.fabric.writes(), two.fabric.orphans().len()), (writes, 0));
     assert!(two.fabric.flows(&asked()).is_ok() && two.fabric.faults().is_empty());
+    assert!(!two.far.remove(stray).await.unwrap(), "it was taken up");
     two.fabric.lose_node("node-2");
     assert_eq!(two.fabric.wires().len(), 1);
 }
@@ -195,4 +199,28 @@ async fn where_an_endpoint_passes_traffic_on_the_walk_goes_on() {
     two.near.disconnect("2").await.unwrap();
     two.near.connect(&wire("2", kernel("other", "out"), kernel("nse", "nse-1"))).await.unwrap();
     assert!(matches!(two.fabric.flows(&connection), Err(Broken::Gap { .. })));
+}
+
+#[tokio::test]
+async fn a_forwarder_hears_of_a_namespace_that_is_gone_and_sweeps_what_nobody_owns() {
+    let two = two();
+    for id in ["1", "2"] {
+        two.near.connect(&local(id)).await.unwrap();
+    }
+    assert_eq!(two.near.mend("1").await.unwrap(), Mended::Whole);
+    two.fabric.lose_namespace("file:///sim/nse");
+    assert_eq!(two.near.disturbed().await, ["1".into(), "2".into()]);
+    assert_eq!(two.near.census(Reach::Wires).await.drifted.len(), 2);
+    assert_eq!(two.near.mend("1").await.unwrap(), Mended::Gone);
+    two.near.disconnect("1").await.unwrap();
+    assert_eq!(two.near.mend("1").await.unwrap(), Mended::Unknown);
+
+    two.far.connect(&wire("3", kernel("a", "a"), kernel("b", "b"))).await.unwrap();
+    let restarted = two.fabric.forwarder("far", None);
+    let census = restarted.census(Reach::Everywhere).await;
+    assert_eq!((census.strays.len(), two.fabric.orphans().len()), (1, 1));
+    two.fabric.fail_next(1);
+    assert!(restarted.remove(&census.strays[0]).await.is_err());
+    assert!(restarted.remove(&census.strays[0]).await.unwrap());
+    assert!(two.fabric.wires().is_empty());
 }
