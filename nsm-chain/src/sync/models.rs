@@ -90,7 +90,12 @@ async fn pass_time() {
             }
             next.map_or(Poll::Pending, Poll::Ready)
         });
-        let ahead = next.await.saturating_duration_since(Instant::now());
+        let next = next.await;
+        if ::tokio::runtime::Handle::try_current().is_err() {
+            // The model is over, and its clock with it.
+            return;
+        }
+        let ahead = next.saturating_duration_since(Instant::now());
         ::tokio::time::advance(ahead).await;
         let due: Vec<Waker> = SLEEPERS.with(|sleepers| {
             let mut sleepers = locked(sleepers);

@@ -2,15 +2,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use nsm_api::connection::{Connection, ConnectionEvent, ConnectionEventType, MonitorScopeSelector, PathSegment};
+use nsm_chain::sync::tokio::sync::Notify;
+use nsm_chain::sync::{Mutex, MutexGuard, tokio};
 use nsm_chain::{Code, Error, Node, Service, Watch};
-use tokio::sync::Notify;
 
 /// Which life of a connection is meant. An id that was closed a moment ago and is asked for again has news of its former
 /// life under way: the new life is marked. The first has no mark.
@@ -67,12 +69,21 @@ struct Listener {
     over: Arc<AtomicBool>,
 }
 
+impl Listener {
+    /// Tells it, unless its subscription is over: one who was told a moment ago may have dropped that.
+    fn tell(&self, news: News<'_>) {
+        if !self.over.load(Ordering::SeqCst) {
+            self.sink.told(news);
+        }
+    }
+}
+
 impl Downstream {
     pub(super) fn new(name: Arc<str>, link: Node<Service>) -> Arc<Self> {
         Arc::new(Self { name, link, board: Mutex::default(), changed: Notify::new() })
     }
 
-    fn board(&self) -> std::sync::MutexGuard<'_, Board> {
+    fn board(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -105,13 +116,12 @@ impl Downstream {
             for segment in callers(connection).filter(|segment| segment.name == *self.name) {
                 let epoch = segment.metrics.get(EPOCH);
                 for listener in self.listeners(&segment.id) {
-                    if epoch.map(String::as_str) != listener.epoch.as_deref() {
-                        continue;
+                    if epoch.map(String::as_str) == listener.epoch.as_deref() {
+                        listener.tell(match event.r#type() {
+                            ConnectionEventType::Delete => News::Gone,
+                            _ => News::Changed(connection),
+                        });
                     }
-                    listener.sink.told(match event.r#type() {
-                        ConnectionEventType::Delete => News::Gone,
-                        _ => News::Changed(connection),
-                    });
                 }
             }
         }
@@ -123,7 +133,7 @@ impl Downstream {
             initial.connections.values().flat_map(callers).map(|segment| segment.id.as_str()).collect();
         for (id, key) in before.iter().filter(|(id, _)| !ids.contains(&**id)) {
             for listener in self.listeners(id).iter().filter(|listener| listener.key == *key) {
-                listener.sink.told(News::Gone);
+                listener.tell(News::Gone);
             }
         }
     }
@@ -145,10 +155,9 @@ impl Downstream {
                 }
             }
         };
-        for listener in &lost {
-            listener.over.store(true, Ordering::SeqCst);
-        }
-        for listener in lost {
+        // All are over before the first is told: it may ask which of them still tell.
+        let told: Vec<_> = lost.iter().filter(|listener| !listener.over.swap(true, Ordering::SeqCst)).collect();
+        for listener in told {
             listener.sink.told(News::Lost(error));
         }
     }
@@ -167,6 +176,7 @@ impl Downstream {
             .filter(|(listened, _)| id.is_none_or(|id| **listened == *id))
             .map(|(id, listener)| (id, listener.key))
             .collect();
+        let mut nobody = pin!(self.nobody(id));
         let mut events = match self.link.monitor(Watch::new(self.selector(id))).await {
             Ok(events) => events,
             Err(error) => return Some(error),
@@ -175,7 +185,7 @@ impl Downstream {
             let event = tokio::select! {
                 biased;
                 event = events.next() => event,
-                () = self.nobody(id) => return None,
+                () = &mut nobody => return None,
             };
             match event {
                 Some(Ok(event)) => {
@@ -295,6 +305,7 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
+        self.over.store(true, Ordering::SeqCst);
         let Some(downstream) = self.downstream.upgrade() else {
             return;
         };
@@ -344,6 +355,11 @@ impl fmt::Debug for Subscription {
 }
 
 #[cfg(test)]
+#[cfg(feature = "shuttle")]
+mod models;
+
+#[cfg(test)]
+#[cfg(not(feature = "shuttle"))]
 mod tests {
     use super::*;
     use nsm_api::connection::Path;

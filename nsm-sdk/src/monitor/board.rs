@@ -1,11 +1,12 @@
 //! The connections of a hop as its watchers see them, and the watchers, found by segment id.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use nsm_api::SpiffeId;
 use nsm_api::connection::{Connection, MonitorScopeSelector};
-use tokio::sync::Notify;
+use nsm_chain::sync::tokio::sync::Notify;
+use nsm_chain::sync::{Mutex, MutexGuard};
 
 use super::watcher::Pending;
 
@@ -61,13 +62,8 @@ fn ids(connection: &Connection) -> impl Iterator<Item = &str> {
 }
 
 impl Board {
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The connection as it was published last.
-    pub(super) fn get(&self, id: &str) -> Option<Arc<Connection>> {
-        self.known().connections.get(id).map(|entry| Arc::clone(&entry.connection))
     }
 
     /// Keeps the connection and tells who wants to know.
@@ -87,10 +83,13 @@ impl Board {
         known.tell(&connection, owner.as_ref(), false);
     }
 
-    /// Replaces a connection that is still there; a sink may come too late.
-    pub(super) fn change(&self, connection: Arc<Connection>) {
+    /// Replaces a connection that is still there, as it is now, by what `change` makes of it, if anything.
+    pub(super) fn change(&self, id: &str, change: impl FnOnce(&Connection) -> Option<Arc<Connection>>) {
         let mut known = self.known();
-        let Some(entry) = known.connections.get_mut(connection.id.as_str()) else {
+        let Some(entry) = known.connections.get_mut(id) else {
+            return;
+        };
+        let Some(connection) = change(&entry.connection) else {
             return;
         };
         entry.connection = Arc::clone(&connection);
@@ -224,6 +223,7 @@ impl Drop for Watching {
 }
 
 #[cfg(test)]
+#[cfg(not(feature = "shuttle"))]
 mod tests {
     use nsm_api::connection::{Path, PathSegment};
 

@@ -92,7 +92,7 @@ impl Element for Monitor {
             Ok(call) => call,
             Err(error) => {
                 if !first {
-                    self.board.change(down(&before));
+                    self.board.change(&before.id, |_| Some(down(&before)));
                 }
                 return Err(error);
             }
@@ -139,18 +139,11 @@ struct Relay {
 
 impl Sink for Relay {
     fn told(&self, news: News<'_>) {
-        let Some(own) = self.board.get(&self.id) else {
-            return;
-        };
-        match news {
-            News::Changed(theirs) if !agrees(&own, theirs) => {
-                self.board.change(translate(&own, theirs));
-            }
-            News::Gone | News::Lost(_) if own.state() != State::Down => {
-                self.board.change(down(&own));
-            }
-            _ => {}
-        }
+        self.board.change(&self.id, |own| match news {
+            News::Changed(theirs) if !agrees(own, theirs) => Some(translate(own, theirs)),
+            News::Gone | News::Lost(_) if own.state() != State::Down => Some(down(own)),
+            _ => None,
+        });
     }
 }
 
@@ -187,3 +180,7 @@ impl fmt::Debug for Monitor {
         write!(f, "Monitor({connections} connections, {watchers} watchers)")
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "shuttle")]
+mod models;

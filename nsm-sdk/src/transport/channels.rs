@@ -1,9 +1,10 @@
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
-use tokio::runtime::Handle;
-use tokio::time::Instant;
+use nsm_chain::sync::tokio::runtime::Handle;
+use nsm_chain::sync::tokio::time::Instant;
+use nsm_chain::sync::{Mutex, MutexGuard, tokio};
 
 use super::dial::Dialler;
 use super::trunk::Trunk;
@@ -168,3 +169,7 @@ impl fmt::Debug for Lease {
         f.debug_tuple("Lease").field(&self.trunk.dialler.address).finish()
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "shuttle")]
+pub(super) mod models;

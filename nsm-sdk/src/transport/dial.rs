@@ -21,6 +21,7 @@ use crate::identity::Svid;
 pub(super) struct Dialler {
     pub(super) address: Address,
     pub(super) transport: Transport,
+    #[cfg_attr(all(test, feature = "shuttle"), allow(dead_code, reason = "as `open`"))]
     pub(super) options: DialOptions,
     pub(super) scheme: Scheme,
     pub(super) authority: Authority,
@@ -58,6 +59,12 @@ impl Dialler {
         Self { address, transport, options, scheme, authority }
     }
 
+    #[cfg(all(test, feature = "shuttle"))]
+    pub(super) async fn dial(&self) -> Result<Live, TransportError> {
+        super::channels::models::dial(self).await
+    }
+
+    #[cfg(not(all(test, feature = "shuttle")))]
     pub(super) async fn dial(&self) -> Result<Live, TransportError> {
         let after = self.options.timeout;
         tokio::time::timeout(after, self.open())
@@ -65,6 +72,7 @@ impl Dialler {
             .unwrap_or_else(|_| Err(TransportError::Timeout { address: self.address.clone(), after }))
     }
 
+    #[cfg_attr(all(test, feature = "shuttle"), allow(dead_code, reason = "in a model the peer is one of its threads"))]
     async fn open(&self) -> Result<Live, TransportError> {
         let tls = |error: io::Error| TransportError::tls(&self.address, &error);
         let stream = self.connect().await?;
@@ -86,7 +94,7 @@ impl Dialler {
             }
         });
         match first.await {
-            Ok(Ok(())) => Ok(Live { sender, link, shown: secured.shown, stamp: Mutex::default() }),
+            Ok(Ok(())) => Ok(Live::new(sender, link, secured.shown)),
             Ok(Err(error)) => Err(tls(error)),
             Err(_) => Err(closed("it ended at once".to_owned())),
         }
@@ -137,6 +145,10 @@ impl Dialler {
 }
 
 impl Live {
+    pub(super) fn new(sender: SendRequest<CallBody>, link: LinkInfo, shown: Option<Arc<Svid>>) -> Self {
+        Self { sender, link, shown, stamp: Mutex::default() }
+    }
+
     /// Puts the token for this connection onto a call, in place of any other.
     pub(super) fn stamp(&self, transport: &Transport, headers: &mut HeaderMap) -> Result<(), TokenError> {
         let token = self.link.token(&*transport.tokens())?;

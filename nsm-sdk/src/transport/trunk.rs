@@ -1,6 +1,7 @@
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use futures::future::{BoxFuture, FutureExt, Shared};
+use nsm_chain::sync::{Mutex, MutexGuard, tokio};
 
 use super::TransportError;
 use super::dial::{Dialler, Live};
@@ -78,13 +79,14 @@ impl Trunk {
             }
             dialled
         });
-        let address = self.dialler.address.clone();
+        let (address, trunk) = (self.dialler.address.clone(), Arc::downgrade(self));
         async move {
             task.await.unwrap_or_else(|error| {
-                Err(TransportError::Closed {
-                    address,
-                    reason: error.to_string(),
-                })
+                // It panicked, in somebody's sockets or identity: whoever comes next tries again.
+                if let Some(trunk) = trunk.upgrade() {
+                    trunk.state().dialling = None;
+                }
+                Err(TransportError::Closed { address, reason: error.to_string() })
             })
         }
         .boxed()

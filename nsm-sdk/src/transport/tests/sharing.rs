@@ -1,8 +1,12 @@
-use futures::future::join_all;
+use std::io;
+use std::net::SocketAddr;
+
+use futures::future::{BoxFuture, join_all};
+use tokio::net::TcpStream;
 use tonic::Code;
 
 use super::*;
-use crate::transport::Listener;
+use crate::transport::{CurrentNamespace, Listener, SocketFactory, TransportError};
 
 #[tokio::test]
 async fn a_hundred_who_ask_at_once_share_one_connection() {
@@ -83,4 +87,30 @@ async fn a_calls_deadline_holds_here_too() {
     let status = NetworkServiceClient::new(link).request(request).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert_eq!(before.elapsed().as_secs(), 5);
+}
+
+/// Panics at the first connection, as code of others may.
+#[derive(Debug, Default)]
+struct Faulty(AtomicUsize);
+
+impl SocketFactory for Faulty {
+    fn tcp_listener(&self, address: SocketAddr) -> io::Result<std::net::TcpListener> {
+        CurrentNamespace.tcp_listener(address)
+    }
+
+    fn tcp_connect(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<TcpStream>> {
+        assert_ne!(self.0.fetch_add(1, Ordering::SeqCst), 0, "a fault at the first connection");
+        CurrentNamespace.tcp_connect(address)
+    }
+}
+
+#[tokio::test]
+async fn a_dial_that_panicked_is_not_the_last_one() {
+    let address = any_port();
+    let server = Echo::default().serve(&insecure(), &address).await;
+    let sockets = Arc::new(Faulty::default());
+    let channels = Channels::new(insecure(), DialOptions { sockets, ..DialOptions::default() });
+    let error = channels.get(&server.addresses()[0]).await.unwrap_err();
+    assert!(matches!(error, TransportError::Closed { .. }), "{error}");
+    channels.get(&server.addresses()[0]).await.unwrap();
 }
