@@ -1,9 +1,11 @@
 //! Who keeps a network namespace alive, and when nobody does any more.
 //!
 //! A namespace lives as long as a process is in it, a name is mounted on it, or somebody holds a descriptor of it. We
-//! hold descriptors ourselves, so that it ends the kernel cannot tell us. What makes it a workload's are the first two:
-//! one process of each namespace is watched by a descriptor of the process (`pidfd_open(2)`), all mounted names by the
-//! mount table (`/proc/self/mountinfo`), both of which wake us; nothing is asked again and again.
+//! hold descriptors ourselves, so that it ends the kernel cannot tell us. So one process that keeps it is watched by a
+//! descriptor of the process (`pidfd_open(2)`), all mounted names by the mount table (`/proc/self/mountinfo`), both of
+//! which wake us; nothing is asked again and again. When the last process in a namespace has ended and no name is left,
+//! descriptors of other processes are looked for (a supervisor's, say). Those that only name it (`O_PATH`) do not count:
+//! so it is passed on from hop to hop, by managers that would keep it until a token ends.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
@@ -13,6 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use nix::libc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::{Interest, unix::AsyncFd};
@@ -119,8 +122,10 @@ impl Holders {
                 Holder::Process { pid, .. } => ended.contains(pid).then_some(*id),
             }));
             if !doubtful.is_empty() {
+                // Somebody has seen these.
+                let left = lock(&self.watched).keys().filter(|id| doubtful.contains(id)).copied().collect();
                 let asked = doubtful.clone();
-                let found = work(Lane::Slow, move |_| Ok(holders_of(&asked))).await?;
+                let found = work(Lane::Slow, move |_| Ok(holders_of(&asked, &left))).await?;
                 self.mounts_changed.fetch_and(!mounts, Ordering::AcqRel);
                 let gone = self.settle(&doubtful, found).map_err(failed)?;
                 if !gone.is_empty() {
@@ -179,25 +184,58 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Who holds these namespaces, as far as can be seen. A name rather than a process: it costs no descriptor.
-fn holders_of(wanted: &HashSet<NetnsId>) -> HashMap<NetnsId, Holder> {
-    let mut found = HashMap::new();
+/// Who holds these namespaces, as far as can be seen. A name rather than a process: it costs no descriptor. Descriptors
+/// of other processes are looked for where the last holder has just left.
+fn holders_of(wanted: &HashSet<NetnsId>, left: &HashSet<NetnsId>) -> HashMap<NetnsId, Holder> {
     let names = mounted();
-    found.extend(wanted.iter().filter(|id| names.contains(&id.ino)).map(|id| (*id, Holder::Name)));
-    if found.len() == wanted.len() {
-        return found;
+    let mut found: HashMap<_, _> =
+        wanted.iter().filter(|id| names.contains(&id.ino)).map(|id| (*id, Holder::Name)).collect();
+    keepers(wanted, &mut found, |pid| namespace_of(pid).into_iter().collect());
+    keepers(left, &mut found, descriptors_of);
+    found
+}
+
+/// Adds those processes that keep, by this account, what nobody is known to keep.
+fn keepers(wanted: &HashSet<NetnsId>, found: &mut HashMap<NetnsId, Holder>, kept: impl Fn(i32) -> HashSet<NetnsId>) {
+    if wanted.iter().all(|id| found.contains_key(id)) {
+        return;
     }
     for pid in processes() {
-        let Some(id) = namespace_of(pid).filter(|id| wanted.contains(id) && !found.contains_key(id)) else {
-            continue;
-        };
-        let opened = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-        // The number may have gone to another process in between.
-        if let Some(fd) = opened.filter(|_| namespace_of(pid) == Some(id)) {
-            found.insert(id, Holder::Process { pid: u64::from(pid.unsigned_abs()), _fd: fd });
+        for id in kept(pid) {
+            if !wanted.contains(&id) || found.contains_key(&id) {
+                continue;
+            }
+            let opened = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+            // The number may have gone to another process in between.
+            if let Some(fd) = opened.filter(|_| kept(pid).contains(&id)) {
+                found.insert(id, Holder::Process { pid: u64::from(pid.unsigned_abs()), _fd: fd });
+            }
         }
     }
-    found
+}
+
+/// What another process holds by descriptors that do more than name it.
+fn descriptors_of(pid: i32) -> HashSet<NetnsId> {
+    if pid.unsigned_abs() == std::process::id() {
+        return HashSet::new();
+    }
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let held = entries.filter_map(|entry| {
+        let link = fs::read_link(entry.path()).ok()?;
+        if !link.to_str()?.starts_with("net:[") {
+            return None;
+        }
+        let file = fs::metadata(entry.path()).ok()?;
+        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", entry.file_name().to_str()?)).ok()?;
+        (!only_names(&info)).then_some(NetnsId { dev: file.dev(), ino: file.ino() })
+    });
+    held.collect()
+}
+
+/// `flags:	012100000` (proc_pid_fdinfo(5)): in octal, as open(2) was given them.
+fn only_names(fdinfo: &str) -> bool {
+    let flags = fdinfo.lines().find_map(|line| line.strip_prefix("flags:"));
+    flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok()).is_some_and(|flags| flags & libc::O_PATH != 0)
 }
 
 /// All processes, the longest running first, as far as numbers tell.
@@ -226,6 +264,13 @@ fn name_of(line: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_descriptor_that_only_names_is_known_by_its_flags() {
+        assert!(only_names("pos:\t0\nflags:\t012000000\nmnt_id:\t4\n"));
+        assert!(!only_names("pos:\t0\nflags:\t02100000\nmnt_id:\t4\n"));
+        assert!(!only_names("") && !only_names("flags:\tx"));
+    }
 
     #[test]
     fn names_are_found_in_the_mount_table() {

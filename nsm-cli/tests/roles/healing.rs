@@ -1,4 +1,10 @@
-use crate::kit::may_make_namespaces;
+use std::process::Command;
+use std::time::Duration;
+
+use nsm_kernel::{Census, Netns};
+use tokio::time::{Instant, sleep};
+
+use crate::kit::{PATIENCE, may_make_namespaces};
 use crate::mesh::Mesh;
 
 #[tokio::test]
@@ -66,4 +72,46 @@ async fn a_client_that_was_killed_goes_on_with_what_it_had() {
     mesh.stop().await;
     let [client, _] = mesh.census().await;
     assert!(!format!("{client:?}").contains("nsm-1"), "{client:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_dies_with_its_namespace_is_closed_at_its_endpoint_at_once() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut mesh = Mesh::without_client().await;
+    let before = mesh.census().await;
+    mesh.start_client().await;
+    mesh.packets_flow().await;
+    // Nobody keeps the namespace but the client, and what the mesh holds of it.
+    let id = mesh.client_netns.id();
+    mesh.client_netns = Netns::create().await.unwrap();
+    mesh.client.take().unwrap().kill();
+    mesh.forwarder.as_mut().unwrap().says("its workload is gone from this node").await;
+    let begun = Instant::now();
+    loop {
+        let left = before[1].diff(&Census::take(&mesh.endpoint_netns).await.unwrap());
+        let held = mesh.forwarder.as_ref().unwrap().descriptors().contains(&(id.dev, id.ino));
+        if left.is_empty() && !held {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{left}, held: {held}");
+        sleep(Duration::from_millis(20)).await;
+    }
+    mesh.stop().await;
+}
+
+#[tokio::test]
+async fn an_interface_that_somebody_deletes_is_there_again() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut mesh = Mesh::without_client().await;
+    mesh.start_client().await;
+    mesh.packets_flow().await;
+    let deleted = mesh.client_netns.run(|| Command::new("ip").args(["link", "del", "nsm-1"]).status()).await.unwrap();
+    assert!(deleted.success());
+    mesh.forwarder.as_mut().unwrap().says("is mended").await;
+    mesh.packets_flow().await;
+    mesh.stop().await;
 }

@@ -1,6 +1,7 @@
 //! Programs that run, and what they say.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -104,6 +105,12 @@ impl Program {
             assert!(begun.elapsed() < PATIENCE, "{} did not say {what:?} {times} times:\n{said}", self.name);
             sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Device and inode numbers of what it has open.
+    pub(crate) fn descriptors(&self) -> Vec<(u64, u64)> {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().flatten();
+        open.filter_map(|entry| std::fs::metadata(entry.path()).ok()).map(|file| (file.dev(), file.ino())).collect()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -82,6 +82,27 @@ async fn a_namespace_is_given_up_when_its_last_process_has_ended() {
 }
 
 #[tokio::test]
+async fn what_another_process_keeps_by_a_descriptor_is_not_given_up_until_that_ends() {
+    needs_net_admin!();
+    let (netns, home) = two_namespaces().await;
+    let mut inside = netns.run(|| Command::new("sleep").arg("1000").spawn()).await.unwrap();
+    // Its standard input is the namespace.
+    let file = std::fs::File::open(netns.path()).unwrap();
+    let mut keeper = home.run(|| Command::new("sleep").arg("1000").stdin(file).spawn()).await.unwrap();
+    let holders = Holders::new().unwrap();
+    holders.add(netns.id());
+    let mut gone = std::pin::pin!(holders.next());
+    let mut early = false;
+    for process in [&mut inside, &mut keeper] {
+        early |= tokio::time::timeout(Duration::from_millis(300), &mut gone).await.is_ok();
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+    assert!(!early);
+    assert_eq!(tokio::time::timeout(PATIENCE, gone).await.unwrap().unwrap(), [netns.id()]);
+}
+
+#[tokio::test]
 async fn a_snapshot_shows_what_is_there_and_nothing_else() {
     needs_net_admin!();
     let (a, b) = two_namespaces().await;
