@@ -1,9 +1,11 @@
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
 use nsm_api::{NetworkService, SpiffeId};
 use nsm_chain::{
     Begin, Call, Error, Node as Element, OrderError, Peer, Result, Service, Timers, Tokens, elements, time,
@@ -11,12 +13,14 @@ use nsm_chain::{
 use nsm_mechanisms::Underlay;
 use nsm_mechanisms::memory::Fabric;
 
+use super::authority::Authority;
 use super::census::Hops;
-use super::{Census, HopCensus, Kept, Node, RunningEndpoint};
-use crate::connect::{Connect, InProcess};
-use crate::identity::{HmacTokens, PolicySet};
+use super::journal::journals;
+use super::{Census, HopCensus, Kept, MeshBuilder, Node, RunningEndpoint};
+use crate::connect::{Connect, InProcess, Life, Network};
+use crate::identity::PolicySet;
 use crate::registry::stacks::{Admission, MemoryRegistry, RegistryClient, RegistryClientBuilder};
-use crate::registry::{Endpoints, Services};
+use crate::registry::{Endpoints, Journals, Services};
 use crate::stacks::Hop;
 
 /// A mesh in one process: a registry, and nodes with a manager and a forwarder each.
@@ -49,7 +53,11 @@ pub struct Mesh {
     pub(super) endpoints: InProcess<Endpoints>,
     pub(super) hops: Hops,
     pub(super) wires: Fabric,
-    token_life: Duration,
+    network: Network,
+    authority: Authority,
+    /// The registry's disk, if it has one.
+    disk: Option<Arc<Mutex<Journals>>>,
+    lives: Arc<Mutex<BTreeMap<String, Life>>>,
     nodes: Arc<AtomicU32>,
     registry: Arc<Mutex<Option<MemoryRegistry>>>,
     /// Keeps the network services registered.
@@ -64,51 +72,125 @@ impl Mesh {
     ///
     /// # Errors
     /// None that a released version gives: the stacks' own order is right.
-    pub fn new() -> Result<Self, OrderError> {
-        Self::with_token_life(Duration::from_secs(3600))
+    pub fn new() -> Result<Self> {
+        Self::builder().build()
     }
 
     /// A mesh whose tokens live that long.
     ///
     /// # Errors
     /// As [`Mesh::new`].
-    pub fn with_token_life(token_life: Duration) -> Result<Self, OrderError> {
-        let (services, endpoints) = (InProcess::default(), InProcess::default());
-        let admin = registry_client("admin", &services, &endpoints, REGISTRY).build()?;
+    pub fn with_token_life(token_life: Duration) -> Result<Self> {
+        Self::builder().token_life(token_life).build()
+    }
+
+    /// A mesh with more to choose.
+    #[must_use]
+    pub fn builder() -> MeshBuilder {
+        MeshBuilder::default()
+    }
+
+    pub(super) fn assemble(authority: Authority, durable: bool) -> Result<Self> {
+        let network = Network::default();
+        let (services, endpoints) = (InProcess::over(&network), InProcess::over(&network));
+        let life = Life::new("admin", "admin");
+        let admin = registry_client(&life, &services, &endpoints, REGISTRY).build().map_err(broken)?;
         let mesh = Self {
-            calls: InProcess::default(),
+            calls: InProcess::over(&network),
             services,
             endpoints,
             hops: Hops::default(),
             wires: Fabric::new(),
-            token_life,
+            network,
+            authority,
+            disk: durable.then(|| Arc::new(Mutex::new(journals()))),
+            lives: Arc::default(),
             nodes: Arc::default(),
             registry: Arc::default(),
             admin,
         };
-        mesh.restart_registry()?;
+        mesh.resume_registry()?;
         Ok(mesh)
     }
 
-    /// Replaces the registry by a fresh one, which knows nothing: whoever registered there does so again.
+    /// What lies between the programs of the mesh: to cut, slow down, freeze, and mend. Programs are named as they are
+    /// here (`nsc-1`, `nsmgr-node-1`, `registry`), nodes too.
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// The authority is not there from now on: certificates are not renewed, and end.
+    pub fn stop_authority(&self) {
+        self.authority.set_present(false);
+    }
+
+    /// The authority is there again.
+    pub fn start_authority(&self) {
+        self.authority.set_present(true);
+    }
+
+    /// Replaces the registry by a fresh one, which knows nothing: whoever registered there does so again. If it had a
+    /// disk, that is a new one too.
     ///
     /// # Errors
     /// As [`Mesh::new`].
-    pub fn restart_registry(&self) -> Result<(), OrderError> {
-        let registry = MemoryRegistry::builder("registry", Admission::open()).timers(Timers::default()).build()?;
-        self.services.serve(REGISTRY, registry.services.clone());
-        self.endpoints.serve(REGISTRY, registry.endpoints.clone());
+    pub fn restart_registry(&self) -> Result<()> {
+        if let Some(disk) = &self.disk {
+            *disk.lock().unwrap_or_else(PoisonError::into_inner) = journals();
+        }
+        self.resume_registry()
+    }
+
+    /// Kills the registry, and starts it anew with what it has on its disk.
+    ///
+    /// # Errors
+    /// As [`Mesh::new`].
+    pub fn resume_registry(&self) -> Result<()> {
+        self.stop_registry();
+        let life = self.begin("registry", "registry");
+        let registry = MemoryRegistry::builder("registry", Admission::open()).timers(Timers::default());
+        let registry = match &self.disk {
+            None => registry.build().map_err(broken)?,
+            Some(disk) => {
+                let disk = disk.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                // This disk is never slow.
+                let read = registry.restore(&disk).now_or_never();
+                let read = read.ok_or_else(|| Error::internal("the test kit's disk is slow"))?;
+                read.map_err(|error| Error::internal("the registry of the test kit").because(error))?
+            }
+        };
+        self.services.used_by(&life).serve(REGISTRY, registry.services.clone());
+        self.endpoints.used_by(&life).serve(REGISTRY, registry.endpoints.clone());
         let former = self.registry().replace(registry);
         drop(former);
         Ok(())
     }
 
-    /// Takes the registry away.
+    /// Kills the registry.
     pub fn stop_registry(&self) {
+        self.end("registry");
         self.services.stop(REGISTRY);
         self.endpoints.stop(REGISTRY);
         let former = self.registry().take();
         drop(former);
+    }
+
+    /// A program begins a life of its own.
+    pub(super) fn begin(&self, name: &str, node: &str) -> Life {
+        let life = Life::new(name, node);
+        self.lives.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), life.clone());
+        life
+    }
+
+    /// Ends the life of a client at once: it closes nothing, and what still runs of it reaches nobody. Drop what you have
+    /// of it. Of another program only its means to act end; see [`RunningEndpoint::kill`], [`Node::stop_manager`],
+    /// [`Mesh::stop_registry`].
+    pub fn end(&self, name: &str) {
+        let life = self.lives.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        if let Some(life) = life {
+            life.end();
+        }
     }
 
     /// Registers a network service of payload IP that any of its endpoints serves.
@@ -189,38 +271,39 @@ impl Mesh {
 
     /// The tokens of one hop.
     pub(super) fn tokens(&self, name: &str) -> Result<Arc<dyn Tokens>> {
-        Ok(Arc::new(HmacTokens::with_lifetime(&id(name)?, self.token_life)))
+        Ok(self.authority.tokens(&id(name)?))
     }
 
-    pub(super) fn hop(&self, name: &str) -> Result<Hop> {
-        Ok(Hop::new(name, self.tokens(name)?).with_policies(PolicySet::allow_all()))
+    pub(super) fn hop(&self, life: &Life) -> Result<Hop> {
+        Ok(Hop::new(Arc::clone(life.name()), self.tokens(life.name())?).with_policies(PolicySet::allow_all()))
     }
 
-    /// The other hops, as the one of that name sees them: it has an identity, and is told of its own connections only.
-    pub(super) fn seen_by(&self, name: &str) -> Result<InProcess<Service>> {
+    /// The other hops, as this program sees them: it has an identity, and is told of its own connections only.
+    pub(super) fn seen_by(&self, life: &Life) -> Result<InProcess<Service>> {
+        let name = life.name();
         let peer = Peer { id: id(name)?, certificate: Arc::from([]), not_after: time::now() + AGES };
-        Ok(self.calls.seen_by(Some(Arc::new(peer)), self.tokens(name)?))
+        Ok(self.calls.used_by(life).seen_by(Some(Arc::new(peer)), self.tokens(name)?))
     }
 
     /// The other hops, as somebody without an identity sees them, who is told of all connections.
     pub(super) fn seen_by_an_observer(&self, name: &str) -> Result<InProcess<Service>> {
-        Ok(self.calls.seen_by(None, self.tokens(name)?))
+        Ok(self.calls.used_by(&Life::new(name, name)).seen_by(None, self.tokens(name)?))
     }
 
-    pub(super) fn registry_client(&self, name: &str, url: &str) -> RegistryClientBuilder {
-        registry_client(name, &self.services, &self.endpoints, url)
+    pub(super) fn registry_client(&self, life: &Life, url: &str) -> RegistryClientBuilder {
+        registry_client(life, &self.services, &self.endpoints, url)
     }
 }
 
 fn registry_client(
-    name: &str,
+    life: &Life,
     services: &InProcess<Services>,
     endpoints: &InProcess<Endpoints>,
     url: &str,
 ) -> RegistryClientBuilder {
-    let services = Connect::new(services.links()).to(url);
-    let endpoints = Connect::new(endpoints.links()).to(url);
-    RegistryClient::builder(name).ending_in(Element::new(services), Element::new(endpoints))
+    let services = Connect::new(services.used_by(life).links()).to(url);
+    let endpoints = Connect::new(endpoints.used_by(life).links()).to(url);
+    RegistryClient::builder(&**life.name()).ending_in(Element::new(services), Element::new(endpoints))
 }
 
 /// Longer than any test.

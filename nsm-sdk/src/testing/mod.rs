@@ -4,12 +4,16 @@
 //! copies in memory instead of gRPC, and wires are remembered instead of programmed. On a paused clock
 //! (`#[tokio::test(start_paused = true)]`) hours of refreshing and healing take milliseconds and always go the same way.
 
+mod authority;
+mod builder;
 mod census;
 pub mod invariants;
+mod journal;
 mod mesh;
 mod node;
 mod running;
 
+pub use builder::MeshBuilder;
 pub use census::{Census, HopCensus, Kept};
 pub use mesh::Mesh;
 pub use node::Node;

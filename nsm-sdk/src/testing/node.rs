@@ -10,7 +10,7 @@ use super::census::Counted;
 use super::mesh::{REGISTRY, broken, mechanisms};
 use super::running::{Plug, Process};
 use super::{Mesh, RunningEndpoint};
-use crate::connect::Connect;
+use crate::connect::{Connect, Life};
 use crate::discovery::FORWARDER;
 use crate::identity::PolicySet;
 use crate::registry::stacks::{Admission, ManagerRegistry};
@@ -57,19 +57,20 @@ impl Node {
     pub fn restart_manager(&self) -> Result<()> {
         self.stop_manager();
         let mesh = &self.mesh;
-        let services = Connect::new(mesh.services.links()).to(REGISTRY);
-        let endpoints = Connect::new(mesh.endpoints.links()).to(REGISTRY);
+        let life = mesh.begin(&self.manager, &self.name);
+        let (services, endpoints) = (mesh.services.used_by(&life), mesh.endpoints.used_by(&life));
+        let further = (Connect::new(services.links()).to(REGISTRY), Connect::new(endpoints.links()).to(REGISTRY));
         let registry = ManagerRegistry::builder(self.manager.as_str(), Arc::clone(&self.url), Admission::open())
-            .ending_in(Element::new(services), Element::new(endpoints))
+            .ending_in(Element::new(further.0), Element::new(further.1))
             .build()
             .map_err(broken)?;
-        let hop = mesh.hop(&self.manager)?;
+        let hop = mesh.hop(&life)?;
         let finder = Arc::new(registry.finder);
-        let links = mesh.seen_by(&self.manager)?.links();
-        let manager = Manager::new(&hop, &self.url, FORWARDER, &finder, links, Vec::new()).map_err(broken)?;
-        mesh.services.serve(&*self.url, registry.services);
-        mesh.endpoints.serve(&*self.url, registry.endpoints);
-        mesh.calls.serve(&*self.url, manager.chain);
+        let calls = mesh.seen_by(&life)?;
+        let manager = Manager::new(&hop, &self.url, FORWARDER, &finder, calls.links(), Vec::new()).map_err(broken)?;
+        services.serve(&*self.url, registry.services);
+        endpoints.serve(&*self.url, registry.endpoints);
+        calls.serve(&*self.url, manager.chain);
         let timers = hop.timers().clone();
         mesh.hops.runs(&self.manager, Counted { connections: manager.connections, monitor: manager.monitor, timers });
         Ok(())
@@ -77,6 +78,7 @@ impl Node {
 
     /// Kills the manager.
     pub fn stop_manager(&self) {
+        self.mesh.end(&self.manager);
         self.mesh.services.stop(&self.url);
         self.mesh.endpoints.stop(&self.url);
         self.mesh.calls.stop(&self.url);
@@ -101,20 +103,20 @@ impl Node {
         labels: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<RunningEndpoint> {
         let (mesh, url, underlay) = (self.mesh.clone(), Arc::clone(&self.url), self.underlay.clone());
-        let hop_name = name.to_owned();
-        let make = move || {
+        let make = move |life: &Life| {
             let plug = Plug::default();
-            let registry = plug.registry_client(&mesh, &hop_name, &url).map_err(broken)?;
-            let hop = mesh.hop(&hop_name)?;
-            let wire = CrossConnect::new(mesh.wires.forwarder(&hop_name, Some(underlay.clone())));
-            let links = mesh.seen_by(&hop_name)?.links();
+            let registry = plug.registry_client(&mesh, life, &url).map_err(broken)?;
+            let hop = mesh.hop(life)?;
+            let plane = mesh.wires.forwarder(&**life.name(), Some(underlay.clone())).on_node(Arc::clone(life.node()));
+            let wire = CrossConnect::new(plane);
+            let links = mesh.seen_by(life)?.links();
             let finder = Arc::new(registry.finder());
             let forwarder = Forwarder::new(&hop, &finder, elements![wire, plug.clone()], links).map_err(broken)?;
             let timers = hop.timers().clone();
             let counted = Counted { connections: forwarder.connections, monitor: forwarder.monitor, timers };
-            Ok(Process { chain: forwarder.chain, counted, registry, plug })
+            Ok(Process { life: life.clone(), chain: forwarder.chain, counted, registry, plug })
         };
-        RunningEndpoint::run(&self.mesh, record(name, FORWARDER, labels), make).await
+        RunningEndpoint::run(&self.mesh, &self.name, record(name, FORWARDER, labels), make).await
     }
 
     /// An endpoint of this node that does what these elements do. It takes KERNEL mechanisms before them.
@@ -136,19 +138,19 @@ impl Node {
         labels: impl IntoIterator<Item = (&'a str, &'a str)>,
         elements: Vec<Element>,
     ) -> Result<RunningEndpoint> {
-        let (mesh, url, hop_name) = (self.mesh.clone(), Arc::clone(&self.url), name.to_owned());
-        let make = move || {
+        let (mesh, url) = (self.mesh.clone(), Arc::clone(&self.url));
+        let make = move |life: &Life| {
             let plug = Plug::default();
-            let registry = plug.registry_client(&mesh, &hop_name, &url).map_err(broken)?;
-            let hop = mesh.hop(&hop_name)?;
+            let registry = plug.registry_client(&mesh, life, &url).map_err(broken)?;
+            let hop = mesh.hop(life)?;
             let mut list = mechanisms()?;
             list.extend(elements.clone());
             let endpoint = Endpoint::new(&hop, list).map_err(broken)?;
             let timers = hop.timers().clone();
             let counted = Counted { connections: endpoint.connections, monitor: endpoint.monitor, timers };
-            Ok(Process { chain: endpoint.chain, counted, registry, plug })
+            Ok(Process { life: life.clone(), chain: endpoint.chain, counted, registry, plug })
         };
-        RunningEndpoint::run(&self.mesh, record(name, service, labels), make).await
+        RunningEndpoint::run(&self.mesh, &self.name, record(name, service, labels), make).await
     }
 
     /// An endpoint of this node that passes everything through: to the endpoint that the service's rules choose for
@@ -165,32 +167,45 @@ impl Node {
     ) -> Result<RunningEndpoint> {
         let record = record(name, service, labels);
         let labels = record.network_service_labels.get(service).map(|own| own.labels.clone()).unwrap_or_default();
-        let (mesh, url, hop_name) = (self.mesh.clone(), Arc::clone(&self.url), name.to_owned());
-        let make = move || {
+        let (mesh, url) = (self.mesh.clone(), Arc::clone(&self.url));
+        let make = move |life: &Life| {
             let plug = Plug::default();
-            let registry = plug.registry_client(&mesh, &hop_name, &url).map_err(broken)?;
-            let hop = mesh.hop(&hop_name)?;
+            let registry = plug.registry_client(&mesh, life, &url).map_err(broken)?;
+            let hop = mesh.hop(life)?;
             let mut accepts = mechanisms()?;
             accepts.extend(elements.clone());
             let onward = Onward {
                 labels: labels.clone(),
                 offers: elements![KernelOffer::new(), plug.clone()],
                 manager: Arc::clone(&url),
-                links: mesh.seen_by(&hop_name)?.links(),
+                links: mesh.seen_by(life)?.links(),
             };
             let endpoint = Passthrough::new(&hop, accepts, onward).map_err(broken)?;
             let timers = hop.timers().clone();
             let counted = Counted { connections: endpoint.connections, monitor: endpoint.monitor, timers };
-            Ok(Process { chain: endpoint.chain, counted, registry, plug })
+            Ok(Process { life: life.clone(), chain: endpoint.chain, counted, registry, plug })
         };
-        RunningEndpoint::run(&self.mesh, record, make).await
+        RunningEndpoint::run(&self.mesh, &self.name, record, make).await
     }
 
-    /// A client of this node, to add to and build.
+    /// A client of this node, to add to and build. [`Mesh::end`] ends its life.
     #[must_use]
     pub fn client(&self, name: &str) -> ClientBuilder {
-        let calls = self.mesh.seen_by(name).unwrap_or_else(|_| self.mesh.calls.clone());
+        let life = self.mesh.begin(name, &self.name);
+        let calls = self.mesh.seen_by(&life).unwrap_or_else(|_| self.mesh.calls.used_by(&life));
         Client::builder(name, Arc::clone(&self.url), calls.links()).policies(PolicySet::allow_all())
+    }
+
+    /// The node's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The manager's name.
+    #[must_use]
+    pub fn manager(&self) -> &str {
+        &self.manager
     }
 }
 

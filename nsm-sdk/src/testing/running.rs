@@ -7,6 +7,7 @@ use nsm_chain::{Begin, Call, Chain, Element, Error, EventStream, Next, Node, Ord
 
 use super::Mesh;
 use super::census::Counted;
+use crate::connect::Life;
 use crate::registry::stacks::RegistryClient;
 
 /// An endpoint or forwarder that runs in a test mesh until it is killed. It keeps itself registered.
@@ -16,13 +17,18 @@ pub struct RunningEndpoint(Arc<Inner>);
 struct Inner {
     mesh: Mesh,
     record: NetworkServiceEndpoint,
-    make: Box<dyn Fn() -> Result<Process> + Send + Sync>,
+    node: Arc<str>,
+    make: Box<Make>,
     process: Mutex<Option<Process>>,
 }
+
+/// What starts a program in a life of its own.
+type Make = dyn Fn(&Life) -> Result<Process> + Send + Sync;
 
 /// One life of an endpoint.
 #[derive(Clone)]
 pub(super) struct Process {
+    pub(super) life: Life,
     pub(super) chain: Chain,
     pub(super) counted: Counted,
     pub(super) registry: RegistryClient,
@@ -32,10 +38,12 @@ pub(super) struct Process {
 impl RunningEndpoint {
     pub(super) async fn run(
         mesh: &Mesh,
+        node: &Arc<str>,
         record: NetworkServiceEndpoint,
-        make: impl Fn() -> Result<Process> + Send + Sync + 'static,
+        make: impl Fn(&Life) -> Result<Process> + Send + Sync + 'static,
     ) -> Result<Self> {
-        let inner = Inner { mesh: mesh.clone(), record, make: Box::new(make), process: Mutex::default() };
+        let (own, node) = (mesh.clone(), Arc::clone(node));
+        let inner = Inner { mesh: own, node, record, make: Box::new(make), process: Mutex::default() };
         let running = Self(Arc::new(inner));
         running.restart().await?;
         // Who forgets what runs does not end it.
@@ -94,15 +102,18 @@ impl RunningEndpoint {
     pub fn start(&self) {
         if let Some(process) = &*self.lock() {
             process.plug.put();
-            self.0.mesh.calls.serve(self.0.record.url.as_str(), process.chain.clone());
+            let calls = self.0.mesh.calls.used_by(&process.life);
+            calls.serve(self.0.record.url.as_str(), process.chain.clone());
         }
     }
 
-    /// Kills it, with all it remembers and has programmed; it stays registered until that expires.
+    /// Kills it, with all it remembers; what it has programmed stays, as it does in a kernel. It stays registered until
+    /// that expires.
     pub fn kill(&self) {
+        self.0.mesh.end(self.name());
         self.stop();
         self.0.mesh.hops.ended(self.name());
-        self.0.mesh.wires.forget(self.name());
+        self.0.mesh.wires.kill(self.name());
         let former = self.lock().take();
         drop(former);
     }
@@ -113,7 +124,8 @@ impl RunningEndpoint {
     /// What the manager reports.
     pub async fn restart(&self) -> Result<()> {
         self.kill();
-        let process = (self.0.make)()?;
+        let life = self.0.mesh.begin(self.name(), &self.0.node);
+        let process = (self.0.make)(&life)?;
         self.0.mesh.hops.runs(self.name(), process.counted.clone());
         *self.lock() = Some(process);
         self.start();
@@ -140,8 +152,8 @@ impl Plug {
         if self.0.load(Ordering::SeqCst) { Err(Error::unavailable("cut off by the test")) } else { Ok(()) }
     }
 
-    pub(super) fn registry_client(&self, mesh: &Mesh, name: &str, url: &str) -> Result<RegistryClient, OrderError> {
-        let client = mesh.registry_client(name, url);
+    pub(super) fn registry_client(&self, mesh: &Mesh, life: &Life, url: &str) -> Result<RegistryClient, OrderError> {
+        let client = mesh.registry_client(life, url);
         client.before_services(Node::new(self.clone())).before_endpoints(Node::new(self.clone())).build()
     }
 }

@@ -84,7 +84,7 @@ impl<P: Protocol> Link<P> {
         let waiting = Waiting { given_up: Some(given_up.clone()), network, here, there: &hop.life };
         let answer = self.serve(&hop, verb(there), given_up).await;
         network.carry(&hop.life, here).await?;
-        waiting.is_over();
+        waiting.answered();
         answer
     }
 
@@ -191,7 +191,7 @@ struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    fn is_over(mut self) {
+    fn answered(mut self) {
         self.given_up = None;
     }
 }
