@@ -136,6 +136,24 @@ impl<P: Protocol> Chain<P> {
 }
 
 impl<P: Protocol> Chain<P> {
+    /// Runs a call under somebody's patience. A panic in the middle of it is an error.
+    ///
+    /// # Errors
+    /// As [`Chain::request`] and [`Chain::close`].
+    pub async fn run(&self, verb: Verb<P>, patience: CancellationToken) -> Result<Call<P>> {
+        let run = async {
+            match verb {
+                Verb::Request(call) => self.request(call.cancelled_by(patience)).await,
+                Verb::Close(call) => self.close(call.cancelled_by(patience)).await,
+            }
+        };
+        AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|panic| {
+            let said = panic.downcast_ref::<&str>().map(|said| (*said).to_owned());
+            let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            Err(Error::internal("the chain broke off in the middle of a call").with_detail(said).at_hop(&self.hop))
+        })
+    }
+
     /// Runs a call to its end, also when the caller gives up.
     ///
     /// Dropping what this returns in the middle, as tonic does with a handler whose client is gone, does not cut the
@@ -145,19 +163,7 @@ impl<P: Protocol> Chain<P> {
     pub fn detached(&self, verb: Verb<P>, tasks: &TaskTracker) -> Detached<P> {
         let (patience, chain) = (CancellationToken::new(), self.clone());
         let child = patience.clone();
-        let work = async move {
-            let run = async {
-                match verb {
-                    Verb::Request(call) => chain.request(call.cancelled_by(child)).await,
-                    Verb::Close(call) => chain.close(call.cancelled_by(child)).await,
-                }
-            };
-            AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|panic| {
-                let said = panic.downcast_ref::<&str>().map(|said| (*said).to_owned());
-                let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-                Err(Error::internal("the chain broke off in the middle of a call").with_detail(said).at_hop(&chain.hop))
-            })
-        };
+        let work = async move { chain.run(verb, child).await };
         Detached { work: Some(Box::pin(work)), started: false, patience, tasks: tasks.clone() }
     }
 }

@@ -3,6 +3,7 @@
 
 mod random;
 mod simulation;
+pub mod storm;
 
 pub use random::Random;
 pub use simulation::Simulation;

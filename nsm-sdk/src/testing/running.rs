@@ -66,6 +66,12 @@ impl RunningEndpoint {
         &self.0.record.name
     }
 
+    /// Whether it has been started and not been killed.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.lock().is_some()
+    }
+
     /// What is connected to it now.
     #[must_use]
     pub fn connections(&self) -> Arc<Begin> {
@@ -107,9 +113,15 @@ impl RunningEndpoint {
         }
     }
 
+    /// Kills it, with all it remembers and has programmed; it stays registered until that expires.
+    pub fn kill(&self) {
+        self.crash();
+        self.0.mesh.wires.forget(self.name());
+    }
+
     /// Kills it, with all it remembers; what it has programmed stays, as it does in a kernel. It stays registered until
     /// that expires.
-    pub fn kill(&self) {
+    pub fn crash(&self) {
         self.0.mesh.end(self.name());
         self.stop();
         self.0.mesh.hops.ended(self.name());
@@ -118,12 +130,14 @@ impl RunningEndpoint {
         drop(former);
     }
 
-    /// Kills it, and starts it anew under the same name. Its elements are the same ones.
+    /// Starts it anew under the same name, and kills it before if it still runs. Its elements are the same ones.
     ///
     /// # Errors
     /// What the manager reports.
     pub async fn restart(&self) -> Result<()> {
-        self.kill();
+        if self.is_running() {
+            self.kill();
+        }
         let life = self.0.mesh.begin(self.name(), &self.0.node);
         let process = (self.0.make)(&life)?;
         self.0.mesh.hops.runs(self.name(), process.counted.clone());

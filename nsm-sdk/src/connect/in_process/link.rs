@@ -93,16 +93,10 @@ impl<P: Protocol> Link<P> {
         let (chain, life) = (hop.chain.clone(), hop.life.clone());
         // A task a hop: forty hops in one would need forty times the stack. It goes on if this call is dropped.
         let task = tokio::spawn(async move {
-            let run = async {
-                match verb {
-                    Verb::Request(call) => chain.request(call.cancelled_by(given_up)).await,
-                    Verb::Close(call) => chain.close(call.cancelled_by(given_up)).await,
-                }
-            };
             tokio::select! {
                 biased;
                 () = life.over().cancelled() => Err(Error::unavailable(format!("{} was killed", life.name()))),
-                done = run => done,
+                done = chain.run(verb, given_up) => done,
             }
         });
         tokio::select! {

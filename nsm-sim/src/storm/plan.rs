@@ -1,0 +1,277 @@
+//! What a seed makes: a mesh, and a storm over it.
+
+use std::time::Duration;
+
+use crate::Random;
+
+/// What kind of weather.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Profile {
+    /// Programs and nodes are killed, and start again, with and without memory.
+    Kill,
+    /// Ways are cut, both ways or one way; links fall silent; programs freeze.
+    Partition,
+    /// Everything takes long, and some of it is lost.
+    Slow,
+    /// Tokens and certificates are short, the authority is absent, clients vanish.
+    Expiry,
+    /// All of it.
+    Mixed,
+}
+
+impl Profile {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Kill, Self::Partition, Self::Slow, Self::Expiry, Self::Mixed];
+
+    /// As one writes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Partition => "partition",
+            Self::Slow => "slow",
+            Self::Expiry => "expiry",
+            Self::Mixed => "mixed",
+        }
+    }
+}
+
+impl std::str::FromStr for Profile {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let names = || Self::ALL.map(Self::name).join(", ");
+        Self::ALL.into_iter().find(|profile| profile.name() == text).ok_or_else(|| format!("one of {}", names()))
+    }
+}
+
+/// A mesh and what happens to it, all by one seed.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Nodes, each with a manager and a forwarder.
+    pub nodes: usize,
+    /// Of each endpoint its node.
+    pub endpoints: Vec<usize>,
+    /// The clients.
+    pub clients: Vec<Client>,
+    /// How long tokens live.
+    pub token_life: Duration,
+    /// How long certificates live; none: for ever.
+    pub certificate_life: Option<Duration>,
+    /// When the storm is over, from its beginning on.
+    pub over: Duration,
+    /// The faults, in the order of time.
+    pub faults: Vec<Fault>,
+}
+
+/// One client.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Its node.
+    pub node: usize,
+    /// When it first asks.
+    pub asks: Duration,
+    /// Whether it looks after the packets itself.
+    pub watches_packets: bool,
+}
+
+/// Something bad.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    /// When.
+    pub at: Duration,
+    /// For how long, if it does not last to the end of the storm.
+    pub lasts: Duration,
+    /// What.
+    pub what: What,
+}
+
+/// What can happen. Numbers count nodes, endpoints and clients from 0.
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    /// An endpoint is killed, and starts again.
+    Endpoint(usize),
+    /// An endpoint is killed, and does not come back.
+    EndpointForGood(usize),
+    /// A forwarder is killed, and starts again.
+    Forwarder(usize),
+    /// A manager is killed, and starts again.
+    Manager(usize),
+    /// The registry is killed, and starts again, with its disk or without.
+    Registry {
+        /// With it.
+        remembers: bool,
+    },
+    /// A client is killed, and starts again.
+    Client(usize),
+    /// A client is killed, and does not come back.
+    ClientForGood(usize),
+    /// A client closes its connection, and asks again.
+    Churn(usize),
+    /// A node loses its power, with all that runs on it but clients, which end for good.
+    Node(usize),
+    /// Nothing gets through between two ends.
+    Cut(String, String),
+    /// Nothing gets through from one end to the other.
+    OneWay(String, String),
+    /// Open links fall silent.
+    Silence(String, String),
+    /// A program is stopped, and goes on.
+    Freeze(String),
+    /// What is sent takes up to so many milliseconds.
+    Slow(String, String, u64),
+    /// So much of a hundred is lost.
+    Lossy(String, String, u32),
+    /// The authority is absent.
+    Authority,
+    /// The data plane refuses changes of a forwarder.
+    Refuses(usize),
+}
+
+impl Plan {
+    /// What this seed makes.
+    #[must_use]
+    pub fn new(profile: Profile, seed: u64) -> Self {
+        let mut random = Random::new(seed ^ 0x005e_ed00_0000_0000);
+        let random = &mut random;
+        let nodes = random.between(1, 5);
+        // Few more often than many: what goes wrong mostly does so with two, and some needs a crowd.
+        let most = [2, 4, 8, 16, 50][random.below(5)];
+        let clients = random.between(1, most);
+        let watching = random.percent(30);
+        let endpoints = (0..random.between(1, 4)).map(|_| random.below(nodes)).collect::<Vec<_>>();
+        let expiry = profile == Profile::Expiry || (profile == Profile::Mixed && random.percent(30));
+        let over = millis(random, 2_000, 15_000);
+        let clients = (0..clients)
+            .map(|_| Client {
+                node: random.below(nodes),
+                asks: millis(random, 0, 1_000),
+                watches_packets: watching && random.percent(50),
+            })
+            .collect::<Vec<_>>();
+        let mut plan = Self {
+            nodes,
+            endpoints,
+            clients,
+            token_life: if expiry { millis(random, 8_000, 20_000) } else { millis(random, 30_000, 90_000) },
+            certificate_life: expiry.then(|| millis(random, 10_000, 30_000)),
+            over,
+            faults: Vec::new(),
+        };
+        for _ in 0..random.between(1, 8) {
+            let at = random.below(over.as_millis().try_into().unwrap_or(usize::MAX));
+            let lasts = millis(random, 1, 6_000);
+            let what = plan.draw(profile, random);
+            plan.faults.push(Fault { at: Duration::from_millis(at as u64), lasts, what });
+        }
+        plan.faults.sort_by_key(|fault| fault.at);
+        plan
+    }
+
+    fn draw(&self, profile: Profile, random: &mut Random) -> What {
+        let node = random.below(self.nodes);
+        let endpoint = random.below(self.endpoints.len());
+        let client = random.below(self.clients.len());
+        match profile {
+            Profile::Kill => match random.below(12) {
+                0..3 => What::Endpoint(endpoint),
+                3 => What::EndpointForGood(endpoint),
+                4 | 5 => What::Forwarder(node),
+                6 | 7 => What::Manager(node),
+                8 => What::Registry { remembers: random.percent(50) },
+                9 => What::Client(client),
+                10 => {
+                    if random.percent(50) {
+                        What::ClientForGood(client)
+                    } else {
+                        What::Churn(client)
+                    }
+                }
+                _ => What::Node(node),
+            },
+            Profile::Partition => match random.below(8) {
+                0..3 => {
+                    let (one, other) = self.ends(random);
+                    What::Cut(one, other)
+                }
+                3 | 4 => {
+                    let (one, other) = self.ends(random);
+                    What::OneWay(one, other)
+                }
+                5 => {
+                    let (one, other) = self.ends(random);
+                    What::Silence(one, other)
+                }
+                6 => What::Churn(client),
+                _ => What::Freeze(self.program(random)),
+            },
+            Profile::Slow => match random.below(8) {
+                0..3 => {
+                    let (one, other) = self.ends(random);
+                    What::Slow(one, other, random.between(1, 3_000) as u64)
+                }
+                3 => What::Slow("*".into(), "*".into(), random.between(1, 300) as u64),
+                4 | 5 => {
+                    let (one, other) = self.ends(random);
+                    What::Lossy(one, other, 5 + random.below(50) as u32)
+                }
+                6 => What::Refuses(node),
+                _ => What::Churn(client),
+            },
+            Profile::Expiry => match random.below(8) {
+                0..4 => What::Authority,
+                4 => What::ClientForGood(client),
+                5 => What::Client(client),
+                6 => What::Churn(client),
+                _ => What::Cut(format!("nsmgr-{}", name(node)), "*".into()),
+            },
+            Profile::Mixed => {
+                let of = [Profile::Kill, Profile::Partition, Profile::Slow, Profile::Expiry][random.below(4)];
+                self.draw(of, random)
+            }
+        }
+    }
+
+    /// Two ends of calls.
+    fn ends(&self, random: &mut Random) -> (String, String) {
+        match random.below(4) {
+            0 => (name(random.below(self.nodes)), name(random.below(self.nodes))),
+            1 => (self.program(random), "*".into()),
+            2 => (name(random.below(self.nodes)), "registry".into()),
+            _ => {
+                let node = random.below(self.nodes);
+                (format!("nsmgr-{}", name(node)), format!("forwarder-{}", name(node)))
+            }
+        }
+    }
+
+    fn program(&self, random: &mut Random) -> String {
+        let node = random.below(self.nodes);
+        match random.below(5) {
+            0 => format!("nsmgr-{}", name(node)),
+            1 => format!("forwarder-{}", name(node)),
+            2 => endpoint_name(random.below(self.endpoints.len())),
+            3 => client_name(random.below(self.clients.len())),
+            _ => "registry".into(),
+        }
+    }
+}
+
+/// The name of a node.
+pub(super) fn name(node: usize) -> String {
+    format!("node-{node}")
+}
+
+/// The name of an endpoint.
+pub(super) fn endpoint_name(endpoint: usize) -> String {
+    format!("nse-{endpoint}")
+}
+
+/// The name of a client.
+pub(super) fn client_name(client: usize) -> String {
+    format!("nsc-{client}")
+}
+
+fn millis(random: &mut Random, least: usize, most: usize) -> Duration {
+    Duration::from_millis(random.between(least, most) as u64)
+}

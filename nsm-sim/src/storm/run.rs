@@ -1,0 +1,330 @@
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nsm_chain::Result;
+use nsm_sdk::testing::RunningEndpoint;
+use tokio::time::Instant;
+
+use super::plan::{Fault, Plan, Profile, What, name};
+use super::world::{LIVENESS, World};
+use crate::Simulation;
+
+/// Once nothing is disturbed any more, everybody who wants a connection has it after that time.
+const BOUND: Duration = Duration::from_secs(1);
+
+/// How long streams and caches linger when nobody uses them.
+const LINGER: Duration = Duration::from_secs(120);
+
+/// One storm: a profile and a seed.
+///
+/// ```
+/// use nsm_sim::storm::{Profile, Storm};
+///
+/// let outcome = Storm::new(Profile::Kill, 1).run();
+/// assert_eq!(outcome.violations, Vec::<String>::new());
+/// assert_eq!(outcome.trace, Storm::new(Profile::Kill, 1).run().trace);
+/// ```
+#[derive(Debug, Clone)]
+pub struct Storm {
+    profile: Profile,
+    seed: u64,
+    records: bool,
+}
+
+/// How a storm went.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// What did not hold.
+    pub violations: Vec<String>,
+    /// A number that stands for everything that happened.
+    pub trace: u64,
+    /// What happened, if that was recorded.
+    pub lines: Vec<String>,
+    /// How long it took, from the last fault's end, until all was well; none: it never was.
+    pub healed: Option<Duration>,
+}
+
+impl Storm {
+    /// The storm of that seed.
+    #[must_use]
+    pub fn new(profile: Profile, seed: u64) -> Self {
+        Self { profile, seed, records: false }
+    }
+
+    /// Also records what happens, as text.
+    #[must_use]
+    pub fn recorded(mut self) -> Self {
+        self.records = true;
+        self
+    }
+
+    /// Runs it.
+    ///
+    /// # Panics
+    /// As [`Simulation::run`].
+    #[must_use]
+    pub fn run(&self) -> Outcome {
+        let plan = Plan::new(self.profile, self.seed);
+        let records = self.records;
+        Simulation::new(self.seed).run(async move {
+            match weather(&plan, records).await {
+                Ok(outcome) => outcome,
+                Err(error) => {
+                    let violations = vec![format!("the mesh cannot be built: {error}")];
+                    Outcome { violations, trace: 0, lines: Vec::new(), healed: None }
+                }
+            }
+        })
+    }
+}
+
+/// What happens next.
+enum Next<'a> {
+    Starts(usize),
+    Begins(&'a Fault),
+    Ends(&'a Fault),
+}
+
+async fn weather(plan: &Plan, records: bool) -> Result<Outcome> {
+    let mut world = World::build(plan).await?;
+    if records {
+        world.mesh.network().record();
+    }
+    let tasks = tasks();
+    let begun = Instant::now();
+    let mut agenda: Vec<(Duration, Next<'_>)> = Vec::new();
+    agenda.extend(plan.clients.iter().enumerate().map(|(number, client)| (client.asks, Next::Starts(number))));
+    for fault in &plan.faults {
+        agenda.push((fault.at, Next::Begins(fault)));
+        agenda.push(((fault.at + fault.lasts).min(plan.over), Next::Ends(fault)));
+    }
+    agenda.sort_by_key(|(at, _)| *at);
+    for (at, next) in agenda {
+        tokio::time::sleep_until(begun + at).await;
+        match next {
+            Next::Starts(number) => world.clients[number].start()?,
+            Next::Begins(fault) => {
+                world.note(format_args!("FAULT {:?} for {:?}", fault.what, fault.lasts));
+                world.begin(&fault.what)?;
+            }
+            Next::Ends(fault) => {
+                world.note(format_args!("ENDS {:?}", fault.what));
+                world.end(&fault.what)?;
+            }
+        }
+    }
+    tokio::time::sleep_until(begun + plan.over).await;
+    world.calm();
+    world.note(format_args!("CALM"));
+
+    let mut violations = Vec::new();
+    let healed = world.wait_until_well().await;
+    let bound = if plan.clients.iter().any(|client| client.watches_packets) { BOUND + LIVENESS.0 } else { BOUND };
+    match healed {
+        Some(after) if after <= bound => {}
+        Some(after) => violations.push(format!("healed only after {after:?}, the bound is {bound:?}")),
+        None => violations.extend(world.ill().into_iter().map(|ill| format!("never healed: {ill}"))),
+    }
+    world.note(format_args!("HEALED {healed:?}"));
+    tokio::time::sleep(plan.token_life + plan.certificate_life.unwrap_or_default()).await;
+    violations.extend(world.ill().into_iter().map(|ill| format!("while quiet: {ill}")));
+
+    world.note(format_args!("CLOSE ALL"));
+    for user in &world.clients {
+        if let Some(seat) = user.seat()
+            && let Err(error) = seat.client.shutdown(Duration::from_secs(15)).await
+        {
+            violations.push(format!("{} cannot close: {error}", user.name));
+        }
+    }
+    tokio::time::sleep(LINGER).await;
+    violations.extend(world.mesh.kept().iter().map(|kept| format!("left behind: {kept:?}")));
+    violations.extend(world.mesh.wires().wires().iter().map(|(at, wire)| format!("a wire left at {at}: {}", wire.id)));
+    let left = self::tasks();
+    if left > tasks {
+        violations.push(format!("{left} tasks, {tasks} before the first connection"));
+    }
+    let network = world.mesh.network();
+    Ok(Outcome { violations, trace: network.trace(), lines: network.lines(), healed })
+}
+
+fn tasks() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
+}
+
+impl World {
+    fn note(&self, what: fmt::Arguments<'_>) {
+        self.mesh.network().note(what);
+    }
+
+    fn begin(&mut self, what: &What) -> Result<()> {
+        let network = self.mesh.network();
+        match what {
+            What::Endpoint(number) => self.endpoints[*number].running.crash(),
+            What::EndpointForGood(number) => {
+                let others = self.endpoints.iter().filter(|endpoint| !endpoint.gone).count();
+                let endpoint = &mut self.endpoints[*number];
+                endpoint.gone |= others > 1;
+                endpoint.running.crash();
+            }
+            What::Forwarder(node) => {
+                if let Some(forwarder) = self.forwarder(*node) {
+                    forwarder.crash();
+                }
+            }
+            What::Manager(node) => self.nodes[*node].stop_manager(),
+            What::Registry { .. } => self.mesh.stop_registry(),
+            What::Client(number) | What::ClientForGood(number) => self.clients[*number].kill(&self.mesh),
+            What::Churn(number) => self.clients[*number].churn()?,
+            What::Node(node) => {
+                self.nodes[*node].stop_manager();
+                if let Some(forwarder) = self.forwarder(*node) {
+                    forwarder.crash();
+                }
+                self.endpoints.iter().filter(|endpoint| endpoint.node == *node).for_each(|e| e.running.crash());
+                let here = |user: &&Arc<super::world::User>| user.node().name() == name(*node);
+                self.clients.iter().filter(here).for_each(|user| user.kill(&self.mesh));
+                self.mesh.wires().lose_node(&name(*node));
+            }
+            What::Cut(one, other) => {
+                network.cut(one, other);
+                self.underlay(one, other, true);
+                self.underlay(other, one, true);
+            }
+            What::OneWay(from, to) => {
+                network.cut_one_way(from, to);
+                self.underlay(from, to, true);
+            }
+            What::Silence(one, other) => network.silence(one, other),
+            What::Freeze(name) => network.freeze(name),
+            What::Slow(from, to, most) => network.slow(from, to, Duration::ZERO..Duration::from_millis(*most)),
+            What::Lossy(from, to, percent) => network.lossy(from, to, f64::from(*percent) / 100.0),
+            What::Authority => self.mesh.stop_authority(),
+            What::Refuses(node) => self.mesh.wires().fail_next_of(&forwarder_of(*node), usize::MAX),
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, what: &What) -> Result<()> {
+        let network = self.mesh.network();
+        match what {
+            What::Endpoint(number) | What::EndpointForGood(number) => self.revive(*number),
+            What::Forwarder(node) => self.revive_forwarder(*node),
+            What::Manager(node) => self.nodes[*node].restart_manager()?,
+            What::Registry { remembers: true } => self.mesh.resume_registry()?,
+            What::Registry { remembers: false } => self.mesh.restart_registry()?,
+            What::Client(number) => self.clients[*number].start()?,
+            What::ClientForGood(_) | What::Churn(_) => {}
+            What::Node(node) => {
+                self.nodes[*node].restart_manager()?;
+                self.revive_forwarder(*node);
+                for number in 0..self.endpoints.len() {
+                    if self.endpoints[number].node == *node {
+                        self.revive(number);
+                    }
+                }
+            }
+            What::Cut(one, other) => {
+                network.mend_between(one, other);
+                self.underlay(one, other, false);
+                self.underlay(other, one, false);
+            }
+            What::OneWay(from, to) => {
+                network.mend_between(from, to);
+                self.underlay(from, to, false);
+            }
+            What::Slow(from, to, _) | What::Lossy(from, to, _) => network.mend_between(from, to),
+            What::Silence(..) => {}
+            What::Freeze(name) => network.thaw(name),
+            What::Authority => self.mesh.start_authority(),
+            What::Refuses(node) => self.mesh.wires().fail_next_of(&forwarder_of(*node), 0),
+        }
+        Ok(())
+    }
+
+    /// Nothing is disturbed any more.
+    fn calm(&self) {
+        self.mesh.network().mend();
+        self.mesh.start_authority();
+    }
+
+    fn forwarder(&self, node: usize) -> Option<RunningEndpoint> {
+        self.mesh.running(&forwarder_of(node))
+    }
+
+    fn revive(&self, number: usize) {
+        let endpoint = &self.endpoints[number];
+        if !endpoint.gone {
+            restart(endpoint.running.clone());
+        }
+    }
+
+    fn revive_forwarder(&self, node: usize) {
+        if let Some(forwarder) = self.forwarder(node) {
+            restart(forwarder);
+        }
+    }
+
+    /// What is between two nodes is between their addresses as well.
+    fn underlay(&self, from: &str, to: &str, cut: bool) {
+        let address = |node: &str| {
+            let number = self.nodes.iter().position(|one| one.name() == node)?;
+            let number = u32::try_from(number).ok()?.checked_add(1)?;
+            Some(IpAddr::from(Ipv4Addr::from_bits(Ipv4Addr::new(192, 168, 0, 0).to_bits() + number)))
+        };
+        if let (Some(from), Some(to)) = (address(from), address(to)) {
+            if cut { self.mesh.wires().cut(from, to) } else { self.mesh.wires().mend(from, to) }
+        }
+    }
+
+    /// Waits until nobody is ill, and says how long that took.
+    async fn wait_until_well(&self) -> Option<Duration> {
+        let begun = Instant::now();
+        for _ in 0..2400 {
+            if self.ill().is_empty() {
+                return Some(begun.elapsed());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        None
+    }
+
+    /// Who wants a connection and has none through which packets flow.
+    fn ill(&self) -> Vec<String> {
+        let mut ill = Vec::new();
+        for user in &self.clients {
+            let Some(seat) = user.seat() else { continue };
+            let handles = seat.client.connections().handles();
+            let (id, name) = (user.id(), &user.name);
+            if handles.len() != 1 || **handles[0].key() != *id {
+                ill.push(format!("{name} has {handles:?}"));
+                continue;
+            }
+            match handles[0].peek() {
+                None => ill.push(format!("{name} has nothing established")),
+                Some(connection) => match self.mesh.wires().flows(&connection) {
+                    Ok(_) => {}
+                    Err(broken) => ill.push(format!("no packets flow for {name}: {broken:?}")),
+                },
+            }
+        }
+        ill
+    }
+}
+
+fn forwarder_of(node: usize) -> String {
+    format!("forwarder-{}", name(node))
+}
+
+/// Starts it again, and keeps trying to register it.
+fn restart(program: RunningEndpoint) {
+    tokio::spawn(async move {
+        let mut registered = program.restart().await;
+        while registered.is_err() && program.is_running() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            registered = program.register().await;
+        }
+    });
+}

@@ -1,0 +1,179 @@
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use ipnet::IpNet;
+use nsm_api::{Connection, ServiceUrl};
+use nsm_chain::{Error, Result, Timers, elements};
+use nsm_mechanisms::memory::Fabric;
+use nsm_sdk::ipam::{PointToPoint, Pool};
+use nsm_sdk::lifetime::Liveness;
+use nsm_sdk::stacks::Client;
+use nsm_sdk::testing::{Mesh, Node, RunningEndpoint};
+use tokio::task::AbortHandle;
+
+use super::plan::{Plan, client_name, endpoint_name, name};
+
+/// The network service that all clients want.
+pub(super) const SERVICE: &str = "vpn";
+
+/// How long an application waits for its connection before it asks once more.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How often a client looks after its packets, and how long they may take.
+pub(super) const LIVENESS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(100));
+
+/// The mesh of a plan.
+pub(super) struct World {
+    pub(super) mesh: Mesh,
+    pub(super) nodes: Vec<Node>,
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) clients: Vec<Arc<User>>,
+}
+
+/// An endpoint, and whether it is to run.
+pub(super) struct Endpoint {
+    pub(super) running: RunningEndpoint,
+    pub(super) node: usize,
+    pub(super) gone: bool,
+}
+
+/// Somebody who wants one connection, and his client while it lives.
+pub(super) struct User {
+    pub(super) name: String,
+    node: Node,
+    wires: Option<Fabric>,
+    seat: Mutex<Option<Seat>>,
+}
+
+/// One life of a client.
+#[derive(Clone)]
+pub(super) struct Seat {
+    pub(super) client: Client,
+    pub(super) timers: Timers,
+    asking: AbortHandle,
+}
+
+impl World {
+    pub(super) async fn build(plan: &Plan) -> Result<Self> {
+        let mesh = Mesh::builder().token_life(plan.token_life).durable_registry();
+        let mesh = match plan.certificate_life {
+            Some(life) => mesh.certificate_life(life),
+            None => mesh,
+        };
+        let mesh = mesh.build()?;
+        mesh.network_service(SERVICE).await?;
+        let mut nodes = Vec::new();
+        for node in 0..plan.nodes {
+            nodes.push(mesh.node(&name(node)).await?);
+        }
+        let mut endpoints = Vec::new();
+        for (number, &node) in plan.endpoints.iter().enumerate() {
+            let prefix: IpNet = format!("10.{number}.0.0/16").parse().map_err(wrong)?;
+            let pool = Pool::new([prefix]).map_err(wrong)?;
+            let elements = elements![PointToPoint::new(pool)];
+            let running = nodes[node].endpoint(&endpoint_name(number), SERVICE, elements).await?;
+            endpoints.push(Endpoint { running, node, gone: false });
+        }
+        let clients = plan.clients.iter().enumerate().map(|(number, client)| {
+            Arc::new(User {
+                name: client_name(number),
+                node: nodes[client.node].clone(),
+                wires: client.watches_packets.then(|| mesh.wires().clone()),
+                seat: Mutex::default(),
+            })
+        });
+        let clients = clients.collect();
+        Ok(Self { mesh, nodes, endpoints, clients })
+    }
+}
+
+impl User {
+    fn lock(&self) -> MutexGuard<'_, Option<Seat>> {
+        self.seat.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// His client, if it runs.
+    pub(super) fn seat(&self) -> Option<Seat> {
+        self.lock().clone()
+    }
+
+    /// The node he is on.
+    pub(super) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Starts his client, which asks for the connection until it has it.
+    pub(super) fn start(&self) -> Result<()> {
+        let timers = Timers::default();
+        let mut client = self.node.client(&self.name).timers(timers.clone());
+        if let Some(wires) = &self.wires {
+            client = client.liveness(Arc::new(Walks(wires.clone())), LIVENESS.0, LIVENESS.1);
+        }
+        let client = client.build().map_err(wrong)?;
+        let asking = self.ask(client.clone())?;
+        let former = self.lock().replace(Seat { client, timers, asking });
+        drop(former);
+        Ok(())
+    }
+
+    /// Ends it at once; he wants nothing any more, unless it is started again.
+    pub(super) fn kill(&self, mesh: &Mesh) {
+        mesh.end(&self.name);
+        let former = self.lock().take();
+        if let Some(former) = former {
+            former.asking.abort();
+        }
+    }
+
+    /// Closes the connection, and asks for it again.
+    pub(super) fn churn(&self) -> Result<()> {
+        let Some(seat) = self.seat() else { return Ok(()) };
+        seat.asking.abort();
+        let (url, id) = (url()?, self.id());
+        let client = seat.client.clone();
+        let asking = tokio::spawn(async move {
+            // What cannot be closed everywhere ends with its tokens.
+            let _ = client.shutdown(PATIENCE).await;
+            ask(&client, &url, &id).await;
+        });
+        if let Some(seat) = &mut *self.lock() {
+            seat.asking = asking.abort_handle();
+        }
+        Ok(())
+    }
+
+    fn ask(&self, client: Client) -> Result<AbortHandle> {
+        let (url, id) = (url()?, self.id());
+        Ok(tokio::spawn(async move { ask(&client, &url, &id).await }).abort_handle())
+    }
+
+    /// The id of his connection.
+    pub(super) fn id(&self) -> String {
+        format!("c-{}", self.name)
+    }
+}
+
+async fn ask(client: &Client, url: &ServiceUrl, id: &str) {
+    while client.request_url(url, id, PATIENCE).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn url() -> Result<ServiceUrl> {
+    format!("kernel://{SERVICE}/nsm-1").parse().map_err(wrong)
+}
+
+fn wrong(error: impl Into<nsm_chain::BoxError>) -> Error {
+    Error::internal("the simulation").because(error)
+}
+
+/// Looks whether packets flow by walking the wires.
+struct Walks(Fabric);
+
+impl Liveness for Walks {
+    fn alive<'a>(&'a self, connection: &'a Connection, _within: Duration) -> BoxFuture<'a, bool> {
+        std::future::ready(self.0.flows(connection).is_ok()).boxed()
+    }
+}
