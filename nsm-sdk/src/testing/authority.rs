@@ -28,6 +28,11 @@ impl Authority {
         self.0.present.store(present, Ordering::SeqCst);
     }
 
+    /// How long tokens live at most.
+    pub(super) fn token_life(&self) -> Duration {
+        self.0.tokens
+    }
+
     /// The tokens of one program.
     pub(super) fn tokens(&self, id: &SpiffeId) -> Arc<dyn Tokens> {
         match self.0.certificates {

@@ -54,7 +54,7 @@ pub struct Mesh {
     pub(super) hops: Hops,
     pub(super) wires: Fabric,
     network: Network,
-    authority: Authority,
+    pub(super) authority: Authority,
     /// The registry's disk, if it has one.
     disk: Option<Arc<Mutex<Journals>>>,
     lives: Arc<Mutex<BTreeMap<String, Life>>>,

@@ -1,10 +1,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use nsm_api::NetworkServiceEndpoint;
 use nsm_api::registry::NetworkServiceLabels;
-use nsm_chain::{Node as Element, Result, elements};
-use nsm_mechanisms::{CrossConnect, KernelOffer, Underlay};
+use nsm_chain::{Error, Node as Element, Result, elements};
+use nsm_mechanisms::{CrossConnect, KernelOffer, Pace, Reconcile, Underlay};
 
 use super::census::Counted;
 use super::mesh::{REGISTRY, broken, mechanisms};
@@ -108,10 +109,15 @@ impl Node {
             let registry = plug.registry_client(&mesh, life, &url).map_err(broken)?;
             let hop = mesh.hop(life)?;
             let plane = mesh.wires.forwarder(&**life.name(), Some(underlay.clone())).on_node(Arc::clone(life.node()));
+            // As long as the clients of an earlier life may take to ask again.
+            let pace = Pace { grace: mesh.authority.token_life(), ..Pace::default() };
+            let reconcile = Reconcile::start(plane.clone(), pace).now_or_never();
+            let reconcile = reconcile.ok_or_else(|| Error::internal("the test kit's data plane is slow"))?;
             let wire = CrossConnect::new(plane);
             let links = mesh.seen_by(life)?.links();
             let finder = Arc::new(registry.finder());
-            let forwarder = Forwarder::new(&hop, &finder, elements![wire, plug.clone()], links).map_err(broken)?;
+            let forwarder =
+                Forwarder::new(&hop, &finder, elements![reconcile, wire, plug.clone()], links).map_err(broken)?;
             let timers = hop.timers().clone();
             let counted = Counted { connections: forwarder.connections, monitor: forwarder.monitor, timers };
             Ok(Process { life: life.clone(), chain: forwarder.chain, counted, registry, plug })

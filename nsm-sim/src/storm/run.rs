@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nsm_chain::Result;
-use nsm_sdk::testing::RunningEndpoint;
+use nsm_sdk::testing::invariants::{self, Wanted};
+use nsm_sdk::testing::{Census, RunningEndpoint};
 use tokio::time::Instant;
 
 use super::plan::{Fault, Plan, Profile, What, name};
@@ -92,7 +93,7 @@ async fn weather(plan: &Plan, records: bool) -> Result<Outcome> {
     if records {
         world.mesh.network().record();
     }
-    let tasks = tasks();
+    let before = world.census();
     let begun = Instant::now();
     let mut agenda: Vec<(Duration, Next<'_>)> = Vec::new();
     agenda.extend(plan.clients.iter().enumerate().map(|(number, client)| (client.asks, Next::Starts(number))));
@@ -129,7 +130,13 @@ async fn weather(plan: &Plan, records: bool) -> Result<Outcome> {
     }
     world.note(format_args!("HEALED {healed:?}"));
     tokio::time::sleep(plan.token_life + plan.certificate_life.unwrap_or_default()).await;
-    violations.extend(world.ill().into_iter().map(|ill| format!("while quiet: {ill}")));
+    let wanted = world.wanted();
+    violations.extend(invariants::while_quiet(&world.census(), &wanted).iter().map(ToString::to_string));
+    for node in &world.nodes {
+        let links = node.links("nobody")?;
+        let lies = invariants::closes_are_honest(&*links, node.manager_url()).await;
+        violations.extend(lies.iter().map(ToString::to_string));
+    }
 
     world.note(format_args!("CLOSE ALL"));
     for user in &world.clients {
@@ -140,18 +147,9 @@ async fn weather(plan: &Plan, records: bool) -> Result<Outcome> {
         }
     }
     tokio::time::sleep(LINGER).await;
-    violations.extend(world.mesh.kept().iter().map(|kept| format!("left behind: {kept:?}")));
-    violations.extend(world.mesh.wires().wires().iter().map(|(at, wire)| format!("a wire left at {at}: {}", wire.id)));
-    let left = self::tasks();
-    if left > tasks {
-        violations.push(format!("{left} tasks, {tasks} before the first connection"));
-    }
+    violations.extend(invariants::as_before(&before, &world.census()).iter().map(ToString::to_string));
     let network = world.mesh.network();
     Ok(Outcome { violations, trace: network.trace(), lines: network.lines(), healed })
-}
-
-fn tasks() -> usize {
-    tokio::runtime::Handle::current().metrics().num_alive_tasks()
 }
 
 impl World {
@@ -293,24 +291,21 @@ impl World {
 
     /// Who wants a connection and has none through which packets flow.
     fn ill(&self) -> Vec<String> {
-        let mut ill = Vec::new();
-        for user in &self.clients {
-            let Some(seat) = user.seat() else { continue };
-            let handles = seat.client.connections().handles();
-            let (id, name) = (user.id(), &user.name);
-            if handles.len() != 1 || **handles[0].key() != *id {
-                ill.push(format!("{name} has {handles:?}"));
-                continue;
-            }
-            match handles[0].peek() {
-                None => ill.push(format!("{name} has nothing established")),
-                Some(connection) => match self.mesh.wires().flows(&connection) {
-                    Ok(_) => {}
-                    Err(broken) => ill.push(format!("no packets flow for {name}: {broken:?}")),
-                },
-            }
-        }
-        ill
+        let (census, wanted) = (self.census(), self.wanted());
+        let ill = invariants::connected(&census, &wanted).into_iter().chain(invariants::flowing(&census, &wanted));
+        ill.map(|violation| violation.to_string()).collect()
+    }
+
+    /// What clients that run want.
+    fn wanted(&self) -> Wanted {
+        let running = self.clients.iter().filter(|user| user.seat().is_some());
+        running.map(|user| (user.name.clone(), user.id())).collect()
+    }
+
+    fn census(&self) -> Census {
+        let seats: Vec<_> = self.clients.iter().filter_map(|user| Some((user, user.seat()?))).collect();
+        let clients = seats.iter().map(|(user, seat)| (user.name.as_str(), &**seat.client.connections(), &seat.timers));
+        self.mesh.census(clients)
     }
 }
 

@@ -132,7 +132,7 @@ impl User {
         let Some(seat) = self.seat() else { return Ok(()) };
         seat.asking.abort();
         let (url, id) = (url()?, self.id());
-        let client = seat.client.clone();
+        let client = seat.client;
         let asking = tokio::spawn(async move {
             // What cannot be closed everywhere ends with its tokens.
             let _ = client.shutdown(PATIENCE).await;
