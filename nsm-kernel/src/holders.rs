@@ -232,7 +232,7 @@ fn descriptors_of(pid: i32) -> HashSet<NetnsId> {
     held.collect()
 }
 
-/// `flags:	012100000` (proc_pid_fdinfo(5)): in octal, as open(2) was given them.
+/// `flags: 012100000` (proc_pid_fdinfo(5)): in octal, as open(2) was given them.
 fn only_names(fdinfo: &str) -> bool {
     let flags = fdinfo.lines().find_map(|line| line.strip_prefix("flags:"));
     flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok()).is_some_and(|flags| flags & libc::O_PATH != 0)

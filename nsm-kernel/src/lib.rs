@@ -42,6 +42,7 @@
 
 #![deny(missing_docs)]
 
+mod announce;
 mod census;
 mod converge;
 mod error;

@@ -23,6 +23,7 @@ mod wiring;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use nsm_api::Mechanism;
 use nsm_api::mechanism::{KERNEL, VXLAN};
@@ -72,6 +73,21 @@ impl Linux {
     /// As [`new`](Self::new).
     pub fn with_underlay(forwarder: &str, underlay: Underlay, node: Netns) -> Result<Self> {
         Self::made(forwarder, Some((underlay, node)))
+    }
+
+    /// Tells those on the link, at both ends of a wire, which hardware addresses are now behind its addresses, so that
+    /// nobody goes on sending to the interface of before. Once more a second later: an endpoint may only then have joined
+    /// its end to a bridge, and what is lost is not asked for again.
+    async fn announce(&self, id: &str) {
+        for pause in [Duration::ZERO, Duration::from_secs(1)] {
+            tokio::time::sleep(pause).await;
+            // Not kept meanwhile: they may go.
+            for interface in self.0.table.interfaces(id) {
+                if let Err(error) = interface.announce().await {
+                    tracing::debug!(interface = %interface.spec().name, %error, "its addresses are not announced");
+                }
+            }
+        }
     }
 
     fn made(forwarder: &str, underlay: Option<(Underlay, Netns)>) -> Result<Self> {
@@ -130,10 +146,14 @@ impl Dataplane for Linux {
                 abandon(&mut held.wiring, &outcome).await;
             }
             let places = held.wiring.as_ref().map(|wiring| wiring.places().cloned().collect::<Vec<_>>());
+            let changed = outcome.as_ref().is_ok_and(|how| *how != (Programmed::Changed { writes: 0 }));
             // Back in the table before anybody hears of it.
             drop(held);
             let _nobody_waits = answer.send(outcome);
             linux.0.watching.add(&places.unwrap_or_default()).await;
+            if changed {
+                linux.announce(&wire.id).await;
+            }
         };
         tokio::spawn(work.in_current_span());
         reply.await.unwrap_or_else(|_| Err(Error::internal("programming the wire ended without an outcome")))

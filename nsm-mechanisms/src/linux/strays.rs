@@ -10,6 +10,8 @@ use std::sync::{Arc, PoisonError};
 use nsm_chain::Result;
 use nsm_kernel::{MarkedLink, Netns, NetnsId, Snapshot, delete_link};
 
+use tracing::Instrument;
+
 use super::error::failed;
 use super::mark::Mark;
 use super::table::Held;
@@ -105,7 +107,13 @@ impl Reconciled for Linux {
         let Some(wiring) = &mut held.wiring else {
             return Ok(Mended::Unknown);
         };
-        wiring.mend(&self.0).await
+        let mended = wiring.mend(&self.0).await?;
+        drop(held);
+        if matches!(mended, Mended::Changed { .. } | Mended::Remade) {
+            let (linux, id) = (self.clone(), id.to_owned());
+            tokio::spawn(async move { linux.announce(&id).await }.in_current_span());
+        }
+        Ok(mended)
     }
 
     async fn disturbed(&self) -> Vec<Arc<str>> {

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nsm_kernel::{Event, Netns, NetnsId, Snapshot};
+use nsm_kernel::{Event, Interface, Netns, NetnsId, Snapshot};
 use tokio::sync::Notify;
 
 use super::Linux;
@@ -84,6 +84,12 @@ impl Table {
         ends.map(|netns| (netns.id(), (netns.path(), netns.clone()))).collect()
     }
 
+    /// The interfaces of a connection; none while it is being worked on.
+    pub(super) fn interfaces(&self, id: &str) -> Vec<Interface> {
+        let wires = self.lock();
+        wires.get(id).and_then(Option::as_ref).map(|wiring| wiring.interfaces().to_vec()).unwrap_or_default()
+    }
+
     /// Connections with an interface in one of these namespaces.
     pub(super) fn at(&self, places: &[NetnsId]) -> Vec<Arc<str>> {
         self.whose(|wiring| wiring.places().any(|netns| places.contains(&netns.id())))
@@ -92,7 +98,7 @@ impl Table {
     /// Connections with an interface that these events say has changed.
     pub(super) fn touched(&self, events: &[Event]) -> Vec<Arc<str>> {
         let suspect = suspects(events);
-        self.whose(|wiring| wiring.interfaces().any(&suspect))
+        self.whose(|wiring| wiring.interfaces().iter().any(&suspect))
     }
 
     /// Connections with an interface in that namespace which is not as it should be.

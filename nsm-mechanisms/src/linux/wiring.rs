@@ -124,8 +124,8 @@ impl Wiring {
         self.plan.ends.iter().map(|end| &end.netns)
     }
 
-    pub(super) fn interfaces(&self) -> impl Iterator<Item = &Interface> {
-        self.interfaces.iter()
+    pub(super) fn interfaces(&self) -> &[Interface] {
+        &self.interfaces
     }
 
     /// Whether an interface of it in that namespace is missing or not as it should be.

@@ -1,5 +1,5 @@
 use nsm_chain::Code;
-use nsm_kernel::{Node, Underlay as Network};
+use nsm_kernel::{InterfaceSpec, Node, PeerNeighbours, Underlay as Network, VethWire};
 use nsm_mechanisms::{Class, Dataplane, Linux, Programmed, Underlay};
 
 use super::*;
@@ -128,4 +128,64 @@ async fn a_restarted_forwarder_takes_up_its_tunnel_but_no_other() {
     );
     both[1].connect(&wire("1", tunnel, kernel(&ns[1], "nse-1"), 1)).await.unwrap();
     assert_packets_both_ways(&ns, 1).await;
+}
+
+/// Runs `ip` in the namespace.
+async fn ip(netns: &Netns, arguments: &str) {
+    let words: Vec<String> = arguments.split_whitespace().map(str::to_owned).collect();
+    let done = netns.run(move || std::process::Command::new("ip").args(words).output()).await.unwrap();
+    assert!(done.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[tokio::test]
+async fn who_knew_the_former_interface_learns_of_the_new_one_at_once() {
+    let Some((_network, linux)) = nodes("192.0.2.0/24").await else {
+        return;
+    };
+    let Some(ns) = workloads().await else { return };
+    let Some(third) = netns().await else { return };
+    let (tunnel, _lease) = negotiated(&linux);
+    let ethernet = |id: &str, caller: Mechanism, next: Mechanism| {
+        let mut wire = wire(id, caller, next, 1);
+        wire.payload = payload::ETHERNET.into();
+        let ip = wire.context.ip_context.as_mut().unwrap();
+        ip.src_ip_addrs = vec!["10.1.0.1/24".into(), "fd01::1/64".into()];
+        ip.dst_ip_addrs = Vec::new();
+        wire
+    };
+    // The endpoint is a bridge, with a third party behind it.
+    linux[1].connect(&ethernet("far", tunnel.clone(), kernel(&ns[1], "nse-1"))).await.unwrap();
+    let port = InterfaceSpec::new("port", "theirs").unwrap();
+    let theirs = ["10.1.0.3/24", "fd01::3/64"];
+    let theirs = theirs
+        .iter()
+        .fold(InterfaceSpec::new("eth0", "theirs").unwrap(), |spec, net| spec.with_address(net.parse().unwrap()));
+    VethWire::create((&ns[1], &port), (&third, &theirs), PeerNeighbours::Learned).await.unwrap();
+    for arguments in
+        ["link add br0 type bridge", "link set br0 up", "link set port master br0", "link set nse-1 master br0"]
+    {
+        ip(&ns[1], arguments).await;
+    }
+    let asks = async |within| {
+        let pinger = Pinger::new(&third).await.unwrap();
+        let mut answered = Vec::new();
+        for (own, client) in [("10.1.0.3", "10.1.0.1"), ("fd01::3", "fd01::1")] {
+            answered.push(pinger.ping(own.parse().unwrap(), client.parse().unwrap(), within).await.is_ok());
+        }
+        answered
+    };
+    linux[0].connect(&ethernet("near", kernel(&ns[0], "nsm-1"), tunnel.clone())).await.unwrap();
+    assert_eq!(asks(Duration::from_secs(5)).await, [true, true]);
+
+    // Another connection takes its place, with another hardware address. What the third party knows is fresh, so the
+    // kernel would go on for half a minute before it doubts it.
+    linux[0].disconnect("near").await.unwrap();
+    linux[0].connect(&ethernet("again", kernel(&ns[0], "nsm-1"), tunnel)).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    while asks(Duration::from_millis(20)).await != [true, true] {
+        assert!(begun.elapsed() < Duration::from_millis(900), "still asks the interface of before");
+    }
+    println!("reached after {:?}", begun.elapsed());
+    linux[0].disconnect("again").await.unwrap();
+    linux[1].disconnect("far").await.unwrap();
 }
