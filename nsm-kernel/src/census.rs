@@ -181,7 +181,7 @@ fn items(rtnl: &mut Rtnl) -> Result<BTreeSet<Item>> {
     for (index, address) in rtnl.addresses(0)? {
         items.insert(Item::Address { link: name(index), address });
     }
-    for route in rtnl.routes()? {
+    for route in rtnl.routes(0)? {
         let entry = route.entry;
         if is_link_scope(entry.prefix.addr()) {
             continue;
@@ -189,7 +189,7 @@ fn items(rtnl: &mut Rtnl) -> Result<BTreeSet<Item>> {
         items.insert(Item::Route { link: name(route.index), table: entry.table, prefix: entry.prefix, via: entry.via });
     }
     items.extend(rtnl.rules(false)?.iter().map(|rule| Item::Rule { text: in_words(rule) }));
-    for (index, neighbour) in rtnl.permanent_neighbours()? {
+    for (index, neighbour) in rtnl.permanent_neighbours(0)? {
         items.insert(Item::Neighbour { link: name(index), ip: neighbour.ip });
     }
     Ok(items)

@@ -166,22 +166,16 @@ pub(crate) fn converge(
 
 /// The interface's state as the kernel has it.
 fn actual(rtnl: &mut Rtnl, facts: &LinkFacts, rules: Vec<RuleEntry>) -> Result<Plan> {
-    let routes = rtnl.routes()?.into_iter();
-    let neighbours = rtnl.permanent_neighbours()?.into_iter();
+    let routes = rtnl.routes(facts.index)?.into_iter();
+    let neighbours = rtnl.permanent_neighbours(facts.index)?.into_iter();
     Ok(Plan {
         mtu: Some(facts.mtu),
         mac: facts.mac,
         alias: facts.alias.clone(),
         addresses: rtnl.addresses(facts.index)?.into_iter().map(|(_, address)| address).collect(),
-        routes: routes
-            .filter(|route| route.index == facts.index && route.protocol == PROTOCOL)
-            .map(|route| route.entry)
-            .collect(),
+        routes: routes.filter(|route| route.protocol == PROTOCOL).map(|route| route.entry).collect(),
         rules,
-        neighbours: neighbours
-            .filter(|(index, _)| *index == facts.index)
-            .map(|(_, neighbour)| (neighbour.ip, neighbour))
-            .collect(),
+        neighbours: neighbours.map(|(_, neighbour)| (neighbour.ip, neighbour)).collect(),
     })
 }
 

@@ -89,6 +89,9 @@ impl LinkState {
 
 /// Multicast groups of rtnetlink (`linux/rtnetlink.h`): links, addresses and routes of both families, namespace numbers.
 const GROUPS: [u32; 6] = [1, 5, 7, 9, 11, 28];
+/// What is read of it (RTM_NEWLINK, RTM_DELLINK, RTM_DELADDR, RTM_DELROUTE, RTM_DELNSID): most of what is told is that
+/// something was added, by ourselves.
+const TELLING: [u16; 5] = [16, 17, 21, 25, 89];
 /// Room for some thousand notifications; what does not fit is [`Event::Missed`].
 const ROOM: usize = 4 << 20;
 const RECEIVE: usize = 32 * 1024;
@@ -166,7 +169,7 @@ impl Events {
 
     fn read(&self, datagram: &[u8], number: Option<i32>, events: &mut Vec<Event>) {
         let mut watched = self.watched();
-        for message in parse::messages(datagram) {
+        for message in parse::messages(datagram).filter(|message| TELLING.contains(&message.kind)) {
             let Ok(message) = message.decode() else { continue };
             if let M::DelNsId(gone) = &message {
                 if let Some(number) = nsid(gone) {

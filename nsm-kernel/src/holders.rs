@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nix::libc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -68,6 +69,7 @@ enum Holder {
 }
 
 const WAKES: usize = 64;
+const TOGETHER: Duration = Duration::from_millis(100);
 
 impl Holders {
     /// Begins to watch; nothing yet. Must be called within a tokio runtime.
@@ -135,7 +137,8 @@ impl Holders {
             }
             self.mounts_changed.fetch_and(!mounts, Ordering::AcqRel);
             tokio::select! {
-                () = self.something_added.notified() => {}
+                // Many come at once, and one look at all processes serves all of them.
+                () = self.something_added.notified() => tokio::time::sleep(TOGETHER).await,
                 ready = self.ended.readable() => ready.map_err(failed)?.clear_ready(),
                 ready = self.mounts.ready(Interest::PRIORITY) => {
                     ready.map_err(failed)?.clear_ready();

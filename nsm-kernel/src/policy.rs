@@ -47,7 +47,7 @@ impl Tables {
         }
         if !self.used.is_empty() {
             let links = rtnl.links()?;
-            for route in rtnl.routes()? {
+            for route in rtnl.routes(0)? {
                 if let Some(used) = self.used.get_mut(&route.entry.table) {
                     let link = links.iter().find(|link| link.index == route.index);
                     used.interface = link.and_then(|link| link.name.parse().ok());

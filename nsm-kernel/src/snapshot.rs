@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    InterfaceSpec, MarkedLink, Netns, NetnsId, Result,
+    InterfaceName, InterfaceSpec, MarkedLink, Netns, NetnsId, Result,
     netns::{Lane, work},
     plan::Plan,
     rtnl::{Rtnl, link::LinkFacts, route::PROTOCOL, rule::RuleEntry},
@@ -28,33 +28,53 @@ impl Snapshot {
     /// # Errors
     /// As [`links_with_mark`](crate::links_with_mark).
     pub async fn take(netns: &Netns) -> Result<Self> {
+        Self::read(netns, None).await
+    }
+
+    /// Reads no more than what belongs to the interface of this name.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    pub async fn of(netns: &Netns, name: &InterfaceName) -> Result<Self> {
+        Self::read(netns, Some(name.clone())).await
+    }
+
+    async fn read(netns: &Netns, only: Option<InterfaceName>) -> Result<Self> {
         let netns = netns.clone();
         work(Lane::Quick, move |here| {
             here.enter(&netns)?;
             let mut rtnl = Rtnl::open()?;
             netns.tables().load(&mut rtnl)?;
-            Self::read(&mut rtnl, &netns)
+            let (links, index) = match &only {
+                None => (rtnl.links()?, 0),
+                Some(name) => match rtnl.link(name)? {
+                    Some(link) => (vec![link.clone()], link.index),
+                    None => {
+                        return Ok(Self { netns, links: HashMap::new(), found: HashMap::new(), rules: Vec::new() });
+                    }
+                },
+            };
+            Self::of_links(&mut rtnl, netns, links, index)
         })
         .await
     }
 
-    fn read(rtnl: &mut Rtnl, netns: &Netns) -> Result<Self> {
-        let links = rtnl.links()?;
+    fn of_links(rtnl: &mut Rtnl, netns: Netns, links: Vec<LinkFacts>, index: u32) -> Result<Self> {
         let mut found: HashMap<u32, Plan> = links.iter().map(|link| (link.index, Plan::default())).collect();
-        for (index, address) in rtnl.addresses(0)? {
-            found.entry(index).or_default().addresses.insert(address);
+        for (link, address) in rtnl.addresses(index)? {
+            found.entry(link).or_default().addresses.insert(address);
         }
-        for route in rtnl.routes()? {
+        for route in rtnl.routes(index)? {
             if route.protocol == PROTOCOL {
                 found.entry(route.index).or_default().routes.insert(route.entry);
             }
         }
-        for (index, neighbour) in rtnl.permanent_neighbours()? {
-            found.entry(index).or_default().neighbours.insert(neighbour.ip, neighbour);
+        for (link, neighbour) in rtnl.permanent_neighbours(index)? {
+            found.entry(link).or_default().neighbours.insert(neighbour.ip, neighbour);
         }
         let rules = rtnl.rules(true)?;
         let links = links.into_iter().map(|link| (link.name.clone(), link)).collect();
-        Ok(Self { netns: netns.clone(), links, found, rules })
+        Ok(Self { netns, links, found, rules })
     }
 
     /// Of which namespace it is.

@@ -35,10 +35,15 @@ pub(crate) fn remove(index: u32, ip: IpAddr) -> Request {
 }
 
 impl Rtnl {
-    /// Permanent entries with the number of their link.
-    pub(crate) fn permanent_neighbours(&mut self) -> Result<Vec<(u32, Neighbour)>> {
-        let found = self.dump(RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()))?;
-        Ok(found.into_iter().filter_map(permanent).collect())
+    /// Permanent entries with the number of their link: of link `index`, or all if it is 0.
+    pub(crate) fn permanent_neighbours(&mut self, index: u32) -> Result<Vec<(u32, Neighbour)>> {
+        let mut query = NeighbourMessage::default();
+        if index != 0 {
+            query.attributes = vec![NeighbourAttribute::IfIndex(index)];
+        }
+        let found = self.dump(RouteNetlinkMessage::GetNeighbour(query))?.into_iter().filter_map(permanent);
+        // Older kernels list all.
+        Ok(found.filter(|(link, _)| index == 0 || *link == index).collect())
     }
 }
 

@@ -14,7 +14,7 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 /// One message of a datagram.
 #[derive(Debug)]
 pub(crate) struct Reply<'a> {
-    kind: u16,
+    pub(crate) kind: u16,
     flags: u16,
     pub(crate) sequence: u32,
     pub(crate) multipart: bool,

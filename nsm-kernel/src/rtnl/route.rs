@@ -92,18 +92,23 @@ impl Rtnl {
         }
     }
 
-    /// Routes of both families in all tables.
-    pub(crate) fn routes(&mut self) -> Result<Vec<FoundRoute>> {
+    /// Routes of both families in all tables: through link `index`, or all if it is 0.
+    pub(crate) fn routes(&mut self, index: u32) -> Result<Vec<FoundRoute>> {
         let mut found = Vec::new();
         for v4 in [true, false] {
             let mut query = RouteMessage::default();
             query.header.address_family = family(v4);
+            if index != 0 {
+                query.attributes = vec![RouteAttribute::Oif(index)];
+            }
             let messages = self.dump(RouteNetlinkMessage::GetRoute(query))?;
             found.extend(messages.into_iter().filter_map(|message| match message {
                 RouteNetlinkMessage::NewRoute(route) => found_route(v4, &route),
                 _ => None,
             }));
         }
+        // Older kernels list all.
+        found.retain(|route| index == 0 || route.index == index);
         Ok(found)
     }
 }

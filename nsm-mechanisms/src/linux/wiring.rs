@@ -142,7 +142,7 @@ impl Wiring {
         let mut writes = 0;
         let mut missing = false;
         for end in &self.plan.ends {
-            let snapshot = Snapshot::take(&end.netns).await.map_err(what)?;
+            let snapshot = Snapshot::of(&end.netns, &end.spec.name).await.map_err(what)?;
             if snapshot.shows(&end.spec) {
                 continue;
             }
