@@ -1,3 +1,4 @@
 //! Scenarios, data-plane and interop tests.
 
+pub mod mesh;
 pub mod reference;

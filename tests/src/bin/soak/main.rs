@@ -1,0 +1,112 @@
+//! A mesh of real processes that is churned: connections come and go, roles are killed and come back.
+//!
+//! ```text
+//! cargo run --release -p nsm-tests --bin soak -- --minutes 60
+//! ```
+//!
+//! Two nodes in network namespaces, joined by a network. Node 1 is never touched: what its roles lose to the deaths of
+//! others adds up. All of node 2, the registry and one client of node 1 are killed (SIGKILL) one after the other and
+//! started again. Some connections stand from the beginning to the end, others come and go; after each kill every one that
+//! stands must carry packets again. Once a minute nobody is killed, what is not to stand is closed, and all is counted.
+//!
+//! The exit code is 0 only if every connection came back each time, no call failed, nothing was left behind, and what the
+//! roles hold stayed flat. It needs root, or a user namespace of one's own (`unshare -Urn`).
+
+mod churn;
+mod count;
+mod dice;
+mod verdict;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use nsm_tests::mesh::{Failure, Start};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep_until};
+
+use self::churn::{Churn, TOKENS};
+use self::count::Count;
+use self::verdict::Verdict;
+
+/// As the `nsm` program has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Debug, Parser)]
+#[command(about = "Churns a mesh of real processes, and counts what they hold")]
+struct Arguments {
+    #[command(subcommand)]
+    role: Option<Part>,
+    /// How long it lasts, in minutes.
+    #[arg(long, default_value_t = 60)]
+    minutes: u64,
+    /// What is killed when, and which connections come and go.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// One role of the mesh: how this program starts itself.
+    #[command(hide = true)]
+    Role(Start),
+}
+
+/// What a shell expects of a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+const MINUTE: Duration = Duration::from_secs(60);
+/// Of each minute, for closing, waiting and counting.
+const QUIET: Duration = Duration::from_secs(12);
+/// For what is on its way.
+const A_MOMENT: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    let arguments = Arguments::parse();
+    let outcome = match arguments.role {
+        Some(Part::Role(start)) => start.enter().map(|()| ExitCode::SUCCESS),
+        None => run(arguments.minutes.max(1), arguments.seed),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("{error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(minutes: u64, seed: u64) -> Result<ExitCode, Failure> {
+    // One thread, which lives as long as we do: processes end with the thread that started them.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        tokio::select! {
+            outcome = soak(minutes, seed) => outcome,
+            _ = int.recv() => Ok(ExitCode::from(INTERRUPTED)),
+            _ = term.recv() => Ok(ExitCode::from(INTERRUPTED)),
+        }
+    })
+}
+
+async fn soak(minutes: u64, seed: u64) -> Result<ExitCode, Failure> {
+    let mut churn = Churn::start(seed).await?;
+    let begun = Instant::now();
+    let mut verdict = Verdict::default();
+    println!("{}", Count::heading());
+    for minute in 1..=minutes {
+        let end = begun + MINUTE * u32::try_from(minute)?;
+        churn.until(end - QUIET).await?;
+        // What nobody could close goes when its tokens end: at the end that is waited for.
+        let tally = churn.settle(if minute == minutes { TOKENS * 2 } else { A_MOMENT }).await?;
+        let count = Count::take(&mut churn, tally).await?;
+        println!("{}", count.line(minute));
+        verdict.hear(minute, count);
+        if minute < minutes {
+            sleep_until(end).await;
+        }
+    }
+    let left = churn.leave().await?;
+    Ok(verdict.say(&left))
+}
