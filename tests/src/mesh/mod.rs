@@ -121,6 +121,14 @@ impl Mesh {
         self.running.get_mut(name).ok_or_else(|| format!("{name} does not run").into())
     }
 
+    /// How many connections a role knows.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn connections(&mut self, name: &str) -> Result<usize, Failure> {
+        Ok(self.process(name)?.count().await?.1)
+    }
+
     /// The namespace of an endpoint or a client.
     ///
     /// # Errors

@@ -57,6 +57,16 @@ impl Process {
         self.says().await
     }
 
+    /// How many tasks and how many connections it has.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub async fn count(&mut self) -> Result<(u64, usize), Failure> {
+        let said = self.ask("count").await?;
+        let (tasks, connections) = said.split_once(' ').ok_or_else(|| format!("{} says: {said}", self.name))?;
+        Ok((tasks.parse()?, connections.parse()?))
+    }
+
     async fn says(&mut self) -> Result<String, Failure> {
         let line = timeout(PATIENCE, self.output.next_line()).await;
         let line = line.map_err(|_| format!("{} says nothing", self.name))??;

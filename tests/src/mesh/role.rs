@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use nsm_api::mechanism::KERNEL;
 use nsm_chain::elements;
 use nsm_kernel::Netns;
-use nsm_mechanisms::{CrossConnect, KernelAccept, Linux, Mechanisms, Underlay};
+use nsm_mechanisms::{CrossConnect, KernelAccept, Linux, Mechanisms, Pace, Reconcile, Underlay};
 use nsm_sdk::identity::DevAuthority;
 use nsm_sdk::ipam::{PointToPoint, Pool};
 use nsm_sdk::roles::{EndpointRole, ForwarderRole, ManagerRole, RegistryRole, Running, Site};
@@ -161,13 +161,9 @@ impl Start {
 
     async fn forwarder(&self, site: Site, own: String, manager: String) -> Result<Running, Failure> {
         let linux = Linux::with_underlay(&self.name, Underlay::new(self.node), Netns::current()?)?;
-        let wire = elements![CrossConnect::new(linux.clone())];
-        // Looked for before the first Request, which may take it up.
-        let orphans = linux.orphans().await;
-        let running = ForwarderRole::new(&self.name, site, manager, wire).listen_on(own).serve().await?;
-        let grace = Duration::from_secs(self.tokens);
-        tokio::spawn(async move { orphans.remove_after(grace).await });
-        Ok(running)
+        let pace = Pace { grace: Duration::from_secs(self.tokens), ..Pace::default() };
+        let wire = elements![Reconcile::start(linux.clone(), pace).await, CrossConnect::new(linux)];
+        Ok(ForwarderRole::new(&self.name, site, manager, wire).listen_on(own).serve().await?)
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct Count {
     pub(crate) open: usize,
     /// Interfaces with a forwarder's mark.
     pub(crate) links: usize,
+    /// Interfaces, and connections at managers and forwarders, that nobody wants.
+    pub(crate) left: usize,
 }
 
 impl Count {
@@ -39,12 +41,8 @@ impl Count {
             others.push(held(churn, name, &mut open).await?);
         }
         let killed = sum(&others);
-        Ok(Self { tally, each, kept, killed, open, links: churn.mesh.wire_ends().await? })
-    }
-
-    /// How many interfaces too many there are.
-    pub(crate) fn left(&self) -> usize {
-        self.links.saturating_sub(Churn::wire_ends())
+        let (links, left) = (churn.mesh.wire_ends().await?, churn.left().await?);
+        Ok(Self { tally, each, kept, killed, open, links, left })
     }
 
     pub(crate) fn heading() -> String {
@@ -85,7 +83,7 @@ impl Count {
             self.killed.descriptors,
             self.killed.tasks,
             self.links,
-            self.left(),
+            self.left,
             self.tally.failed.len(),
         )
     }
@@ -93,12 +91,11 @@ impl Count {
 
 async fn held(churn: &mut Churn, name: &str, open: &mut usize) -> Result<Held, Failure> {
     let process = churn.mesh.process(name)?;
-    let said = process.ask("count").await?;
-    let (tasks, connections) = said.split_once(' ').ok_or_else(|| format!("{name} says: {said}"))?;
+    let (tasks, connections) = process.count().await?;
     if name.starts_with("client") {
-        *open += connections.parse::<usize>()?;
+        *open += connections;
     }
-    Ok(Held { resident: process.resident()?, descriptors: process.descriptors()?, tasks: tasks.parse()? })
+    Ok(Held { resident: process.resident()?, descriptors: process.descriptors()?, tasks })
 }
 
 fn sum(all: &[Held]) -> Held {

@@ -32,9 +32,12 @@ impl Verdict {
         let (kills, calls) = (sum(|count| count.tally.kills), sum(|count| count.tally.connected + count.tally.closed));
         let mut wrong: Vec<String> = self.counts.iter().flat_map(|count| count.tally.failed.clone()).collect();
         if let Some(last) = self.counts.last()
-            && (last.left() > 0 || last.open != Churn::open())
+            && (last.left > 0 || last.open != Churn::open())
         {
-            wrong.push(format!("at the end {} connections, {} interfaces too many", last.open, last.left()));
+            wrong.push(format!(
+                "at the end {} connections, {} interfaces and connections of roles too many",
+                last.open, last.left
+            ));
         }
         wrong.extend(left.iter().map(|what| format!("left behind: {what}")));
         wrong.extend(self.flat());
