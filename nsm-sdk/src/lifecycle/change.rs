@@ -99,7 +99,7 @@ impl fmt::Display for Ending {
 }
 
 impl fmt::Display for Change {
-    /// Such as `changed (endpoint, addresses): nsm-1, 10.1.0.1/32 to 10.1.0.0/32, nse-2 of vpn`.
+    /// Such as `changed (endpoint): interface nsm-1, 10.1.0.1/32 to 10.1.0.0/32, vpn of nse-2`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Up(now) => write!(f, "up: {now}"),
@@ -108,7 +108,7 @@ impl fmt::Display for Change {
                 write!(f, "changed ({}): {now}", parts.join(", "))?;
                 // What is still broken, the interface itself says.
                 match why.filter(|_| now.broken().is_none()) {
-                    Some(why) => write!(f, "; {why}"),
+                    Some(why) => write!(f, "; mended: {why}"),
                     None => Ok(()),
                 }
             }

@@ -157,15 +157,18 @@ impl fmt::Display for Part {
 }
 
 impl fmt::Display for Interface {
-    /// Such as `nsm-1, 10.1.0.1/32 to 10.1.0.0/32, nse-1 of vpn`.
+    /// Such as `interface nsm-1, 10.1.0.1/32 to 10.1.0.0/32, vpn of nse-1`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let joined = |nets: Vec<IpNet>| {
             let texts: Vec<_> = nets.iter().map(IpNet::to_string).collect();
             if texts.is_empty() { "no address".to_owned() } else { texts.join(", ") }
         };
         let (own, peers) = (joined(self.addresses().collect()), joined(self.peers().collect()));
-        let name = self.name().unwrap_or("no kernel interface");
-        write!(f, "{name}, {own} to {peers}, {} of {}", self.endpoint(), self.service())?;
+        match self.name() {
+            Some(name) => write!(f, "interface {name}, ")?,
+            None => f.write_str("no kernel interface, ")?,
+        }
+        write!(f, "{own} to {peers}, {} of {}", self.service(), self.endpoint())?;
         self.broken.map_or(Ok(()), |why| write!(f, "; being mended: {why}"))
     }
 }

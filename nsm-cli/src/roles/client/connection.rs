@@ -29,6 +29,10 @@ impl Wanted {
         Self { id, url, looking: options.dial_timeout.0, patience: options.request_timeout.0.saturating_mul(2), ping }
     }
 
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
     /// Asks until it is there.
     pub(super) async fn obtain(&self, client: &Client) {
         let mut pauses = Backoff::of(Duration::from_millis(200), Duration::from_secs(15), &self.id);

@@ -2,7 +2,7 @@
 
 mod connection;
 mod earlier;
-mod tell;
+mod events;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +18,14 @@ use nsm_sdk::lifetime::UpstreamRefresh;
 use nsm_sdk::roles::{self, Site};
 use nsm_sdk::transport::Address;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::common::Common;
-use super::{say, unless_stopped};
+use super::unless_stopped;
 use crate::failure::Failure;
 use crate::settings::values::{List, Span, Switch};
 use connection::Wanted;
-use tell::Tell;
+use events::Events;
 
 /// A client: asks for network services, and keeps an interface for each in its network namespace until it ends.
 #[derive(Debug, Clone, Args)]
@@ -77,6 +78,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "TIME", default_value = "1s")]
     liveness_check_timeout: Span,
 
+    /// How it says on standard output what becomes of its connections: text for people, or json, one object a line.
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    events: Events,
+
     #[command(flatten)]
     pub(super) common: Common,
 }
@@ -87,6 +92,8 @@ pub(super) const WITHOUT_EFFECT: &[&str] =
 
 /// How long each connection may take to be closed at the end.
 const CLOSING: Duration = Duration::from_secs(15);
+/// How long it may take to say so.
+const SAYING: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -> Result<(), Failure> {
     let name = options.name.as_str();
@@ -98,7 +105,6 @@ pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -
     let mut builder = roles::client(name, &site, &options.connect_to.to_string())
         .try_timeout(options.request_timeout.0)
         .with(elements![
-            Tell::default(),                                                    // says what becomes of connections
             ClientInfo::from_env(),                                             // where it runs
             UpstreamRefresh::default(), // asks again when the endpoint wants to be asked
             KernelOffer::new(),         // interfaces of this namespace
@@ -112,15 +118,28 @@ pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -
     let urls = options.network_services.iter().enumerate();
     let wanted: Vec<Wanted> =
         urls.map(|(at, url)| Wanted::new(format!("{name}-{at}"), url.clone(), &options)).collect();
-    say(&format!("{name} asks {} for {}", options.connect_to, plural(wanted.len(), "connection")));
+    let events = options.events;
+    events.note(&format!("{name} asks {} for {}", options.connect_to, plural(wanted.len(), "connection")));
+    let telling = TaskTracker::new();
     unless_stopped(&stop, async {
-        join_all(wanted.iter().map(|wanted| wanted.obtain(&client))).await;
+        join_all(wanted.iter().map(async |wanted| {
+            wanted.obtain(&client).await;
+            if let Some(session) = client.session(wanted.id()) {
+                telling.spawn(events.follow(session.id().to_owned(), session.changes()));
+            }
+        }))
+        .await;
         stop.cancelled().await;
     })
     .await;
     let open = client.connections().handles().len();
-    client.shutdown(CLOSING).await.map_err(|error| Failure::of(name, &error))?;
-    say(&format!("{name} closed {}", plural(open, "connection")));
+    let closed = client.shutdown(CLOSING).await;
+    // What could not be closed in time is left to itself, and said to be.
+    drop(client);
+    telling.close();
+    let _said = tokio::time::timeout(SAYING, telling.wait()).await;
+    closed.map_err(|error| Failure::of(name, &error))?;
+    events.note(&format!("{name} closed {}", plural(open, "connection")));
     Ok(())
 }
 
