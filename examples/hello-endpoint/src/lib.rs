@@ -20,5 +20,10 @@ struct FirstEndpoint;
 #[doc = include_str!("../../../docs/request.md")]
 struct Request;
 
+/// As above.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/lifecycle.md")]
+struct Lifecycle;
+
 /// Any error, for a program that only reports it.
 pub type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;

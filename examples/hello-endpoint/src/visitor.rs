@@ -22,14 +22,12 @@ impl Visitor {
         let netns = Netns::create().await?;
         let interfaces = KernelOffer::new().in_netns(Workload::of(&netns));
         let client = roles::client("nsc", site, manager).with(elements![interfaces]).build()?;
-        let connection = client.request_url(&url.parse()?, "", PATIENCE).await?;
+        let interface = client.connect(&url.parse()?, "", PATIENCE).await?.interface();
         let visitor = Self { client, netns };
 
-        let hops: Vec<_> =
-            connection.path.iter().flat_map(|path| &path.path_segments).map(|hop| hop.name.as_str()).collect();
+        let hops: Vec<_> = interface.hops().collect();
         println!("nsc asked for {url}: {}", hops.join(" > "));
-        let ip = connection.context.and_then(|context| context.ip_context).unwrap_or_default();
-        let (Some(src), Some(dst)) = (ip.src_nets().next(), ip.dst_nets().next()) else {
+        let (Some(src), Some(dst)) = (interface.addresses().next(), interface.peers().next()) else {
             return Err("the endpoint gave no addresses".into());
         };
         let took = Pinger::new(&visitor.netns).await?.ping(src.addr(), dst.addr(), Duration::from_secs(1)).await?;

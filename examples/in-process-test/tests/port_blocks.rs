@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use in_process_test::{Blocks, PORTS, PortBlocks};
-use nsm_api::Connection;
 use nsm_chain::{Error, OwnedNext, Result, elements, from_fn};
-use nsm_sdk::stacks::Client;
+use nsm_sdk::lifecycle::Change;
+use nsm_sdk::stacks::{Client, Session};
 use nsm_sdk::testing::{Mesh, Node};
-use tokio::time::{Instant, sleep};
+use tokio::time::{sleep, timeout};
 
 const SOON: Duration = Duration::from_secs(15);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -22,17 +22,13 @@ async fn mesh() -> (Mesh, Node) {
     (mesh, node)
 }
 
-async fn ask(client: &Client, id: &str) -> Result<Connection> {
-    client.request_url(&"kernel://internet/nsm-1".parse().unwrap(), id, SOON).await
+async fn ask(client: &Client, id: &str) -> Result<Session> {
+    client.connect(&"kernel://internet/nsm-1".parse().unwrap(), id, SOON).await
 }
 
-fn ports(connection: &Connection) -> &str {
-    &connection.context.as_ref().unwrap().extra_context[PORTS]
-}
-
-/// The connection as the client has it now.
-fn now(client: &Client) -> Arc<Connection> {
-    client.connections().handles()[0].peek().unwrap_or_default()
+/// Its ports as they are now.
+fn ports(session: &Session) -> String {
+    session.current().context.as_ref().unwrap().extra_context[PORTS].clone()
 }
 
 #[tokio::test(start_paused = true)]
@@ -43,13 +39,13 @@ async fn a_client_keeps_its_ports_for_a_day_and_gives_them_back() {
     node.endpoint("nat-1", "internet", nat).await.unwrap();
     let client = node.client("nsc").build().unwrap();
 
-    let connection = ask(&client, "c").await.unwrap();
-    assert_eq!(ports(&connection), "1024-2047");
+    let internet = ask(&client, "c").await.unwrap();
+    assert_eq!(ports(&internet), "1024-2047");
     sleep(24 * HOUR).await; // tokens live an hour: it is refreshed many times
-    assert_eq!(ports(&now(&client)), "1024-2047");
+    assert_eq!(ports(&internet), "1024-2047");
     assert_eq!(blocks.free(), 62);
 
-    client.close(connection, SOON).await.unwrap();
+    internet.close(SOON).await.unwrap();
     assert_eq!((blocks.free(), mesh.wires().wires().len()), (63, 0));
 }
 
@@ -84,14 +80,21 @@ async fn when_its_endpoint_dies_a_client_gets_ports_at_another() {
     let (one, two) = (Blocks::of_size(1024), Blocks::of_size(2048));
     let first = node.endpoint("nat-1", "internet", elements![PortBlocks::of(one)]).await.unwrap();
     let client = node.client("nsc").build().unwrap();
-    assert_eq!(ports(&ask(&client, "c").await.unwrap()), "1024-2047");
+    let internet = ask(&client, "c").await.unwrap();
+    assert_eq!(ports(&internet), "1024-2047");
 
     node.endpoint("nat-2", "internet", elements![PortBlocks::of(Arc::clone(&two))]).await.unwrap();
     first.kill();
-    let died = Instant::now();
-    while now(&client).network_service_endpoint_name != "nat-2" {
-        assert!(died.elapsed() < SOON, "not healed: {:?}", now(&client));
-        sleep(Duration::from_millis(1)).await;
-    }
-    assert_eq!((ports(&now(&client)), two.free()), ("1024-3071", 30));
+    let told = async {
+        let mut changes = internet.changes();
+        while let Some(change) = changes.next().await {
+            match change {
+                Change::Up(now) if now.endpoint() == "nat-2" => break,
+                Change::Gone { how, .. } => panic!("{how}"),
+                other => println!("{other}"),
+            }
+        }
+    };
+    timeout(SOON, told).await.unwrap();
+    assert_eq!((ports(&internet), two.free()), ("1024-3071".to_owned(), 30));
 }

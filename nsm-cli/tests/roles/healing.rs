@@ -24,18 +24,19 @@ async fn packets_flow_on_whatever_is_killed_and_comes_back() {
     mesh.manager.take().unwrap().kill();
     mesh.ping("172.16.1.1", "172.16.1.0").await.unwrap();
     mesh.start_manager().await;
-    mesh.client.as_mut().unwrap().says("nsc-1-0 up again").await;
+    mesh.client.as_mut().unwrap().says("; mended: ").await;
     mesh.ping("172.16.1.1", "172.16.1.0").await.unwrap();
 
     mesh.forwarder.take().unwrap().kill();
     mesh.ping("172.16.1.1", "172.16.1.0").await.unwrap();
     mesh.start_forwarder().await;
-    mesh.client.as_mut().unwrap().says_times("nsc-1-0 up again", 2).await;
+    mesh.client.as_mut().unwrap().says_times("; mended: ", 2).await;
     mesh.ping("172.16.1.1", "172.16.1.0").await.unwrap();
 
     mesh.endpoint.take().unwrap().kill();
     mesh.start_endpoint().await;
-    mesh.client.as_mut().unwrap().says_times("nsc-1-0 up again", 3).await;
+    let said = mesh.client.as_mut().unwrap().says_times("nsc-1-0 up: ", 2).await;
+    assert!(said.contains("nsc-1-0 down: "), "{said}");
     mesh.packets_flow().await;
 
     let before = mesh.census().await;
@@ -113,5 +114,36 @@ async fn an_interface_that_somebody_deletes_is_there_again() {
     assert!(deleted.success());
     mesh.forwarder.as_mut().unwrap().says("is mended").await;
     mesh.packets_flow().await;
+    mesh.stop().await;
+}
+
+#[tokio::test]
+async fn a_program_reads_what_becomes_of_a_connection_as_json() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut mesh = Mesh::without_client().await;
+    mesh.start_client_with(&[("NSM_EVENTS", "json")], "\"event\":\"up\"").await;
+    mesh.endpoint.take().unwrap().kill();
+    mesh.start_endpoint().await;
+    mesh.client.as_mut().unwrap().says_times("\"event\":\"up\"", 2).await;
+    mesh.packets_flow().await;
+    let client = mesh.client.take().unwrap();
+    client.signal(nix::sys::signal::Signal::SIGTERM);
+    let (code, said) = client.ends().await;
+    assert_eq!(code, Some(0), "{said}");
+    // What it logs is in the same file, and is no JSON.
+    let events: Vec<serde_json::Value> =
+        said.lines().filter(|line| line.starts_with('{')).map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |key: &str| events.iter().map(|event| event[key].as_str().unwrap_or("-")).collect::<Vec<_>>();
+    let kinds: Vec<_> = of("event").into_iter().filter(|event| *event != "changed").collect();
+    assert_eq!(kinds, ["up", "down", "up", "gone"], "{said}");
+    assert_eq!(events[0]["interface"], "nsm-1");
+    assert_eq!(events[0]["addresses"][0], "172.16.1.1/32");
+    assert_eq!((&events[0]["service"], &events[0]["endpoint"]), (&"vpn".into(), &"nse-1".into()));
+    assert_eq!(events[0]["hops"].as_array().unwrap().len(), 4);
+    assert_eq!(of("why").last(), Some(&"ended"), "{said}");
+    assert!(of("time").is_sorted() && of("time")[0].ends_with('Z'), "{said}");
+    assert!(of("id").iter().all(|id| *id == "nsc-1-0"));
     mesh.stop().await;
 }

@@ -81,14 +81,19 @@ impl Mesh {
     }
 
     pub(crate) async fn start_client(&mut self) {
+        self.start_client_with(&[], "nsc-1-0 up: interface nsm-1, 172.16.1.1/32").await;
+    }
+
+    /// With these settings too, until it says this.
+    pub(crate) async fn start_client_with(&mut self, settings: &[(&str, &str)], says: &str) {
         let manager = self.room.socket("nsmgr");
-        let settings = [
+        let own = [
             ("NSM_NAME", "nsc-1"),
             ("NSM_CONNECT_TO", manager.as_str()),
             ("NSM_NETWORK_SERVICES", "kernel://vpn/nsm-1"),
         ];
-        self.start("client", &settings).await;
-        self.client.as_mut().unwrap().says("nsc-1-0 up: interface nsm-1, 172.16.1.1/32").await;
+        self.start("client", &[&own, settings].concat()).await;
+        self.client.as_mut().unwrap().says(says).await;
     }
 
     async fn start(&mut self, role: &str, settings: &[(&str, &str)]) {

@@ -16,7 +16,7 @@ async fn five_programs_carry_packets_and_leave_nothing() {
     client.signal(Signal::SIGTERM);
     let (code, said) = client.ends().await;
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("nsc-1-0 closed") && said.contains("nsc-1 closed 1 connection"), "{said}");
+    assert!(said.contains("nsc-1-0 gone: closed from here") && said.contains("nsc-1 closed 1 connection"), "{said}");
     let after = mesh.census().await;
     for (before, after) in before.iter().zip(&after) {
         let difference = before.diff(after);

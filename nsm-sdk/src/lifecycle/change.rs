@@ -91,7 +91,7 @@ impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Closed => "closed",
-            Self::Ended => "closed by this hop itself",
+            Self::Ended => "closed from here",
             Self::Partly => "closed, but not everything further on could be undone",
             Self::Abandoned => "left to itself",
         })

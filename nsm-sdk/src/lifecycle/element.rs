@@ -107,8 +107,8 @@ impl Element for Lifecycle {
         let known = self.life(&call.body().id);
         match (&known, call.why(), reason(&call)) {
             // Nothing gets through: it is down, whatever else stands.
-            (Some(life), Why::Heal, Some(why @ (Reason::NoPackets | Reason::EndpointGone))) => life.down(why),
-            (Some(life), Why::Heal, Some(why)) => life.breaks(why),
+            (Some(life), Why::Heal, Some(why @ (Reason::PacketsStopped | Reason::EndpointGone))) => life.down(why),
+            (Some(life), Why::Heal, why) if call.is_own() => life.breaks(why.unwrap_or(Reason::HopLost)),
             (Some(life), Why::Reselect, why) => life.down(why.unwrap_or(Reason::Asked)),
             _ => {}
         }

@@ -112,7 +112,8 @@ pub struct Changes(BoxStream<'static, Change>);
 
 impl Changes {
     pub(crate) fn of(reader: Reader) -> Self {
-        Self(futures::stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) }).boxed())
+        let changes = futures::stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) });
+        Self(changes.fuse().boxed())
     }
 
     /// The next change; none after [`Change::Gone`]. It may be dropped while it waits: nothing is lost.
@@ -174,10 +175,10 @@ mod tests {
         assert_eq!(texts(&read(&mut slow)), ["up a"]);
         for event in 0..6 {
             match event {
-                0 => life.breaks(Reason::Down),
+                0 => life.breaks(Reason::HopLost),
                 1 => life.up(at("a")),
                 2 => life.up(at("a")),
-                3 => life.breaks(Reason::Down),
+                3 => life.breaks(Reason::HopLost),
                 4 => life.down(Reason::EndpointGone),
                 _ => life.up(at("b")),
             }
@@ -185,9 +186,9 @@ mod tests {
         }
         let all = [
             "up a",
-            "{Path} Some(Down) a",
-            "{Path} Some(Down) a",
-            "{Path} Some(Down) a",
+            "{Path} Some(HopLost) a",
+            "{Path} Some(HopLost) a",
+            "{Path} Some(HopLost) a",
             "down EndpointGone a",
             "up b",
         ];
@@ -241,8 +242,8 @@ mod tests {
                 match event {
                     0 => life.up(at("a")),
                     1 => life.up(at("b")),
-                    2 => life.breaks(Reason::Lost),
-                    3 => life.down(Reason::NoPackets),
+                    2 => life.breaks(Reason::NextHopLost),
+                    3 => life.down(Reason::PacketsStopped),
                     4 => life.down(Reason::EndpointGone),
                     _ => life.breaks(Reason::ServiceChanged),
                 }

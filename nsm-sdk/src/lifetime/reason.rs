@@ -5,19 +5,17 @@ use std::fmt;
 #[non_exhaustive]
 pub enum Reason {
     /// The next hop cannot be heard any more: its process ended, or there is no way there.
-    Lost,
-    /// The next hop closed it, or does not know it.
-    Closed,
+    NextHopLost,
+    /// The next hop closed it, because it was not refreshed in time, say; or does not know it, because it restarted.
+    ClosedThere,
     /// A hop further on lost what comes behind it.
-    Down,
+    HopLost,
     /// Nobody answers at the endpoint.
     EndpointGone,
     /// Packets do not get through.
-    NoPackets,
+    PacketsStopped,
     /// The network service no longer lets the client have its endpoint.
     ServiceChanged,
-    /// It could not be refreshed in time, and hops further on let it go.
-    Expired,
     /// Whoever asked for the connection wants a fresh choice.
     Asked,
 }
@@ -27,13 +25,12 @@ impl Reason {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Lost => "next-hop-lost",
-            Self::Closed => "closed-there",
-            Self::Down => "hop-lost",
+            Self::NextHopLost => "next-hop-lost",
+            Self::ClosedThere => "closed-there",
+            Self::HopLost => "hop-lost",
             Self::EndpointGone => "endpoint-gone",
-            Self::NoPackets => "packets-stopped",
+            Self::PacketsStopped => "packets-stopped",
             Self::ServiceChanged => "service-changed",
-            Self::Expired => "expired",
             Self::Asked => "asked",
         }
     }
@@ -42,13 +39,12 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Lost => "the next hop is lost",
-            Self::Closed => "the next hop closed it",
-            Self::Down => "a hop further on is lost",
+            Self::NextHopLost => "the next hop is lost",
+            Self::ClosedThere => "the next hop closed it",
+            Self::HopLost => "a hop further on is lost",
             Self::EndpointGone => "nobody answers at the endpoint",
-            Self::NoPackets => "packets do not get through",
+            Self::PacketsStopped => "packets do not get through",
             Self::ServiceChanged => "the network service moved it",
-            Self::Expired => "it was not refreshed in time",
             Self::Asked => "a fresh choice was asked for",
         })
     }

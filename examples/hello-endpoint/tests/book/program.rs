@@ -82,7 +82,7 @@ fn the_readme_quotes_the_examples_as_they_are() {
     let examples: String = examples.iter().map(|path| trimmed(&read(format!("examples/{path}")))).collect();
     let readme = read("README.md");
     let quoted: Vec<_> = readme.split("```rust\n").skip(1).filter_map(|rest| rest.split("\n```").next()).collect();
-    assert_eq!(quoted.len(), 2);
+    assert_eq!(quoted.len(), 3);
     for block in quoted {
         assert!(examples.contains(&trimmed(block)), "no example has\n{block}");
     }
