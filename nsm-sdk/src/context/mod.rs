@@ -20,6 +20,7 @@ mod extra_context;
 mod hosts_in_use;
 mod mtu;
 mod passthrough;
+mod policy_file;
 mod policy_routes;
 mod prefix_list;
 mod replace_endpoint_name;

@@ -1,6 +1,7 @@
 //! Routes for some of the traffic.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -8,7 +9,8 @@ use nsm_api::IpContext;
 use nsm_api::connectioncontext::PolicyRoute;
 use nsm_chain::{Call, Element, Error, Next, Order, Result, Slot};
 
-use super::ip_context;
+use super::{ip_context, policy_file};
+use crate::files::WatchedFile;
 
 /// Sets a Request's policy routes, and gives the client the source addresses that they name.
 /// A Close passes.
@@ -21,8 +23,13 @@ use super::ip_context;
 ///
 /// Reference: `connectioncontext/ipcontext/policyroute` of the Go SDK.
 pub struct PolicyRoutes {
-    policies: Box<dyn Fn() -> Vec<PolicyRoute> + Send + Sync>,
+    policies: Policies,
     added: Slot<Vec<IpNet>>,
+}
+
+enum Policies {
+    Said(Box<dyn Fn() -> Vec<PolicyRoute> + Send + Sync>),
+    File(WatchedFile<Vec<PolicyRoute>>),
 }
 
 impl PolicyRoutes {
@@ -35,14 +42,34 @@ impl PolicyRoutes {
     /// Whatever policies hold when a Request comes.
     #[must_use]
     pub fn from_fn(policies: impl Fn() -> Vec<PolicyRoute> + Send + Sync + 'static) -> Self {
-        Self { policies: Box::new(policies), added: Slot::new() }
+        Self { policies: Policies::Said(Box::new(policies)), added: Slot::new() }
+    }
+
+    /// The policies of a file: YAML, a list of `from`, `proto`, `dstport`, `srcport`, `routes` with `prefix` and
+    /// `nexthop`. It counts as it is ([`WatchedFile`]); one that is not there has none. While it was never good Requests
+    /// are refused.
+    #[must_use]
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self { policies: Policies::File(WatchedFile::new(path, policy_file::parse)), added: Slot::new() }
+    }
+
+    async fn policies(&self) -> Result<Vec<PolicyRoute>> {
+        match &self.policies {
+            Policies::Said(policies) => Ok(policies()),
+            Policies::File(file) => match file.current().await {
+                Ok(policies) => Ok(Vec::clone(&policies)),
+                Err(error) => Err(Error::precondition(format!("the policy routes of {}", file.path().display()))
+                    .because(error)
+                    .hint("make it YAML such as `[{proto: 6, dstport: 80}]`, or remove it")),
+            },
+        }
     }
 }
 
 impl Element for PolicyRoutes {
     async fn request(&self, mut call: Call, next: Next<'_>) -> Result<Call> {
         let state = Arc::clone(call.state()?);
-        let policies = (self.policies)();
+        let policies = self.policies().await?;
         let sources = sources(&policies)?;
         let context = ip_context(call.connection_mut());
         let earlier = self.added.cloned(&state).unwrap_or_else(|| brought(context));
@@ -96,6 +123,7 @@ mod tests {
 
     use super::super::testing::{Hop, connection, ip, texts};
     use super::*;
+    use crate::files::testing::Scratch;
 
     fn from(source: &str) -> PolicyRoute {
         PolicyRoute { from: source.into(), proto: "6".into(), dst_port: "80".into(), ..Default::default() }
@@ -142,5 +170,19 @@ mod tests {
             error.to_string().starts_with(r#"hop/PolicyRoutes: policy route 1 of this endpoint: from is "here""#),
             "{error}"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_counts_as_it_is_and_a_broken_one_not() {
+        let scratch = Scratch::holding("- proto: [");
+        let hop = Hop::new(PolicyRoutes::file(scratch.file()));
+        let error = hop.request(connection("a")).await.unwrap_err();
+        assert_eq!(error.code(), Code::FailedPrecondition);
+        for (text, count) in [("- proto: 6\n", 1), ("- proto: [\n", 1), ("[]", 0)] {
+            scratch.write(text);
+            tokio::time::advance(std::time::Duration::from_secs(1)).await;
+            assert_eq!(ip(&hop.request(connection("a")).await.unwrap()).policies.len(), count, "{text:?}");
+        }
+        scratch.remove();
     }
 }

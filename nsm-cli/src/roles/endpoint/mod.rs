@@ -1,7 +1,5 @@
 //! `nsm endpoint`.
 
-mod policies;
-
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +22,6 @@ use super::{announce, unless_stopped};
 use crate::failure::Failure;
 use crate::lab::Sockets;
 use crate::settings::values::{CidrGroups, DnsSettings, Labels, List, Span, Switch};
-use policies::PolicyFile;
 
 /// An endpoint that gives addresses and answers pings: the ICMP responder.
 #[derive(Debug, Clone, Args)]
@@ -77,7 +74,7 @@ pub(crate) struct Options {
     dns_configs: DnsSettings,
 
     /// Policy routes for clients: YAML, a list of from, proto, dstport, srcport, routes with prefix and nexthop. Read again
-    /// when it changes; one that is not there has none.
+    /// when it changes; one that is not there, or says `[]`, has none.
     #[arg(long, value_name = "FILE", default_value = "/etc/policy-based-routing/config.yaml")]
     pbr_config_path: PathBuf,
 
@@ -153,13 +150,13 @@ fn elements(options: &Options) -> Result<(Vec<Node>, CancellationToken), Failure
         idle = on_idle.idle();
         list.push(Node::new(on_idle)); // first: a Request that is refused takes nothing
     }
-    let policies = PolicyFile::new(&options.base_dir.join(&options.pbr_config_path));
+    let policies = options.base_dir.join(&options.pbr_config_path);
     let mechanisms = Mechanisms::new().with(KERNEL, KernelAccept::new()).and_then(|some| some.with(NOOP, Noop));
     list.extend(elements![
-        addresses(options)?,                                // what both sides are called
-        PolicyRoutes::from_fn(move || policies.policies()), // which traffic comes here; adds addresses
-        DnsConfigs::new(options.dns_configs.0.clone()),     // where names are asked for
-        mechanisms.map_err(|error| failed(&error))?,        // the interface
+        addresses(options)?,                            // what both sides are called
+        PolicyRoutes::file(policies),                   // which traffic comes here; adds addresses
+        DnsConfigs::new(options.dns_configs.0.clone()), // where names are asked for
+        mechanisms.map_err(|error| failed(&error))?,    // the interface
     ]);
     Ok((list, idle))
 }
