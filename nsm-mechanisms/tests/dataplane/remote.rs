@@ -1,6 +1,6 @@
 use nsm_chain::Code;
 use nsm_kernel::{InterfaceSpec, Node, PeerNeighbours, Underlay as Network, VethWire};
-use nsm_mechanisms::{Class, Dataplane, Linux, Programmed, Underlay};
+use nsm_mechanisms::{Census, Class, Dataplane, Linux, Programmed, Reach, Reconciled, Underlay};
 
 use super::*;
 
@@ -47,6 +47,10 @@ async fn over(prefix: &str) {
     // Nothing is seen in the nodes' own namespaces.
     assert_nothing_left(&before.1, &node_ns).await;
     assert_eq!(linux[0].connect(&near).await.unwrap(), Programmed::Unchanged);
+    for linux in &linux {
+        let nothing = Census { strays: Vec::new(), drifted: Vec::new() };
+        assert_eq!(linux.census(Reach::Wires).await, nothing);
+    }
 
     // The near side has claimed what the far side issued.
     let (taken, _lease) = {
