@@ -142,9 +142,11 @@ mod tests {
             let tx = tx.clone();
             timers.at(at(ms), move || tx.try_send(ms).unwrap())
         };
-        let (_late, _early, dropped) = (arm(300), arm(100), arm(200));
+        let (_late, begun) = (arm(300), Instant::now());
+        tokio::task::yield_now().await;
+        let (_early, dropped) = (arm(100), arm(200));
         drop(dropped);
-        assert_eq!(rx.recv().await, Some(100));
+        assert_eq!((rx.recv().await, begun.elapsed()), (Some(100), Duration::from_millis(100)));
         assert_eq!(rx.recv().await, Some(300));
         assert_eq!(timers.armed(), 0);
         let _again = arm(50);

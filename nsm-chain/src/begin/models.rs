@@ -100,6 +100,12 @@ impl Hop {
         async move { drop(handle.request(why).await) }.boxed()
     }
 
+    /// Somebody who looks at what is there.
+    fn look(&self) -> BoxFuture<'static, ()> {
+        let hop = self.clone();
+        async move { drop(hop.begin.handles().iter().map(Handle::peek).collect::<Vec<_>>()) }.boxed()
+    }
+
     /// A Request whose caller gives up at some time.
     fn given_up(&self) -> BoxFuture<'static, ()> {
         let (hop, patience) = (self.clone(), CancellationToken::new());
@@ -169,6 +175,9 @@ fn a_caller_who_gives_up_leaves_nothing_whatever_happens_beside() {
     explore(|| async {
         let hop = Hop::new(Begin::default());
         beside([hop.given_up(), hop.close()]).await;
+        hop.check();
+        hop.close().await;
+        beside([hop.given_up(), hop.look()]).await;
         hop.check();
         beside([hop.given_up(), hop.request(), hop.close()]).await;
         hop.check();

@@ -111,12 +111,28 @@ fn all_who_ask_at_once_share_one_dial() {
 }
 
 #[test]
+fn one_that_is_taken_while_its_last_user_leaves_stays_in_the_pool() {
+    explore(|| async {
+        let channels = channels();
+        let left = channels.link(&address());
+        let taken = tokio::spawn({
+            let channels = channels.clone();
+            async move { channels.link(&address()) }
+        });
+        drop(left);
+        let taken = taken.await.unwrap();
+        assert!(Arc::ptr_eq(&taken.lease.trunk, &channels.link(&address()).lease.trunk), "two links to one address");
+    });
+}
+
+#[test]
 fn a_dead_connection_is_not_given_for_ever() {
     explore(|| async {
         let channels = channels();
+        // Held all the time: with the last user a dead one would go anyway.
+        let link = channels.link(&address());
         beside([user(&channels), outage(), user(&channels)]).await;
         // A dial that was refused may just be ending.
-        let link = channels.link(&address());
         let _ = link.connected().await;
         let live = link.lease.trunk.live().await.unwrap();
         assert!(live.is_open());
