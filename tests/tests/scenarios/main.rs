@@ -8,6 +8,7 @@ mod edges;
 mod expiry;
 mod healing;
 mod kit;
+mod lifecycle;
 mod monitor;
 mod passthrough;
 mod selection;

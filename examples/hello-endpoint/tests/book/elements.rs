@@ -76,6 +76,7 @@ fn demands(code: &str, name: &str) -> BTreeSet<String> {
         let (before, after) = head.split_once(" for ").unwrap_or_default();
         before.contains("Element") && after.trim_start().split(|c: char| !c.is_alphanumeric()).next() == Some(name)
     };
+    let code = code.split("\nmod tests").next().unwrap_or_default();
     let blocks = code.split("\nimpl").filter(is_impl);
     let order =
         blocks.filter_map(|block| block.split("fn order(&self)").nth(1)).flat_map(|text| text.split("\n    }").next());
