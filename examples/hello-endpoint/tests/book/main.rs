@@ -50,7 +50,9 @@ fn library_sources() -> Vec<(String, String)> {
         .filter(|path| !is_test(path))
         .map(|path| {
             let text = read(&path);
-            let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+            // Also where tests are for some features only.
+            let tests = text.find("\n#[cfg(test)]\nmod tests {").or(text.find("\n#[cfg(test)]\n#[cfg("));
+            let code = &text[..tests.unwrap_or(text.len())];
             let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
             (path.display().to_string(), lines.collect::<Vec<_>>().join("\n"))
         })
