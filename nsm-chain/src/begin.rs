@@ -354,6 +354,15 @@ impl<P: Protocol> Handle<P> {
     /// # Errors
     /// Whatever fails further on; and at once, if this is called from inside an event of the same connection.
     pub async fn request(&self, why: Why) -> Result<Option<Call<P>>> {
+        self.request_with(why, |_| {}).await
+    }
+
+    /// The same, with the call as `change` makes it: another endpoint than before, less time, a fact that says more. What
+    /// is established meanwhile stays as it is if this fails.
+    ///
+    /// # Errors
+    /// As [`Handle::request`].
+    pub async fn request_with(&self, why: Why, change: impl FnOnce(&mut Call<P>) + Send) -> Result<Option<Call<P>>> {
         let Some((entry, mut life)) = self.lock().await? else {
             return Ok(None);
         };
@@ -367,12 +376,13 @@ impl<P: Protocol> Handle<P> {
         *entry.own() = patience.clone();
         let mut call = established.call().cancelled_by(patience);
         if why == Why::Reselect
-            && let Some(change) = &entry.reselect
+            && let Some(reselect) = &entry.reselect
         {
             entry.tear(&mut life, next.next()).await;
-            change(call.body_mut());
+            reselect(call.body_mut());
         }
         call.set_why(why);
+        change(&mut call);
         entry.run(&mut life, call, next.next()).await.map(Some)
     }
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use nsm_api::Connection;
 use nsm_api::registry::{NetworkService, NetworkServiceEndpoint};
 use nsm_chain::{Call, Element, Error, Next, NextHop, Node, Order, Protocol, Registry, Result, Service, Slot, Watch};
 
@@ -18,7 +19,8 @@ const FAREWELL: Duration = Duration::from_secs(15);
 /// Asks the next hop.
 ///
 /// *Request*: goes to the hop that was chosen for this call ([`NextHop`]), or to the fixed one. If that is another hop
-/// than before, the former one is sent a Close, without waiting for it. On return the call carries [`NextHopWatch`],
+/// than before and it accepts, the former one is sent a Close, without waiting for it: what stands, stands until there is
+/// something else. On return the call carries [`NextHopWatch`],
 /// by which elements further out listen to what that hop reports. *Close*: goes to the hop where the connection lives.
 ///
 /// It stands last: it is the answer.
@@ -88,11 +90,11 @@ impl<P: Protocol> Connect<P> {
         call.fact::<NextHop>().map(|hop| Arc::clone(&hop.0)).or_else(|| self.fixed.clone())
     }
 
-    /// Closes a connection at a hop that is no longer its next one. Nobody waits: that hop may well be dead.
-    fn farewell(&self, url: Arc<str>, call: &Call<P>) {
+    /// Closes a connection, as it was `before`, at a hop that is no longer its next one. Nobody waits: that hop may well
+    /// be dead.
+    fn farewell(&self, url: Arc<str>, before: Arc<P::Body>, call: &Call<P>) {
         let links = Arc::clone(&self.links);
-        // What is asked now still names, right of us, the segment under which that hop knows it.
-        let call = Call::<P>::new(call.share()).from_peer(call.peer().cloned(), call.token().cloned()).within(FAREWELL);
+        let call = Call::<P>::new(before).from_peer(call.peer().cloned(), call.token().cloned()).within(FAREWELL);
         tokio::spawn(async move {
             let closed = tokio::time::timeout(FAREWELL, async { links.link(&url).await?.close(call).await });
             if let Ok(Err(error)) = closed.await {
@@ -117,15 +119,14 @@ impl<P: Protocol + Listens> Element<P> for Connect<P> {
             }
             None => None,
         };
-        if let Some(there) = there.filter(|there| there.url != url) {
-            self.farewell(there.url, &call);
-            if let Some(state) = &state {
-                self.there.take(state);
-            }
-        }
         let own = P::prepare(&mut call, &epoch);
+        // It still names, right of us, the segment under which the former hop knows it.
+        let former = there.filter(|there| there.url != url).map(|there| (there.url, call.share()));
         let link = call.patiently(self.links.link(&url)).await??;
         let mut call = link.request(call).await?;
+        if let Some((url, before)) = former.filter(|(_, before)| !P::is_at_one_hop(before, call.body())) {
+            self.farewell(url, before, &call);
+        }
         let downstream = own.and_then(|(name, id)| {
             let downstream = P::downstream(&self.hops, &url, name, &link)?;
             call.set_fact(NextHopWatch { downstream: Arc::clone(&downstream), id, epoch: epoch.clone() });
@@ -172,6 +173,12 @@ pub trait Listens: Protocol + Sized {
         None
     }
 
+    /// Whether both are at the same next hop, which may have moved to another URL.
+    #[doc(hidden)]
+    fn is_at_one_hop(_before: &Self::Body, _now: &Self::Body) -> bool {
+        false
+    }
+
     /// The shared stream of a next hop.
     #[doc(hidden)]
     fn downstream(_hops: &Hops, _url: &Arc<str>, _name: String, _link: &Node<Self>) -> Option<Arc<Downstream>> {
@@ -190,6 +197,10 @@ impl Listens for Service {
         let path = call.body().path.as_ref()?;
         let segment = path.path_segments.get(path.index as usize)?;
         Some((segment.name.clone(), segment.id.as_str().into()))
+    }
+
+    fn is_at_one_hop(before: &Connection, now: &Connection) -> bool {
+        before.next_segment().zip(now.next_segment()).is_some_and(|(before, now)| before.id == now.id)
     }
 
     fn downstream(hops: &Hops, url: &Arc<str>, name: String, link: &Node) -> Option<Arc<Downstream>> {

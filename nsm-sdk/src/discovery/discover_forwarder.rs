@@ -6,6 +6,7 @@ use nsm_chain::{Call, Code, Element, Error, Next, NextHop, Order, Result, Slot};
 
 use tokio::time::Instant;
 
+use crate::path::TookOver;
 use crate::registry::Finder;
 
 /// The network service that forwarders register under.
@@ -110,7 +111,8 @@ impl Element for DiscoverForwarder {
             return self.again(kept, call, next).await;
         }
         let mut candidates = call.patiently(self.candidates(&call)).await??;
-        if !reselects && let Some(segment) = call.body().next_segment() {
+        let knows = !reselects && call.fact::<TookOver>().is_none();
+        if knows && let Some(segment) = call.body().next_segment() {
             match candidates.iter().position(|forwarder| forwarder.name == segment.name) {
                 Some(at) => candidates.swap(0, at),
                 None if self.started.elapsed() < GATHERING => {

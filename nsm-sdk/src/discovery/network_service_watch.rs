@@ -11,16 +11,19 @@ use nsm_chain::{Call, Element, Error, Handle, Next, Order, Result, Slot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::lifetime::Backoff;
+use crate::monitor::Herald;
 use crate::registry::Finder;
 
-/// Closes a connection whose network service no longer lets its client have its endpoint.
+/// Moves a connection whose network service no longer lets its client have its endpoint.
 ///
-/// *Request*: one that comes to be healed in place, from a client whose service has moved it, is refused with
-/// `FailedPrecondition`: the client chooses afresh. On success the connection is listed under its service. While connections of a service are listed one
-/// watch follows that service in the registry; when it changes, those whose endpoint no longer fits are closed, and
-/// their initiators, told so by `Monitor`, choose afresh. *Close*: the listing goes with the connection's state.
+/// *Request*: on success the connection is listed under its service. While connections of a service are listed one watch
+/// follows that service in the registry; when it changes, those whose endpoint no longer fits are reported as DOWN, by
+/// the [`Herald`] that `Monitor` leaves. Their initiators ask again, are refused with `FailedPrecondition` if they want the
+/// same endpoint, and ask for any other: the old one is let go when the new one has accepted. What is still there after
+/// some seconds is closed. One that comes to be healed in place after a restart is refused in the same way. *Close*: the
+/// listing goes with the connection's state.
 ///
-/// It stands in a manager, behind `ClientInfo`, whose labels it matches by.
+/// It stands in a manager, behind `ClientInfo`, whose labels it matches by, and behind `Monitor`.
 pub struct NetworkServiceWatch {
     finder: Arc<Finder>,
     watched: Arc<Mutex<HashMap<String, Weak<Watched>>>>,
@@ -38,9 +41,15 @@ struct Watched {
 #[derive(Clone)]
 struct Member {
     handle: Handle,
+    herald: Option<Herald>,
     labels: Labels,
     endpoint: String,
+    /// It has been told to move.
+    told: bool,
 }
+
+/// How long a client has to move by itself.
+const NOTICE: Duration = Duration::from_secs(5);
 
 /// A connection's place in the list of its service; the watch ends with the last one.
 struct Listing {
@@ -59,14 +68,46 @@ impl Watched {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes whom the service, as it is now, no longer lets have its endpoint.
-    async fn check(&self, service: &NetworkService) {
+    /// Moves whom the service, as it is now, no longer lets have its endpoint.
+    async fn check(self: &Arc<Self>, service: &NetworkService) {
         let members: Vec<Member> = self.members().values().cloned().collect();
         for member in members {
             if !fits(&self.finder, service, &member.labels, &member.endpoint).await {
-                member.close();
+                self.give_notice(&member);
             }
         }
+    }
+
+    /// Tells a client to move, and closes what has not moved in time.
+    fn give_notice(self: &Arc<Self>, member: &Member) {
+        let key = Arc::clone(member.handle.key());
+        match self.members().get_mut(&key) {
+            Some(now) if now.endpoint == member.endpoint && !now.told => now.told = true,
+            // It has moved, or knows.
+            _ => return,
+        }
+        tracing::info!(connection = &*key, endpoint = member.endpoint, "the network service moved it elsewhere");
+        let Member { handle, herald, endpoint, .. } = member.clone();
+        if let Some(herald) = &herald {
+            herald.down();
+        }
+        let list = Arc::downgrade(self);
+        tokio::spawn(async move {
+            if herald.is_some() {
+                tokio::time::sleep(NOTICE).await;
+            }
+            let told = || {
+                let list = list.upgrade()?;
+                let members = list.members();
+                members.get(handle.key()).map(|member| member.told)
+            };
+            let still = |connection: &Connection| {
+                connection.network_service_endpoint_name == endpoint && told().unwrap_or_default()
+            };
+            if let Err(error) = handle.close_if(still).await {
+                tracing::warn!(connection = &**handle.key(), %error, "not all of it could be closed");
+            }
+        });
     }
 }
 
@@ -79,20 +120,6 @@ async fn fits(finder: &Finder, service: &NetworkService, labels: &Labels, endpoi
     }
 }
 
-impl Member {
-    /// Closes it, unless it has moved meanwhile.
-    fn close(self) {
-        tokio::spawn(async move {
-            let key = Arc::clone(self.handle.key());
-            tracing::info!(connection = &*key, endpoint = self.endpoint, "the network service moved it elsewhere");
-            let still = |connection: &Connection| connection.network_service_endpoint_name == self.endpoint;
-            if let Err(error) = self.handle.close_if(still).await {
-                tracing::warn!(connection = &*key, %error, "not all of it could be closed");
-            }
-        });
-    }
-}
-
 async fn follow(watched: Weak<Watched>, over: CancellationToken) {
     over.run_until_cancelled(follow_on(watched)).await;
 }
@@ -101,14 +128,14 @@ async fn follow_on(watched: Weak<Watched>) {
     let mut pauses: Option<Backoff> = None;
     loop {
         let Some(now) = watched.upgrade() else { return };
-        let pauses =
-            pauses.get_or_insert_with(|| Backoff::of(Duration::from_millis(100), Duration::from_secs(5), &now.service));
+        let pauses = pauses
+            .get_or_insert_with(|| Backoff::of(Duration::from_millis(100), Duration::from_millis(800), &now.service));
         let changes = now.finder.watch_service(&now.service).await;
         drop(now);
         if let Ok(mut changes) = changes {
             while let Some(Ok(change)) = changes.next().await {
                 let Some(now) = watched.upgrade() else { return };
-                *pauses = Backoff::of(Duration::from_millis(100), Duration::from_secs(5), &now.service);
+                *pauses = Backoff::of(Duration::from_millis(100), Duration::from_millis(800), &now.service);
                 if !change.deleted {
                     now.check(&change.record).await;
                 }
@@ -145,6 +172,13 @@ impl NetworkServiceWatch {
 }
 
 impl NetworkServiceWatch {
+    /// Whether this connection has been told to move.
+    fn has_told(&self, call: &Call) -> bool {
+        let told =
+            |listing: &mut Listing| listing.watched.members().get(&listing.key).is_some_and(|member| member.told);
+        call.state().is_ok_and(|state| self.listed.with(state, |listing| listing.is_some_and(told)))
+    }
+
     /// Whether the service, as the registry has it now, lets the client have that endpoint. A registry that cannot be
     /// asked forbids nothing.
     async fn allows(&self, connection: &Connection, labels: &Labels) -> bool {
@@ -162,11 +196,13 @@ impl Element for NetworkServiceWatch {
         // A client may ask for an endpoint by name; one that had it already is held to the rules.
         let named = !asked.network_service_endpoint_name.is_empty();
         let had = asked.mechanism.is_some() && named;
-        if call.is_first() && had && !call.patiently(self.allows(asked, &labels)).await? {
+        let doubtful = call.is_first() || self.has_told(&call);
+        if had && doubtful && !call.patiently(self.allows(asked, &labels)).await? {
             let (service, endpoint) = (&asked.network_service, &asked.network_service_endpoint_name);
             return Err(Error::precondition(format!("{service} no longer lets this client have {endpoint}"))
                 .hint("ask without an endpoint's name: another one fits"));
         }
+        let herald = call.fact::<Herald>().cloned();
         let call = next.request(call).await?;
         let state = call.state()?;
         let Some(handle) = call.handle().cloned() else {
@@ -174,15 +210,16 @@ impl Element for NetworkServiceWatch {
         };
         let connection = call.body();
         let (watched, key) = (self.watched(&connection.network_service), Arc::clone(handle.key()));
-        let member = Member { handle, labels, endpoint: connection.network_service_endpoint_name.clone() };
+        let endpoint = connection.network_service_endpoint_name.clone();
+        let member = Member { handle, herald, labels, endpoint, told: false };
         watched.members().insert(Arc::clone(&key), member.clone());
         let known =
             self.listed.with(state, |listing| listing.is_some_and(|listing| Arc::ptr_eq(&listing.watched, &watched)));
         if !known {
-            self.listed.set(state, Listing { watched, key });
+            self.listed.set(state, Listing { watched: Arc::clone(&watched), key });
             // It may have changed after the endpoint was chosen, and before the list was watched for it.
             if !named && !self.allows(connection, &member.labels).await {
-                member.close();
+                watched.give_notice(&member);
             }
         }
         Ok(call)

@@ -1,7 +1,11 @@
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nsm_api::registry::NetworkServiceEndpoint;
-use nsm_chain::{Call, Candidates, Element, Error, Next, NextHop, Order, Result};
+use nsm_chain::{Call, Candidates, Code, Element, Error, Next, NextHop, Order, Result, Slot};
+use tokio::time::Instant;
 
 /// Spreads connections over the endpoints that may serve them.
 ///
@@ -9,11 +13,20 @@ use nsm_chain::{Call, Candidates, Element, Error, Next, NextHop, Order, Result};
 /// goes on to the others, each once, until one accepts. The accepted one's name stays in the connection, so that
 /// refreshes go there too. If none accepts, the error keeps each one's cause. *Close* passes.
 ///
+/// An endpoint that did not answer is tried after all others for half a minute: it is dead, and the registry will know
+/// when its registration expires. So is the one that the connection had, when another one is wanted. While there are
+/// others left none gets more than its share of the caller's time.
+///
 /// It stands behind `Discover`.
 #[derive(Debug, Default)]
 pub struct RoundRobin {
     turn: AtomicU64,
+    silent: Mutex<HashMap<String, Instant>>,
+    had: Slot<Arc<str>>,
 }
+
+/// How long an endpoint that did not answer is tried last.
+const SILENT: Duration = Duration::from_secs(30);
 
 /// The position whose turn it is, by weights.
 fn start(candidates: &Candidates, turn: u64) -> usize {
@@ -28,9 +41,44 @@ fn start(candidates: &Candidates, turn: u64) -> usize {
     0
 }
 
+impl RoundRobin {
+    fn silent(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All candidates, in the order in which they are tried.
+    fn turns<'a>(&self, candidates: &'a Candidates, had: Option<&str>) -> Vec<&'a NetworkServiceEndpoint> {
+        let count = candidates.endpoints.len();
+        let start = start(candidates, self.turn.fetch_add(1, Ordering::Relaxed));
+        let mut turns: Vec<_> = (0..count).map(|at| &*candidates.endpoints[(start + at) % count].0).collect();
+        let silent = self.silent();
+        turns.sort_by_cached_key(|endpoint| {
+            let is_silent = silent.get(&endpoint.name).is_some_and(|since| since.elapsed() < SILENT);
+            (is_silent, had == Some(&*endpoint.name))
+        });
+        turns
+    }
+
+    /// Keeps in mind whether an endpoint answered.
+    fn note(&self, endpoint: &str, answered: bool) {
+        let mut silent = self.silent();
+        if answered {
+            silent.remove(endpoint);
+        } else {
+            silent.retain(|_, since| since.elapsed() < SILENT);
+            silent.insert(endpoint.to_owned(), Instant::now());
+        }
+    }
+}
+
 fn choose(call: &mut Call, endpoint: &NetworkServiceEndpoint) {
     call.body_mut().network_service_endpoint_name.clone_from(&endpoint.name);
     call.set_fact(NextHop(endpoint.url.as_str().into()));
+}
+
+/// Whether an error means that the endpoint itself said nothing.
+fn is_silence(error: &Error, endpoint: &str) -> bool {
+    matches!(error.code(), Code::Unavailable | Code::DeadlineExceeded) && error.hop() != Some(endpoint)
 }
 
 impl Element for RoundRobin {
@@ -42,17 +90,29 @@ impl Element for RoundRobin {
             return next.request(call).await;
         }
         call.clear_fact::<Candidates>();
-        let count = candidates.endpoints.len();
-        let start = start(&candidates, self.turn.fetch_add(1, Ordering::Relaxed));
+        let had = call.slot(&self.had);
+        let turns = self.turns(&candidates, had.as_deref());
+        let count = turns.len();
         let mut causes = Vec::new();
-        for at in 0..count {
-            let (endpoint, _) = &candidates.endpoints[(start + at) % count];
+        for (at, endpoint) in turns.into_iter().enumerate() {
             let mut attempt = call.clone();
             choose(&mut attempt, endpoint);
+            if let (Some(remaining), Ok(left @ 2..)) = (call.remaining(), u32::try_from(count - at)) {
+                attempt = attempt.within(remaining / left);
+            }
             match next.request(attempt).await {
-                Ok(call) => return Ok(call),
+                Ok(call) => {
+                    self.note(&endpoint.name, true);
+                    if let Ok(state) = call.state() {
+                        self.had.set(state, endpoint.name.as_str().into());
+                    }
+                    return Ok(call);
+                }
                 Err(error) => {
                     tracing::debug!(endpoint = endpoint.name, %error, "this endpoint did not accept");
+                    if is_silence(&error, &endpoint.name) {
+                        self.note(&endpoint.name, false);
+                    }
                     causes.push(error);
                 }
             }
@@ -115,6 +175,21 @@ mod tests {
             }
         });
         (Chain::new("fwd", elements![Discover(all.to_vec()), RoundRobin::default(), far]).unwrap(), asked)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_did_not_answer_is_tried_last_for_a_while() {
+        let (chain, asked) = chain(&[("a", 1), ("b", 1)], &["a"]);
+        for _ in 0..10 {
+            chain.request(Call::default()).await.unwrap();
+        }
+        let dead = || asked.lock().unwrap().iter().filter(|name| **name == "a").count();
+        assert_eq!(dead(), 1);
+        tokio::time::sleep(SILENT).await;
+        for _ in 0..10 {
+            chain.request(Call::default()).await.unwrap();
+        }
+        assert_eq!(dead(), 2);
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -8,11 +9,8 @@ use nsm_chain::{Call, Code, Element, Error, Handle, Next, Order, Result, Slot, T
 
 use tokio::time::Instant;
 
-use super::Backoff;
+use super::{Backoff, Reason};
 use crate::connect::{News, NextHopWatch, Sink, Subscription};
-
-/// How long hops further on may refuse what still stands, because they restart and find each other again.
-const GRACE: Duration = Duration::from_secs(15);
 
 /// Says whether packets still get through a connection.
 pub trait Liveness: Send + Sync + 'static {
@@ -24,10 +22,17 @@ pub trait Liveness: Send + Sync + 'static {
 ///
 /// *Request*: on success it listens to the next hop; state DOWN, a connection the next hop closed, or a next hop that
 /// is lost, start healing. With a [`Liveness`] function it also checks now and then whether packets get through.
-/// Healing asks again: as long as packets get through for what still stands, and only if hops further on say for a
-/// while that it does not, for a fresh choice at every hop; otherwise for a fresh choice at once. The first try is
-/// immediate, the next ones ever further apart, until one works or the connection is closed. A refresh that fails leaves
-/// it listening.
+/// Healing goes from what disturbs least to what disturbs most:
+///
+/// 1. It asks again for what stands ([`Why::Heal`]): a hop that restarted adopts it.
+/// 2. If nobody answers at the endpoint, or the network service no longer lets the client have it, it asks for any other
+///    endpoint over the same hops. What stands, stands until another endpoint has accepted.
+/// 3. If packets do not get through, or the rest of the path has not been there for a while, everything is closed and
+///    chosen afresh ([`Why::Reselect`]).
+///
+/// The first try is immediate, the next ones ever further apart, until a Request works, whoever made it, or the connection
+/// is closed. A connection that breaks again and again is tried ever more slowly too. Each Request carries the [`Reason`].
+/// A refresh that fails leaves it listening. A next hop that refuses to be listened to is not a broken path.
 /// *Close*: it stops listening.
 ///
 /// Only the initiator heals. It stands behind `Begin` and before `Connect`.
@@ -37,7 +42,24 @@ pub struct Heal {
     interval: Duration,
     within: Duration,
     patient: Slot<Arc<Patient>>,
+    /// A patient outlives its connection's state, which each fresh choice clears.
+    patients: Mutex<HashMap<Arc<str>, Weak<Patient>>>,
 }
+
+/// First pause, and the longest: an outage that ends is noticed within a second.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(800));
+/// A connection that stood for so long starts with an immediate try again.
+const STEADY: Duration = Duration::from_secs(10);
+/// What the first try gets; each next one gets twice as much, until it is as much as the first Request had. A hop that
+/// swallows calls without an answer must not hold a try for long.
+const FIRST_TRY: Duration = Duration::from_millis(500);
+/// No try gets more.
+const LONGEST_TRY: Duration = Duration::from_secs(60);
+/// How long hops further on may refuse what still stands, because they restart and find each other again, while packets
+/// flow.
+const GRACE: Duration = Duration::from_secs(15);
+/// The same where nobody knows whether packets flow.
+const GRACE_UNSEEN: Duration = Duration::from_secs(2);
 
 impl Heal {
     /// Heals when the control plane reports a break.
@@ -49,6 +71,7 @@ impl Heal {
             interval: Duration::from_millis(200),
             within: Duration::from_millis(100),
             patient: Slot::new(),
+            patients: Mutex::default(),
         }
     }
 
@@ -60,6 +83,41 @@ impl Heal {
         self.within = within;
         self
     }
+
+    fn patients(&self) -> MutexGuard<'_, HashMap<Arc<str>, Weak<Patient>>> {
+        self.patients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The patient of this connection, who may be in the middle of a healing.
+    fn patient(&self, handle: &Handle) -> Arc<Patient> {
+        let mut patients = self.patients();
+        if let Some(known) = patients.get(handle.key()).and_then(Weak::upgrade)
+            && !known.seen().closed
+        {
+            return known;
+        }
+        patients.retain(|_, patient| patient.strong_count() > 0);
+        let patient = Arc::new(Patient {
+            handle: handle.clone(),
+            liveness: self.liveness.clone().map(|liveness| (liveness, self.within)),
+            seen: Mutex::new(Seen {
+                connection: Arc::default(),
+                watch: None,
+                ticker: None,
+                broken: None,
+                healing: false,
+                closed: false,
+                pauses: pauses(handle.key()),
+                healed: Instant::now(),
+            }),
+        });
+        patients.insert(Arc::clone(handle.key()), Arc::downgrade(&patient));
+        patient
+    }
+}
+
+fn pauses(key: &str) -> Backoff {
+    Backoff::of(PAUSES.0, PAUSES.1, key)
 }
 
 /// One connection under observation.
@@ -69,62 +127,136 @@ struct Patient {
     seen: Mutex<Seen>,
 }
 
-#[derive(Default)]
 struct Seen {
     connection: Arc<Connection>,
     watch: Option<Subscription>,
     ticker: Option<Timer>,
+    /// What broke since the last Request that worked began.
+    broken: Option<Reason>,
     healing: bool,
-    /// It broke again while it was being healed.
-    again: bool,
+    closed: bool,
+    pauses: Backoff,
+    /// When it was healed last.
+    healed: Instant,
+}
+
+/// One healing: what the tries so far have shown.
+struct Course {
+    reason: Reason,
+    /// What the next try gets.
+    patience: Duration,
+    /// Since when hops further on refuse.
+    refused: Option<Instant>,
+    /// Everything has been closed: there is nothing to ask again for.
+    torn: bool,
 }
 
 impl Patient {
-    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts healing, unless that is under way.
-    fn broke(self: &Arc<Self>, packets_stopped: bool) {
+    fn broke(self: &Arc<Self>, reason: Reason) {
         {
             let mut seen = self.seen();
-            seen.again = seen.healing;
+            if seen.closed {
+                return;
+            }
+            // That packets stopped says more than what the control plane says.
+            if seen.broken != Some(Reason::PacketsStopped) {
+                seen.broken = Some(reason);
+            }
             if std::mem::replace(&mut seen.healing, true) {
                 return;
             }
+            if seen.healed.elapsed() >= STEADY {
+                seen.pauses = pauses(self.handle.key());
+            }
         }
-        tokio::spawn(Arc::clone(self).heal(packets_stopped));
+        tokio::spawn(Arc::clone(self).heal());
     }
 
-    async fn heal(self: Arc<Self>, mut packets_stopped: bool) {
-        let mut pauses = Backoff::of(Duration::from_millis(50), Duration::from_secs(5), self.handle.key());
-        let mut refused: Option<Instant> = None;
+    /// The next hop says that it is up again, by itself or because somebody asked.
+    fn recovered(&self) {
+        let mut seen = self.seen();
+        if seen.broken != Some(Reason::PacketsStopped) {
+            seen.broken = None;
+        }
+    }
+
+    async fn heal(self: Arc<Self>) {
+        let mut course: Option<Course> = None;
         loop {
-            pauses.wait().await;
-            let why = if packets_stopped || !self.packets_flow().await { Why::Reselect } else { Why::Heal };
-            self.seen().again = false;
-            match self.handle.request(why).await {
-                Ok(_) => {
-                    let mut seen = self.seen();
-                    if !seen.again {
+            let pause = self.seen().pauses.pause();
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            let reason = {
+                let mut seen = self.seen();
+                match seen.broken.filter(|_| !seen.closed) {
+                    Some(reason) => reason,
+                    None => {
                         seen.healing = false;
+                        seen.healed = Instant::now();
                         return;
                     }
-                    packets_stopped = false;
-                    refused = None;
+                }
+            };
+            let now = course.get_or_insert(Course { reason, patience: FIRST_TRY, refused: None, torn: false });
+            if reason == Reason::PacketsStopped {
+                now.reason = reason;
+            }
+            match self.attempt(now).await {
+                // Nothing has broken since it began, or the next time round says so.
+                Ok(true) => course = None,
+                Ok(false) => {
+                    self.seen().closed = true;
                 }
                 Err(error) => {
-                    tracing::debug!(connection = &**self.handle.key(), ?why, %error, "not healed yet");
-                    // As long as the next hop itself is out of reach, tearing down what works would help nobody.
-                    if self.is_further_on(&error) {
-                        // Nobody answers where it stood: what still answers pings there is a corpse. Or it may no
-                        // longer stand there.
-                        packets_stopped |= error.code() == Code::FailedPrecondition
-                            || refused.get_or_insert_with(Instant::now).elapsed() >= GRACE;
-                    }
+                    tracing::debug!(connection = &**self.handle.key(), reason = ?now.reason, %error, "not healed yet");
+                    now.patience = (now.patience * 2).min(LONGEST_TRY);
                 }
             }
         }
+    }
+
+    /// One try. Whether there still was something to heal.
+    async fn attempt(&self, course: &mut Course) -> Result<bool> {
+        let flowing = self.packets_flow().await;
+        let grace = if flowing == Some(true) { GRACE } else { GRACE_UNSEEN };
+        let waited = course.refused.is_some_and(|since| since.elapsed() >= grace);
+        if course.torn || course.reason == Reason::PacketsStopped || flowing == Some(false) || waited {
+            course.torn = true;
+            return self.ask(Why::Reselect, course, |_| {}).await;
+        }
+        let error = match self.ask(Why::Heal, course, |_| {}).await {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        // As long as the next hop itself is out of reach, there is nobody who could do any better.
+        if !self.is_further_on(&error) {
+            return Err(error);
+        }
+        course.refused.get_or_insert_with(Instant::now);
+        match self.gone(&error) {
+            Some(reason) => course.reason = reason,
+            // Packets flow, and hops on the way find each other again.
+            None if flowing == Some(true) => return Err(error),
+            None => {}
+        }
+        let another = |call: &mut Call| call.body_mut().network_service_endpoint_name.clear();
+        self.ask(Why::Heal, course, another).await
+    }
+
+    async fn ask(&self, why: Why, course: &Course, change: impl FnOnce(&mut Call) + Send) -> Result<bool> {
+        let (reason, until) = (course.reason, Instant::now() + course.patience);
+        let changed = move |call: &mut Call| {
+            call.set_fact(reason);
+            call.set_deadline(Some(call.deadline().map_or(until, |deadline| deadline.min(until))));
+            change(call);
+        };
+        self.handle.request_with(why, changed).await.map(|call| call.is_some())
     }
 
     /// Whether another hop than this one failed.
@@ -134,18 +266,30 @@ impl Patient {
         error.hop().is_some_and(|hop| Some(hop) != own)
     }
 
-    /// Without a liveness function nobody can say so.
-    async fn packets_flow(&self) -> bool {
-        let Some((liveness, within)) = &self.liveness else {
-            return false;
-        };
+    /// Whether an error says that the endpoint is not there any more, or may not be had: what still answers pings there is
+    /// a corpse. Only the hop before the endpoint knows.
+    fn gone(&self, error: &Error) -> Option<Reason> {
         let connection = Arc::clone(&self.seen().connection);
-        liveness.alive(&connection, *within).await
+        let segments = connection.path.as_ref().map_or(&[][..], |path| &path.path_segments);
+        let asks_it = segments.iter().rev().nth(1).map(|segment| segment.name.as_str());
+        match error.code() {
+            Code::FailedPrecondition => Some(Reason::ServiceChanged),
+            Code::Unavailable | Code::NotFound if error.hop() == asks_it => Some(Reason::EndpointGone),
+            _ => None,
+        }
+    }
+
+    /// Without a liveness function nobody can say so.
+    async fn packets_flow(&self) -> Option<bool> {
+        let (liveness, within) = self.liveness.as_ref()?;
+        let connection = Arc::clone(&self.seen().connection);
+        Some(liveness.alive(&connection, *within).await)
     }
 
     async fn check(self: Arc<Self>, timers: Timers, interval: Duration) {
-        if !self.seen().healing && !self.packets_flow().await {
-            self.broke(true);
+        let healing = self.seen().healing;
+        if !healing && self.packets_flow().await == Some(false) {
+            self.broke(Reason::PacketsStopped);
         }
         self.tick(timers, interval);
     }
@@ -160,15 +304,14 @@ impl Patient {
             }
         });
         let mut seen = self.seen();
-        // A closed connection has no watch: it is checked no more.
-        let former = seen.watch.is_some().then(|| seen.ticker.replace(timer));
+        let former = (!seen.closed).then(|| seen.ticker.replace(timer));
         drop(seen);
         drop(former);
     }
 }
 
 /// What the next hop says of a patient. Weak: a subscription inside the patient must not keep it alive.
-struct Ear(std::sync::Weak<Patient>);
+struct Ear(Weak<Patient>);
 
 impl Sink for Ear {
     fn told(&self, news: News<'_>) {
@@ -176,25 +319,47 @@ impl Sink for Ear {
             return;
         };
         match news {
-            News::Changed(connection) if connection.state() != State::Down => {}
-            News::Changed(_) | News::Gone | News::Lost(_) => patient.broke(false),
+            News::Changed(connection) => match connection.state() {
+                State::Down => patient.broke(Reason::HopLost),
+                State::Up => patient.recovered(),
+                _ => {}
+            },
+            News::Gone => patient.broke(Reason::ClosedThere),
+            News::Lost(error) if is_refusal(error) => {
+                let key = &**patient.handle.key();
+                tracing::info!(connection = key, %error, "the next hop lets nobody listen: what breaks there is not heard");
+            }
+            News::Lost(_) => patient.broke(Reason::NextHopLost),
         }
     }
 }
 
+/// Whether somebody who is there does not want to be listened to.
+pub(crate) fn is_refusal(error: &Error) -> bool {
+    matches!(error.code(), Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented)
+}
+
 impl Element for Heal {
     async fn request(&self, call: Call, next: Next<'_>) -> Result<Call> {
-        let call = next.request(call).await?;
-        let state = call.state()?;
-        let (Some(watch), Some(handle)) = (call.fact::<NextHopWatch>(), call.handle()) else {
+        let Some(handle) = call.handle().cloned() else {
+            return next.request(call).await;
+        };
+        let state = Arc::clone(call.state()?);
+        let patient = self.patient(&handle);
+        // Whatever is told from now on is news of what this Request makes.
+        let before = patient.seen().broken.take();
+        let call = match next.request(call).await {
+            Ok(call) => call,
+            Err(error) => {
+                let mut seen = patient.seen();
+                seen.broken = seen.broken.or(before);
+                return Err(error);
+            }
+        };
+        let Some(watch) = call.fact::<NextHopWatch>() else {
             return Ok(call);
         };
-        let patient = self.patient.cloned(state).unwrap_or_else(|| {
-            let liveness = self.liveness.clone().map(|liveness| (liveness, self.within));
-            let patient = Arc::new(Patient { handle: handle.clone(), liveness, seen: Mutex::default() });
-            self.patient.set(state, Arc::clone(&patient));
-            patient
-        });
+        self.patient.set(&state, Arc::clone(&patient));
         let (new, former) = {
             let mut seen = patient.seen();
             seen.connection = call.share();
@@ -216,6 +381,8 @@ impl Element for Heal {
         if let Some(patient) = call.slot(&self.patient) {
             let (watch, ticker) = {
                 let mut seen = patient.seen();
+                // What is closed to be made afresh is still wanted.
+                seen.closed = call.why() != Why::Reselect;
                 (seen.watch.take(), seen.ticker.take())
             };
             drop((watch, ticker));

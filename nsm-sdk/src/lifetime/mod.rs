@@ -10,6 +10,7 @@ mod timeout;
 mod upstream_refresh;
 
 pub use backoff::Backoff;
+pub(crate) use heal::is_refusal;
 pub use heal::{Heal, Liveness};
 pub use on_idle::OnIdle;
 pub use reason::Reason;

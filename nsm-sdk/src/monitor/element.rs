@@ -1,5 +1,5 @@
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use nsm_api::connection::{Connection, MonitorScopeSelector, Path, PathSegment, State};
 use nsm_chain::{Call, Element, EventStream, Next, Order, Peer, Result, Service, Slot, Watch, time};
@@ -8,6 +8,7 @@ use super::board::Board;
 use super::watcher::stream;
 use crate::connect::{News, NextHopWatch, Sink, Subscription};
 use crate::identity::{About, PolicyInput, PolicySet};
+use crate::lifetime::is_refusal;
 
 /// Tells watchers of every connection at this hop, and passes on what the next hop reports of it.
 ///
@@ -85,9 +86,10 @@ impl Monitor {
 }
 
 impl Element for Monitor {
-    async fn request(&self, call: Call, next: Next<'_>) -> Result<Call> {
+    async fn request(&self, mut call: Call, next: Next<'_>) -> Result<Call> {
         let first = call.is_first();
         let before = call.share();
+        call.set_fact(Herald { board: Arc::downgrade(&self.board), id: call.body().id.as_str().into() });
         let call = match next.request(call).await {
             Ok(call) => call,
             Err(error) => {
@@ -131,6 +133,28 @@ fn down(connection: &Connection) -> Arc<Connection> {
     Arc::new(connection)
 }
 
+/// Left in a call by [`Monitor`]: by it an element further in tells watchers something of its own.
+#[derive(Clone)]
+pub struct Herald {
+    board: Weak<Board>,
+    id: Arc<str>,
+}
+
+impl Herald {
+    /// Says that the connection is down: its initiator is to heal it.
+    pub fn down(&self) {
+        if let Some(board) = self.board.upgrade() {
+            board.change(&self.id, |own| Some(down(own)));
+        }
+    }
+}
+
+impl fmt::Debug for Herald {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Herald({})", self.id)
+    }
+}
+
 /// Turns news of the next hop into news of ours.
 struct Relay {
     board: Arc<Board>,
@@ -141,6 +165,8 @@ impl Sink for Relay {
     fn told(&self, news: News<'_>) {
         self.board.change(&self.id, |own| match news {
             News::Changed(theirs) if !agrees(own, theirs) => Some(translate(own, theirs)),
+            // It is there, and lets nobody listen.
+            News::Lost(error) if is_refusal(error) => None,
             News::Gone | News::Lost(_) if own.state() != State::Down => Some(down(own)),
             _ => None,
         });

@@ -4,4 +4,4 @@ mod board;
 mod element;
 mod watcher;
 
-pub use element::Monitor;
+pub use element::{Herald, Monitor};

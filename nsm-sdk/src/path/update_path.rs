@@ -3,6 +3,10 @@ use std::sync::Arc;
 use nsm_api::connection::{Connection, Path, PathSegment};
 use nsm_chain::{Call, Element, Error, Next, Result};
 
+/// Left in a call that took this hop's path segment over from another hop: what stands right of it was that hop's path.
+#[derive(Debug, Clone, Copy)]
+pub struct TookOver;
+
 /// Moves a Request onto this hop's path segment, and back to the caller's on return.
 ///
 /// *Request and Close*: an empty path gets its first segment; a path that stands on this hop's segment already stays;
@@ -24,8 +28,8 @@ impl UpdatePath {
         Self { name: name.into() }
     }
 
-    /// Moves the connection onto our segment and says which index its caller had.
-    fn step(&self, connection: &mut Connection) -> Result<u32> {
+    /// Moves the connection onto our segment and says which index its caller had, and whether it was another hop's.
+    fn step(&self, connection: &mut Connection) -> Result<(u32, bool)> {
         let Connection { id, path, .. } = connection;
         let path = path.get_or_insert_default();
         if path.path_segments.is_empty() {
@@ -33,7 +37,7 @@ impl UpdatePath {
                 *id = new_id();
             }
             *path = Path { index: 0, path_segments: vec![segment(&self.name, id.clone())] };
-            return Ok(0);
+            return Ok((0, false));
         }
         let count = path.path_segments.len();
         let caller = path.index;
@@ -44,7 +48,7 @@ impl UpdatePath {
         };
         if current.name == *self.name {
             id.clone_from(&current.id);
-            return Ok(caller);
+            return Ok((caller, false));
         }
         if current.id != *id {
             return Err(Error::invalid(format!(
@@ -53,15 +57,19 @@ impl UpdatePath {
             ))
             .hint("send the connection as it came back last"));
         }
+        let mut took_over = false;
         match path.path_segments.get_mut(index + 1) {
             Some(next) if next.name == *self.name && !next.id.is_empty() => {}
             // What stood there belonged to another hop: with its name goes everything that hop wrote.
-            Some(next) => *next = segment(&self.name, new_id()),
+            Some(next) => {
+                took_over = next.name != *self.name;
+                *next = segment(&self.name, new_id());
+            }
             None => path.path_segments.push(segment(&self.name, new_id())),
         }
         path.index = caller + 1;
         id.clone_from(&path.path_segments[index + 1].id);
-        Ok(caller)
+        Ok((caller, took_over))
     }
 }
 
@@ -89,7 +97,10 @@ fn new_id() -> String {
 
 impl Element for UpdatePath {
     async fn request(&self, mut call: Call, next: Next<'_>) -> Result<Call> {
-        let caller = self.step(call.body_mut())?;
+        let (caller, took_over) = self.step(call.body_mut())?;
+        if took_over {
+            call.set_fact(TookOver);
+        }
         let mut call = next.request(call).await?;
         match back(call.body_mut(), caller) {
             Ok(()) => Ok(call),
@@ -98,7 +109,7 @@ impl Element for UpdatePath {
     }
 
     async fn close(&self, mut call: Call, next: Next<'_>) -> Result<Call> {
-        let caller = self.step(call.body_mut())?;
+        let (caller, _) = self.step(call.body_mut())?;
         let mut call = next.close(call).await?;
         back(call.body_mut(), caller)?;
         Ok(call)
@@ -177,7 +188,7 @@ mod tests {
         fn no_path_panics(index in any::<u32>(), ids in proptest::collection::vec("[ab]{0,1}", 0..5), id in "[ab]{0,1}") {
             let segments: Vec<_> = ids.iter().map(|id| (id.as_str(), id.as_str())).collect();
             let mut connection = Connection { id, path: path(index, &segments), ..Default::default() };
-            if let Ok(caller) = UpdatePath::new("b").step(&mut connection) {
+            if let Ok((caller, _)) = UpdatePath::new("b").step(&mut connection) {
                 let now = connection.path.clone().unwrap();
                 prop_assert_eq!(&now.path_segments[now.index as usize].id, &connection.id);
                 back(&mut connection, caller).unwrap();

@@ -328,7 +328,7 @@ async fn a_forwarder_that_dies_in_the_middle_of_a_refresh_is_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reselect_says_one_close_to_each_old_hop_whatever_restarted_and_none_to_new_ones() {
+async fn a_client_that_moves_turns_one_wire_round_whatever_restarted() {
     for restarted in [&[][..], &[0], &[1], &[0, 1]] {
         let (mesh, nodes) = mesh_of(2).await;
         let (one, two) = (Count::default(), Count::default());
@@ -342,6 +342,34 @@ async fn a_reselect_says_one_close_to_each_old_hop_whatever_restarted_and_none_t
         }
         nodes[1].endpoint("nse-2", "vpn", elements![two.clone()]).await.unwrap();
         at(&client, "nse-2").await;
+        pass(Duration::from_secs(1)).await;
+        assert_eq!(mesh.wires().wires().len(), 2, "restarted: {restarted:?}");
+        assert_eq!(two.closes(), 0);
+        // The forwarder beside the endpoints.
+        assert_eq!(mesh.wires().writes() - before, 1, "restarted: {restarted:?}");
+        client.close(connection, SOON).await.unwrap();
+        nothing_left(&mesh, &[&client]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reselect_says_one_close_to_each_old_hop_whatever_restarted_and_none_to_new_ones() {
+    for restarted in [&[][..], &[0], &[1], &[0, 1]] {
+        let (mesh, nodes) = mesh_of(2).await;
+        let (one, two) = (Count::default(), Count::default());
+        let first = nodes[1].endpoint("nse-1", "vpn", elements![one.clone()]).await.unwrap();
+        let packets = Packets::flowing();
+        let client = nodes[0].client("nsc").liveness(Arc::new(packets.clone()), EVERY, EVERY).build().unwrap();
+        let connection = ask(&client, "vpn", "c").await.unwrap();
+        let before = mesh.wires().writes();
+        packets.stop();
+        first.kill();
+        for node in restarted {
+            nodes[*node].restart_manager().unwrap();
+        }
+        nodes[1].endpoint("nse-2", "vpn", elements![two.clone()]).await.unwrap();
+        at(&client, "nse-2").await;
+        packets.flow();
         pass(Duration::from_secs(1)).await;
         assert_eq!(mesh.wires().wires().len(), 2, "restarted: {restarted:?}");
         assert_eq!(two.closes(), 0);

@@ -12,3 +12,4 @@ mod lifecycle;
 mod monitor;
 mod passthrough;
 mod selection;
+mod witness;
