@@ -18,8 +18,10 @@ use crate::settings::values::{Labels, List, Maybe, Span};
 /// The forwarder of a node: makes interfaces and tunnels by the Linux kernel, no packet passes this program.
 #[derive(Debug, Clone, Args)]
 #[command(after_long_help = "\
-It needs CAP_NET_ADMIN and CAP_SYS_ADMIN. What it makes carries its name; started again under the same name it takes up what is there, so packets flow on. What no client asks \
-for again within the lifetime of a token is removed then.
+It needs CAP_NET_ADMIN and CAP_SYS_ADMIN, and CAP_NET_RAW to announce addresses. What it makes carries its name; started again \
+under the same name it takes up what is there, so packets flow on. What no client asks for again within the lifetime of a token \
+is removed then. What somebody else deletes or changes of it is put right. When a workload ends its connections are closed; \
+in a container that needs the PID namespace of the node.
 
 Example:
   NSM_NAME=forwarder-1 NSM_CONNECT_TO=unix:///var/lib/networkservicemesh/nsm.io.sock \\
