@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::call::Closed;
+use crate::call::{Closed, Facts};
 use crate::next::WeakNext;
 use crate::sync::tokio::sync::{Mutex, OwnedMutexGuard};
 use crate::sync::{Mutex as StdMutex, MutexGuard, tokio};
@@ -210,12 +210,13 @@ impl<P: Protocol> Entry<P> {
         (&raw const *self).addr()
     }
 
-    /// Lets go of everything further on, and starts with fresh state.
-    async fn tear(self: &Arc<Self>, life: &mut Life<P>, next: Next<'_, P>) {
+    /// Lets go of everything further on, with the facts that come with it, and starts with fresh state.
+    async fn tear(self: &Arc<Self>, life: &mut Life<P>, facts: Facts, next: Next<'_, P>) {
         if !std::mem::replace(&mut life.torn, true)
             && let Some(mut call) = life.established.as_ref().map(Established::call)
         {
             call.set_why(Why::Reselect);
+            call.set_facts(facts);
             if let Err(error) = self.undo(life, Some(call), next).await {
                 tracing::debug!(what = P::WHAT, key = &*self.key, %error, "close before reselect");
             }
@@ -282,7 +283,7 @@ impl<P: Protocol> Element<P> for Begin<P> {
             }
             call.set_why(P::why(life.established.as_ref().map(|known| &*known.body), call.body()));
             if P::reselects(call.body()) && life.established.is_some() {
-                entry.tear(&mut life, next).await;
+                entry.tear(&mut life, Facts::new(), next).await;
             } else if self.merges
                 && let Some(established) = &life.established
             {
@@ -357,8 +358,8 @@ impl<P: Protocol> Handle<P> {
         self.request_with(why, |_| {}).await
     }
 
-    /// The same, with the call as `change` makes it: another endpoint than before, less time, a fact that says more. What
-    /// is established meanwhile stays as it is if this fails.
+    /// The same, with the call as `change` makes it: another endpoint than before, less time, a fact that says more (to
+    /// the Close before a reselect too). What is established meanwhile stays as it is if this fails.
     ///
     /// # Errors
     /// As [`Handle::request`].
@@ -375,14 +376,14 @@ impl<P: Protocol> Handle<P> {
         let patience = CancellationToken::new();
         *entry.own() = patience.clone();
         let mut call = established.call().cancelled_by(patience);
+        call.set_why(why);
+        change(&mut call);
         if why == Why::Reselect
             && let Some(reselect) = &entry.reselect
         {
-            entry.tear(&mut life, next.next()).await;
+            entry.tear(&mut life, call.facts().clone(), next.next()).await;
             reselect(call.body_mut());
         }
-        call.set_why(why);
-        change(&mut call);
         entry.run(&mut life, call, next.next()).await.map(Some)
     }
 

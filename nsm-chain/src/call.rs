@@ -29,13 +29,15 @@ struct Inner<P: Protocol> {
     token: Option<Token>,
     deadline: Option<Instant>,
     cancel: CancellationToken,
-    facts: Vec<(TypeId, Arc<dyn Any + Send + Sync>)>,
+    facts: Facts,
     state: Option<Arc<State>>,
     handle: Option<Handle<P>>,
     closed: Closed,
     first: bool,
     own: bool,
 }
+
+pub(crate) type Facts = Vec<(TypeId, Arc<dyn Any + Send + Sync>)>;
 
 /// Why a Request is made, as far as this hop can know.
 ///
@@ -267,6 +269,14 @@ impl<P: Protocol> Call<P> {
     /// Forgets a typed fact.
     pub fn clear_fact<T: Send + Sync + 'static>(&mut self) {
         self.0.facts.retain(|(id, _)| *id != TypeId::of::<T>());
+    }
+
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.0.facts
+    }
+
+    pub(crate) fn set_facts(&mut self, facts: Facts) {
+        self.0.facts = facts;
     }
 
     /// This hop's state for the connection; there from [`Begin`](crate::Begin) on.

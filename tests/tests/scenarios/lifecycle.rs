@@ -12,7 +12,7 @@ use nsm_sdk::lifetime::Reason;
 use nsm_sdk::stacks::{Client, Session};
 use tokio::time::Instant;
 
-use crate::kit::{Count, EVERY, Packets, SOON, ask, mesh_of, mesh_with_token_life, pass};
+use crate::kit::{Count, EVERY, Match, Packets, SOON, ask, mesh_of, mesh_with_token_life, pass, service};
 
 async fn connect(client: &Client, name: &str) -> Session {
     client.connect(&format!("kernel://{name}/nsm-1").parse().unwrap(), "c", SOON).await.unwrap()
@@ -38,11 +38,6 @@ fn words(changes: &[Change]) -> Vec<String> {
         }
     };
     changes.iter().map(word).collect()
-}
-
-/// What happened, and with which endpoint.
-fn kinds(changes: &[Change]) -> Vec<String> {
-    changes.iter().map(|change| format!("{} {}", change.as_str(), change.interface().endpoint())).collect()
 }
 
 /// Waits for a change like this; what came before it, and it, are added to `all`.
@@ -80,7 +75,7 @@ async fn an_endpoint_that_dies_is_an_outage_and_the_next_one_its_end() {
         until(&mut changes, &mut all, is_up).await;
         // How much the reader hears of the search for the reason is a matter of when it looks.
         all.retain(|change| !matches!(change, Change::Changed { .. }));
-        assert_eq!(kinds(&all), ["up nse-1", "down nse-1", "up nse-2"]);
+        assert_eq!(words(&all), ["up nse-1", "down endpoint-gone nse-1", "up nse-2"]);
         assert_eq!(words(&told(&mut session.changes())), ["up nse-2"], "who comes late is told what there is");
 
         session.close(SOON).await.unwrap();
@@ -133,6 +128,30 @@ async fn a_refresh_that_brings_other_addresses_is_a_change_of_addresses() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_service_that_moves_its_clients_tells_them_why_and_takes_nothing_away() {
+    for witnessed in [true, false] {
+        let (mesh, nodes) = mesh_of(2).await;
+        mesh.apply(service("colours", vec![Match::from(&[]).to(&[("colour", "blue")])])).await.unwrap();
+        for colour in ["blue", "green"] {
+            nodes[1].endpoint_with(colour, "colours", [("colour", colour)], elements![]).await.unwrap();
+        }
+        let mut client = nodes[0].client("nsc");
+        if witnessed {
+            client = client.liveness(Arc::new(Packets::flowing()), EVERY, EVERY);
+        }
+        let client = client.build().unwrap();
+        let session = connect(&client, "colours").await;
+        let (mut changes, mut all) = (session.changes(), Vec::new());
+        until(&mut changes, &mut all, is_up).await;
+        mesh.apply(service("colours", vec![Match::from(&[]).to(&[("colour", "green")])])).await.unwrap();
+        until(&mut changes, &mut all, is_whole).await;
+        let words = words(&all);
+        assert!(!words.iter().any(|word| word.starts_with("down")), "{words:?}");
+        assert_eq!(words.last().unwrap(), "changed endpoint+path service-changed green");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn packets_that_stop_are_an_outage_whatever_the_hops_say() {
     let (_mesh, nodes) = mesh_of(2).await;
     nodes[1].endpoint("nse", "vpn", elements![]).await.unwrap();
@@ -145,7 +164,7 @@ async fn packets_that_stop_are_an_outage_whatever_the_hops_say() {
     until(&mut changes, &mut all, |change| matches!(change, Change::Down { .. })).await;
     packets.flow();
     until(&mut changes, &mut all, is_up).await;
-    assert_eq!(kinds(&all), ["up nse", "down nse", "up nse"]);
+    assert_eq!(words(&all), ["up nse", "down packets-stopped nse", "up nse"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -158,11 +177,11 @@ async fn a_manager_that_restarts_is_no_outage_while_packets_flow() {
     until(&mut changes, &mut all, is_up).await;
     nodes[0].stop_manager();
     until(&mut changes, &mut all, |change| change.interface().broken().is_some()).await;
-    assert!(session.is_up());
+    assert!(session.is_up() && session.interface().broken() == Some(Reason::NextHopLost));
     pass(Duration::from_secs(30)).await;
     nodes[0].restart_manager().unwrap();
     until(&mut changes, &mut all, is_whole).await;
-    assert_eq!(kinds(&all), ["up nse", "changed nse", "changed nse"]);
+    assert_eq!(words(&all), ["up nse", "changed path next-hop-lost nse", "changed path next-hop-lost nse"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -263,14 +282,25 @@ impl Element for Noted {
 
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_reads_why_it_is_asked() {
-    let (_mesh, nodes) = mesh_of(2).await;
+    let (mesh, nodes) = mesh_of(2).await;
     let noted = Noted::default();
     let endpoint = nodes[1].endpoint("nse", "vpn", elements![noted.clone()]).await.unwrap();
-    let client = nodes[0].client("nsc").liveness(Arc::new(Packets::flowing()), EVERY, EVERY).build().unwrap();
+    let client = nodes[0].client("nsc").build().unwrap();
     let session = connect(&client, "vpn").await;
     assert_eq!(noted.take(), [(Why::First, true)]);
     ask(&client, "vpn", "c").await.unwrap();
     assert_eq!(noted.take(), [(Why::Refresh, false)]);
+
+    // Another forwarder on the way.
+    mesh.running("forwarder-2").unwrap().kill();
+    nodes[1].forwarder("forwarder-new").await.unwrap();
+    let begun = Instant::now();
+    while !session.interface().hops().any(|hop| hop == "forwarder-new") {
+        assert!(begun.elapsed() < SOON, "{session:?}");
+        pass(Duration::from_millis(10)).await;
+    }
+    pass(Duration::from_secs(1)).await;
+    assert_eq!(noted.take(), [(Why::Reselect, false)]);
 
     // It restarts and knows nothing; its client comes with what it had.
     endpoint.restart().await.unwrap();
