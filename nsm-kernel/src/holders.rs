@@ -21,6 +21,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::{Interest, unix::AsyncFd};
 use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
     Error, NetnsId, Result,
@@ -41,6 +42,8 @@ pub struct Holders {
     /// To be looked at first.
     added: Mutex<HashSet<NetnsId>>,
     something_added: Notify,
+    /// When all processes were looked at last.
+    looked: Mutex<Option<Instant>>,
     mounts_changed: AtomicBool,
 }
 
@@ -86,6 +89,7 @@ impl Holders {
             watched: Mutex::default(),
             added: Mutex::default(),
             something_added: Notify::new(),
+            looked: Mutex::default(),
             mounts_changed: AtomicBool::new(false),
         })
     }
@@ -126,6 +130,7 @@ impl Holders {
             if !doubtful.is_empty() {
                 // Somebody has seen these.
                 let left = lock(&self.watched).keys().filter(|id| doubtful.contains(id)).copied().collect();
+                *lock(&self.looked) = Some(Instant::now());
                 let asked = doubtful.clone();
                 let found = work(Lane::Slow, move |_| Ok(holders_of(&asked, &left))).await?;
                 self.mounts_changed.fetch_and(!mounts, Ordering::AcqRel);
@@ -137,8 +142,12 @@ impl Holders {
             }
             self.mounts_changed.fetch_and(!mounts, Ordering::AcqRel);
             tokio::select! {
-                // Many come at once, and one look at all processes serves all of them.
-                () = self.something_added.notified() => tokio::time::sleep(TOGETHER).await,
+                // The first at once, for its workload may end in a moment; where many come, one look at all processes
+                // serves all that came meanwhile.
+                () = self.something_added.notified() => {
+                    let next = lock(&self.looked).map_or_else(Instant::now, |at| at + TOGETHER);
+                    sleep_until(next).await;
+                }
                 ready = self.ended.readable() => ready.map_err(failed)?.clear_ready(),
                 ready = self.mounts.ready(Interest::PRIORITY) => {
                     ready.map_err(failed)?.clear_ready();

@@ -30,8 +30,8 @@ impl Watching {
             places.iter().for_each(|netns| _ = deserted.remove(&netns.id()));
         }
         if let Some(Some(ears)) = self.ears.get() {
+            places.iter().for_each(|netns| ears.holders.add(netns.id()));
             for netns in places {
-                ears.holders.add(netns.id());
                 if let Err(error) = ears.events.add(netns).await {
                     tracing::debug!(netns = %netns.id(), %error, "changes made there are found by the census only");
                 }
