@@ -49,12 +49,21 @@ impl Backoff {
         let Some(doublings) = tries.checked_sub(1) else {
             return Duration::ZERO;
         };
-        // xorshift64: plenty for spreading pauses, and repeatable.
+        let whole = self.first.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(self.most);
+        whole - whole.mul_f64(self.random() / 2.0)
+    }
+
+    /// A time shortened at random by up to a tenth: what began at one moment does not go on in step.
+    pub(crate) fn spread(&mut self, whole: Duration) -> Duration {
+        whole - whole.mul_f64(self.random() / 10.0)
+    }
+
+    /// From 0 up to 1: xorshift64, plenty for spreading pauses, and repeatable.
+    fn random(&mut self) -> f64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        let whole = self.first.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(self.most);
-        whole - whole.mul_f64((self.random >> 11) as f64 / (1_u64 << 53) as f64 / 2.0)
+        (self.random >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 

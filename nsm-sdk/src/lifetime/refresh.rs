@@ -8,7 +8,8 @@ use super::Backoff;
 /// Asks again before the tokens along the path expire.
 ///
 /// *Request*: on success a timer is set to a part of the shortest remaining life along the path: a third if the path
-/// is one segment, else 0.2 to 0.4 of it, less the further out this hop stands. A refresh that fails is tried again,
+/// is one segment, else 0.2 to 0.4 of it, less the further out this hop stands; and up to a tenth earlier at random, so
+/// that what was asked for at one moment is not refreshed at one. A refresh that fails is tried again,
 /// ever more slowly, until it works or the connection is closed. *Close*: the timer goes with the connection's state.
 ///
 /// Only the initiator refreshes. It stands behind `Begin`.
@@ -35,8 +36,12 @@ fn delay(path: &Path) -> Option<Duration> {
     Some(time::until(first).mul_f64(factor.min(0.4)).max(Duration::from_millis(10)))
 }
 
+fn pauses(handle: &Handle) -> Backoff {
+    Backoff::of(Duration::from_millis(200), Duration::from_secs(10), handle.key())
+}
+
 async fn refresh(handle: Handle) {
-    let mut pauses = Backoff::of(Duration::from_millis(200), Duration::from_secs(10), handle.key());
+    let mut pauses = pauses(&handle);
     loop {
         pauses.wait().await;
         match handle.request(Why::Refresh).await {
@@ -55,6 +60,7 @@ impl Element for Refresh {
         let (Some(delay), Some(handle)) = (call.body().path.as_ref().and_then(delay), call.handle().cloned()) else {
             return Ok(call);
         };
+        let delay = pauses(&handle).spread(delay);
         let timer = self.timers.at(tokio::time::Instant::now() + delay, move || {
             tokio::spawn(refresh(handle));
         });

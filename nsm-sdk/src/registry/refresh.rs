@@ -9,8 +9,8 @@ use crate::lifetime::Backoff;
 
 /// Keeps a registration alive.
 ///
-/// *Register*: when it succeeds and says when it ends, another one is made at two thirds of the time left,
-/// asking for a new end. If that fails it is tried again, ever more slowly, until it works, the application
+/// *Register*: when it succeeds and says when it ends, another one is made at two thirds of the time left, or up to a
+/// tenth earlier at random, so that what registered at one moment does not come back at one; it asks for a new end. If that fails it is tried again, ever more slowly, until it works, the application
 /// registers the name again, or unregisters it. *Unregister*: passes; the timer goes with the registration's
 /// state.
 ///
@@ -49,11 +49,11 @@ impl RefreshRegistration {
 
     fn arm(&self, left: Duration, handle: Handle<Endpoints>) -> Armed {
         let (first, most) = (Duration::from_millis(200), Duration::from_secs(10));
-        let pauses = match self.seed {
+        let mut pauses = match self.seed {
             Some(seed) => Backoff::new(first, most, seed),
             None => Backoff::of(first, most, handle.key()),
         };
-        let after = if left.is_zero() { ENDED } else { left * 2 / 3 };
+        let after = if left.is_zero() { ENDED } else { pauses.spread(left * 2 / 3) };
         let wanted = Arc::new(());
         let still = Arc::downgrade(&wanted);
         let timer = self.timers.at(Instant::now() + after, move || {

@@ -1,3 +1,4 @@
+use nsm_api::SpiffeId;
 use nsm_api::connection::PathSegment;
 use nsm_chain::{Call, Element, Error, Next, Order, Peer, Result, ServerLink, Slot, time};
 
@@ -8,19 +9,27 @@ use crate::identity::{About, PolicyInput, PolicySet};
 /// *Request and Close*: the policies judge the left part of the path, up to this hop's own segment, against the
 /// caller's certificate. What comes without an identity, in process or on a link without TLS, is not judged: there is
 /// nothing to judge it by. A Close of our own is not judged either: the caller's token may have expired, and that is
-/// why it closes.
+/// why it closes. Nor is a Close by the identity whose Request was accepted last: its link has just proved who it is, and
+/// the tokens left of it, which it cannot renew, may have expired since.
 ///
 /// It stands behind `UpdateToken`, which completes the path it reads.
 #[derive(Debug)]
 pub struct Authorize {
     policies: PolicySet,
+    /// Whose Request was accepted last.
+    accepted: Slot<SpiffeId>,
 }
 
 impl Authorize {
     /// Judges by these policies.
     #[must_use]
     pub fn new(policies: PolicySet) -> Self {
-        Self { policies }
+        Self { policies, accepted: Slot::new() }
+    }
+
+    /// Whether the caller is the one whom this connection belongs to.
+    fn is_owner(&self, call: &Call) -> bool {
+        call.peer().is_some_and(|peer| call.slot(&self.accepted).as_ref() == Some(&peer.id))
     }
 
     fn check(&self, call: &Call) -> Result<()> {
@@ -45,11 +54,15 @@ fn judge(policies: &PolicySet, segments: &[PathSegment], index: u32, peer: &Peer
 impl Element for Authorize {
     async fn request(&self, call: Call, next: Next<'_>) -> Result<Call> {
         self.check(&call)?;
-        next.request(call).await
+        let call = next.request(call).await?;
+        if let (Some(peer), Ok(state)) = (call.peer(), call.state()) {
+            self.accepted.set(state, peer.id.clone());
+        }
+        Ok(call)
     }
 
     async fn close(&self, call: Call, next: Next<'_>) -> Result<Call> {
-        if !call.is_own() {
+        if !call.is_own() && !self.is_owner(&call) {
             self.check(&call)?;
         }
         next.close(call).await
@@ -102,5 +115,60 @@ impl Element for AuthorizeServer {
 
     fn order(&self) -> Order {
         Order::after(&["Begin"])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use nsm_api::connection::{Connection, Path};
+    use nsm_chain::{Begin, Chain, Closed, Code, Tokens, elements};
+
+    use super::*;
+    use crate::identity::{HmacTokens, Policy, Rule};
+    use crate::path::{UpdatePath, UpdateToken};
+
+    fn id(name: &str) -> SpiffeId {
+        format!("spiffe://example.org/{name}").parse().unwrap()
+    }
+
+    fn tokens(name: &str, life: u64) -> Arc<HmacTokens> {
+        Arc::new(HmacTokens::with_lifetime(&id(name), Duration::from_secs(life)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_close_crosses_an_expired_token_if_it_comes_from_whom_the_connection_belongs_to() {
+        let policies = PolicySet::of([Rule::from(Policy::TokensExpired)]);
+        let list = elements![
+            UpdatePath::new("nse"),
+            Begin::default(),
+            UpdateToken::new(tokens("nse", 3600)),
+            Authorize::new(policies),
+        ];
+        let chain = Chain::new("nse", list).unwrap();
+        let clients = tokens("nsc", 10).token(None).unwrap();
+        let segment = |name: &str, token: &str| PathSegment {
+            name: name.into(),
+            id: name.into(),
+            token: token.into(),
+            ..Default::default()
+        };
+        let path_segments = vec![segment("nsc", &clients.text), segment("nsmgr", ""), segment("nse", "")];
+        let connection =
+            Connection { id: "nsmgr".into(), path: Some(Path { index: 1, path_segments }), ..Default::default() };
+        let call = |peer: &str| {
+            let who =
+                Peer { id: id(peer), certificate: Arc::from([]), not_after: time::now() + Duration::from_secs(3600) };
+            Call::new(connection.clone()).from_peer(Some(Arc::new(who)), tokens(peer, 3600).token(None).ok())
+        };
+        chain.request(call("nsmgr")).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        assert_eq!(chain.request(call("nsmgr")).await.unwrap_err().code(), Code::PermissionDenied);
+        assert_eq!(chain.close(call("stranger")).await.unwrap_err().code(), Code::PermissionDenied);
+        // It was refused, and closed nothing.
+        assert_eq!(chain.close(call("nsmgr")).await.unwrap().closed(), Closed::Done);
+        assert_eq!(chain.close(call("nsmgr")).await.unwrap().closed(), Closed::Unknown);
     }
 }

@@ -367,3 +367,31 @@ async fn an_endpoint_that_wants_to_be_asked_again_is_asked_again_once() {
     client.close(connection, SOON).await.unwrap();
     nothing_left(&mesh, &[&client]).await;
 }
+
+/// Lets nobody watch.
+struct NoWatching;
+
+impl nsm_chain::Element for NoWatching {
+    async fn monitor(&self, _: Watch, _: nsm_chain::Next<'_>) -> nsm_chain::Result<EventStream<Service>> {
+        Err(nsm_chain::Error::denied("nobody may watch here"))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_next_hop_that_lets_nobody_watch_is_not_healed_for_ever() {
+    let hops = InProcess::<Service>::default();
+    let tokens = |name: &str| Arc::new(HmacTokens::new(&peer(name).id));
+    let count = Count::default();
+    let hop = Hop::new("nse", tokens("nse")).with_policies(PolicySet::allow_all());
+    let endpoint = Endpoint::new(&hop, elements![count.clone()]).unwrap();
+    hops.serve("mem://nse", nsm_chain::Chain::new("nse", elements![NoWatching, endpoint.chain.clone()]).unwrap());
+    let links = hops.seen_by(None, tokens("nsc")).links();
+    let client = Client::builder("nsc", "mem://nse", links).policies(PolicySet::allow_all()).build().unwrap();
+    ask(&client, "vpn", "c").await.unwrap();
+    pass(Duration::from_secs(60)).await;
+    assert_eq!(count.both(), (1, 0));
+    // It is refreshed all the same.
+    pass(Duration::from_secs(3600)).await;
+    assert!((3..20).contains(&count.requests()), "{} requests in an hour", count.requests());
+    client.shutdown(SOON).await.unwrap();
+}

@@ -45,7 +45,7 @@ async fn a_registry_that_restarts_is_filled_again_by_its_clients() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_filled_again_however_long_it_was_away_and_asked_ever_more_slowly() {
+async fn it_is_filled_again_within_a_second_however_long_it_was_away() {
     let mesh = mesh();
     mesh.serve();
     register(&mesh.client, nse("nse-1", &[])).await.unwrap();
@@ -54,9 +54,9 @@ async fn it_is_filled_again_however_long_it_was_away_and_asked_ever_more_slowly(
     mesh.probe.take();
     tokio::time::sleep(seconds(600)).await;
     let tries = mesh.probe.take().len();
-    assert!((50..150).contains(&tries), "{tries}");
+    assert!((700..1600).contains(&tries), "{tries}");
     let (fresh, _) = mesh.serve();
-    tokio::time::sleep(seconds(11)).await;
+    tokio::time::sleep(seconds(1)).await;
     assert_eq!(names(&fresh, named("")).await, ["nse-1"]);
 }
 

@@ -24,14 +24,14 @@ fn mesh(life: u64) -> Mesh {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registration_is_refreshed_at_two_thirds_of_its_life() {
+async fn a_registration_is_refreshed_before_two_thirds_of_its_life() {
     let mesh = mesh(60);
     register(&mesh.client, nse("nse-1", &[])).await.unwrap();
     let since = find(&mesh.registry, named("nse-1")).await[0].initial_registration_time;
     mesh.probe.take();
-    tokio::time::sleep(seconds(39)).await;
+    tokio::time::sleep(seconds(35)).await;
     assert!(mesh.probe.take().is_empty());
-    tokio::time::sleep(seconds(2)).await;
+    tokio::time::sleep(seconds(6)).await;
     assert_eq!(mesh.probe.take(), ["+nse-1"]);
     tokio::time::sleep(seconds(3600)).await;
     assert!(mesh.probe.take().len() >= 89);
@@ -46,7 +46,7 @@ async fn a_refresh_asks_for_a_new_end() {
     register(&mesh.client, asked).await.unwrap();
     tokio::time::sleep(seconds(7)).await;
     let end = expiration(&find(&mesh.registry, named("nse-1")).await[0]).unwrap();
-    assert_eq!(time::until(end), seconds(59));
+    assert!((seconds(58)..=seconds(59)).contains(&time::until(end)), "{:?}", time::until(end));
 }
 
 #[tokio::test(start_paused = true)]
@@ -89,9 +89,9 @@ async fn registering_twice_keeps_one_timer() {
     register(&mesh.client, nse("nse-1", &["more"])).await.unwrap();
     assert_eq!(mesh.timers.armed(), 1);
     mesh.probe.take();
-    tokio::time::sleep(seconds(39)).await;
+    tokio::time::sleep(seconds(35)).await;
     assert!(mesh.probe.take().is_empty());
-    tokio::time::sleep(seconds(2)).await;
+    tokio::time::sleep(seconds(6)).await;
     assert_eq!(mesh.probe.take(), ["+nse-1"]);
     assert_eq!(find(&mesh.registry, named("")).await[0].network_service_names, ["more"]);
 }
@@ -103,4 +103,22 @@ async fn an_answer_that_has_ended_already_is_asked_for_again_without_haste() {
     tokio::time::sleep(seconds(10)).await;
     let tries = mesh.probe.take().len();
     assert!((8..=12).contains(&tries), "{tries}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_registered_at_one_moment_does_not_come_back_at_one() {
+    let mesh = mesh(60);
+    let refresh = RefreshRegistration::new(mesh.timers.clone());
+    let list = elements![Begin::initiator(), refresh, Arc::clone(&mesh.probe), Hand(mesh.registry.clone())];
+    let client = Chain::new("nse", list).unwrap();
+    for number in 0..100 {
+        register(&client, nse(&format!("nse-{number}"), &[])).await.unwrap();
+    }
+    mesh.probe.take();
+    tokio::time::sleep(seconds(36)).await;
+    for _ in 0..40 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let together = mesh.probe.take().len();
+        assert!(together <= 15, "{together} of 100 within a tenth of a second");
+    }
 }
