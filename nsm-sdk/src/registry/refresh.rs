@@ -10,9 +10,9 @@ use crate::lifetime::Backoff;
 /// Keeps a registration alive.
 ///
 /// *Register*: when it succeeds and says when it ends, another one is made at two thirds of the time left, or up to a
-/// tenth earlier at random, so that what registered at one moment does not come back at one; it asks for a new end. If that fails it is tried again, ever more slowly, until it works, the application
-/// registers the name again, or unregisters it. *Unregister*: passes; the timer goes with the registration's
-/// state.
+/// tenth earlier at random, so that what registered at one moment does not come back at one; it asks for a new end. If
+/// that fails it is tried again, ever more slowly, until it works, the application registers the name again, or
+/// unregisters it. *Unregister*: passes; the timer goes with the registration's state.
 ///
 /// It belongs to whoever registers for itself, not to a hop in between. It stands after `Begin`.
 #[derive(Debug)]
