@@ -27,6 +27,9 @@ struct Options {
     /// The first one
     #[arg(long, default_value_t = 1)]
     from: u64,
+    /// Ends with the first seed that finds a violation
+    #[arg(long)]
+    until_violation: bool,
     /// Prints all that happens
     #[arg(long)]
     trace: bool,
@@ -75,6 +78,9 @@ fn run(profile: Profile, options: &Options) -> usize {
                     tell(profile, seed, &outcome, options.trace, *failed);
                     *failed += usize::from(!outcome.violations.is_empty());
                     *violations += outcome.violations.len();
+                    if options.until_violation && *failed > 0 {
+                        next.store(end, Ordering::SeqCst);
+                    }
                     if last.elapsed() >= PROGRESS {
                         *last = Instant::now();
                         progress(profile, seed - options.from + 1, options.seeds, *violations, begun);
