@@ -4,6 +4,9 @@ use std::time::Duration;
 /// Pauses between tries: the first at once, then doubling from `first` to `most`, each shortened at random by up to a
 /// half so that many clients of one dead peer do not return at one moment.
 ///
+/// None is longer than a thirtieth of what has been waited so far, or a quarter of a second: who comes back after some
+/// seconds is found at once, who is away for minutes is asked for ever more rarely.
+///
 /// ```
 /// # use nsm_sdk::lifetime::Backoff;
 /// # use std::time::Duration;
@@ -17,14 +20,21 @@ pub struct Backoff {
     first: Duration,
     most: Duration,
     tries: u32,
+    waited: Duration,
     random: u64,
 }
+
+/// What no pause need be shorter than.
+const EAGER: Duration = Duration::from_millis(250);
+
+/// Of the time waited so far a pause is at most this part.
+const PART: u32 = 30;
 
 impl Backoff {
     /// Pauses that start from this seed; the same seed gives the same pauses.
     #[must_use]
     pub fn new(first: Duration, most: Duration, seed: u64) -> Self {
-        Self { first, most, tries: 0, random: seed | 1 }
+        Self { first, most, tries: 0, waited: Duration::ZERO, random: seed | 1 }
     }
 
     /// Pauses of a connection or record with that name, different each time and in each process.
@@ -49,8 +59,11 @@ impl Backoff {
         let Some(doublings) = tries.checked_sub(1) else {
             return Duration::ZERO;
         };
-        let whole = self.first.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(self.most);
-        whole - whole.mul_f64(self.random() / 2.0)
+        let doubled = self.first.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX));
+        let whole = doubled.min(self.most).min((self.waited / PART).max(EAGER.max(self.first)));
+        let pause = whole - whole.mul_f64(self.random() / 2.0);
+        self.waited = self.waited.saturating_add(pause);
+        pause
     }
 
     /// A time shortened at random by up to a tenth: what began at one moment does not go on in step.
@@ -78,5 +91,17 @@ mod tests {
         assert_eq!(all[0], Duration::ZERO);
         assert!(all[1] <= Duration::from_millis(10));
         assert!(all[199] >= Duration::from_millis(500) && all[199] <= Duration::from_secs(1));
+    }
+
+    #[test]
+    fn who_comes_back_soon_is_found_soon() {
+        let mut pauses = Backoff::new(Duration::from_millis(50), Duration::from_secs(5), 1);
+        let mut waited = Duration::ZERO;
+        while waited < Duration::from_secs(600) {
+            let pause = pauses.pause();
+            assert!(pause <= Duration::from_millis(250).max(waited / 30), "{pause:?} after {waited:?}");
+            waited += pause;
+        }
+        assert!(pauses.pause() >= Duration::from_millis(2500));
     }
 }

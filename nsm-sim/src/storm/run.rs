@@ -15,6 +15,15 @@ use crate::Simulation;
 /// Once nothing is disturbed any more, everybody who wants a connection has it after that time.
 const BOUND: Duration = Duration::from_secs(1);
 
+/// How long it is waited for those who are late.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How often it is looked whether all is well.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How long a new mesh takes to watch over itself.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// How long streams and caches linger when nobody uses them.
 const LINGER: Duration = Duration::from_secs(120);
 
@@ -93,6 +102,8 @@ async fn weather(plan: &Plan, records: bool) -> Result<Outcome> {
     if records {
         world.mesh.network().record();
     }
+    // What the mesh itself begins, it has begun by then.
+    tokio::time::sleep(SETTLED).await;
     let before = world.census();
     let begun = Instant::now();
     let mut agenda: Vec<(Duration, Next<'_>)> = Vec::new();
@@ -121,13 +132,9 @@ async fn weather(plan: &Plan, records: bool) -> Result<Outcome> {
     world.note(format_args!("CALM"));
 
     let mut violations = Vec::new();
-    let healed = world.wait_until_well().await;
     let bound = if plan.clients.iter().any(|client| client.watches_packets) { BOUND + LIVENESS.0 } else { BOUND };
-    match healed {
-        Some(after) if after <= bound => {}
-        Some(after) => violations.push(format!("healed only after {after:?}, the bound is {bound:?}")),
-        None => violations.extend(world.ill().into_iter().map(|ill| format!("never healed: {ill}"))),
-    }
+    let (healed, ill) = world.wait_until_well(bound).await;
+    violations.extend(ill.iter().map(|ill| format!("not healed after {bound:?}, but after {healed:?}: {ill}")));
     world.note(format_args!("HEALED {healed:?}"));
     tokio::time::sleep(plan.token_life + plan.certificate_life.unwrap_or_default()).await;
     let wanted = world.wanted();
@@ -277,16 +284,22 @@ impl World {
         }
     }
 
-    /// Waits until nobody is ill, and says how long that took.
-    async fn wait_until_well(&self) -> Option<Duration> {
+    /// Waits until nobody is ill, and says how long that took, and who was when the time was over.
+    async fn wait_until_well(&self, bound: Duration) -> (Option<Duration>, Vec<String>) {
         let begun = Instant::now();
-        for _ in 0..2400 {
-            if self.ill().is_empty() {
-                return Some(begun.elapsed());
+        let mut late = Vec::new();
+        while begun.elapsed() < PATIENCE {
+            let ill = self.ill();
+            if ill.is_empty() {
+                return (Some(begun.elapsed()), late);
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            if late.is_empty() && begun.elapsed() >= bound {
+                self.note(format_args!("LATE {ill:?}"));
+                late = ill;
+            }
+            tokio::time::sleep(LOOK).await;
         }
-        None
+        (None, late)
     }
 
     /// Who wants a connection and has none through which packets flow.
