@@ -1,4 +1,5 @@
 //! A whole mesh in one thread, by one seed.
+#![doc = include_str!("../README.md")]
 #![deny(missing_docs)]
 
 mod random;

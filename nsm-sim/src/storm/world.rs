@@ -4,6 +4,8 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use ipnet::IpNet;
+use nsm_api::mechanism::keys;
+use nsm_api::networkservice::NetworkServiceRequest;
 use nsm_api::{Connection, ServiceUrl};
 use nsm_chain::{Error, Result, Timers, elements};
 use nsm_mechanisms::memory::Fabric;
@@ -72,7 +74,8 @@ impl World {
         for (number, &node) in plan.endpoints.iter().enumerate() {
             let prefix: IpNet = format!("10.{number}.0.0/16").parse().map_err(wrong)?;
             let pool = Pool::new([prefix]).map_err(wrong)?;
-            let elements = elements![PointToPoint::new(pool)];
+            // Strict: what a client brings from elsewhere may be somebody else's there by now.
+            let elements = elements![PointToPoint::new(pool).strict()];
             let running = nodes[node].endpoint(&endpoint_name(number), SERVICE, elements).await?;
             endpoints.push(Endpoint { running, node, gone: false });
         }
@@ -131,12 +134,11 @@ impl User {
     pub(super) fn churn(&self) -> Result<()> {
         let Some(seat) = self.seat() else { return Ok(()) };
         seat.asking.abort();
-        let (url, id) = (url()?, self.id());
-        let client = seat.client;
+        let (request, client) = (self.request()?, seat.client);
         let asking = tokio::spawn(async move {
             // What cannot be closed everywhere ends with its tokens.
             let _ = client.shutdown(PATIENCE).await;
-            ask(&client, &url, &id).await;
+            ask(&client, request).await;
         });
         if let Some(seat) = &mut *self.lock() {
             seat.asking = asking.abort_handle();
@@ -145,8 +147,18 @@ impl User {
     }
 
     fn ask(&self, client: Client) -> Result<AbortHandle> {
-        let (url, id) = (url()?, self.id());
-        Ok(tokio::spawn(async move { ask(&client, &url, &id).await }).abort_handle())
+        let request = self.request()?;
+        Ok(tokio::spawn(async move { ask(&client, request).await }).abort_handle())
+    }
+
+    /// What he asks for: an interface in a namespace of his own.
+    fn request(&self) -> Result<NetworkServiceRequest> {
+        let url: ServiceUrl = format!("kernel://{SERVICE}/nsm-1").parse().map_err(wrong)?;
+        let mut request = url.to_request(&self.id());
+        for mechanism in &mut request.mechanism_preferences {
+            mechanism.parameters.insert(keys::INODE_URL.into(), format!("file:///sim/{}", self.name));
+        }
+        Ok(request)
     }
 
     /// The id of his connection.
@@ -155,14 +167,10 @@ impl User {
     }
 }
 
-async fn ask(client: &Client, url: &ServiceUrl, id: &str) {
-    while client.request_url(url, id, PATIENCE).await.is_err() {
+async fn ask(client: &Client, request: NetworkServiceRequest) {
+    while client.request(request.clone(), PATIENCE).await.is_err() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-}
-
-fn url() -> Result<ServiceUrl> {
-    format!("kernel://{SERVICE}/nsm-1").parse().map_err(wrong)
 }
 
 fn wrong(error: impl Into<nsm_chain::BoxError>) -> Error {
