@@ -8,6 +8,9 @@ use super::place::Place;
 use super::{Fault, Inner, Memory, Standing, Written};
 use crate::{Programmed, Vni, Wire};
 
+/// No life: the first has the number 1.
+const NOBODY: u64 = 0;
+
 impl Memory {
     /// Whether this life has programmed exactly this.
     pub(super) fn has(&self, wire: &Wire) -> bool {
@@ -38,8 +41,14 @@ impl Memory {
 
     pub(super) fn unwire(&self, id: &str) -> Result<()> {
         let mut inner = self.fabric.lock();
-        inner.admit(&self.name, self.life)?;
         let at = inner.wires.iter().find(|(_, s)| self.made(s) && *s.wire.id == *id).map(|(at, _)| *at);
+        if let Err(refused) = inner.admit(&self.name, self.life) {
+            // Its connection is gone: it is an orphan now, as one of an earlier life.
+            if let Some(left) = at.and_then(|at| inner.wires.get_mut(&at)) {
+                left.life = NOBODY;
+            }
+            return Err(refused);
+        }
         let removed = at.and_then(|at| inner.take(at, Written::Removed));
         self.forget_severed(&mut inner, id);
         drop(inner);

@@ -24,6 +24,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How long a new mesh takes to watch over itself.
 const SETTLED: Duration = Duration::from_secs(1);
 
+/// After the life of a token a forwarder removes what nobody took up when it next looks.
+const SWEPT: Duration = Duration::from_secs(40);
+
 /// How long streams and caches linger when nobody uses them.
 const LINGER: Duration = Duration::from_secs(120);
 
@@ -136,7 +139,7 @@ async fn weather(plan: &Plan, records: bool) -> Result<Outcome> {
     let (healed, ill) = world.wait_until_well(bound).await;
     violations.extend(ill.iter().map(|ill| format!("not healed after {bound:?}, but after {healed:?}: {ill}")));
     world.note(format_args!("HEALED {healed:?}"));
-    tokio::time::sleep(plan.token_life + plan.certificate_life.unwrap_or_default()).await;
+    tokio::time::sleep(plan.token_life + plan.certificate_life.unwrap_or_default() + SWEPT).await;
     let wanted = world.wanted();
     violations.extend(invariants::while_quiet(&world.census(), &wanted).iter().map(ToString::to_string));
     for node in &world.nodes {
