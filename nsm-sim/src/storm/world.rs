@@ -1,3 +1,4 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -46,6 +47,7 @@ pub(super) struct User {
     pub(super) name: String,
     node: Node,
     wires: Option<Fabric>,
+    namespaces: AtomicUsize,
     seat: Mutex<Option<Seat>>,
 }
 
@@ -84,6 +86,7 @@ impl World {
                 name: client_name(number),
                 node: nodes[client.node].clone(),
                 wires: client.watches_packets.then(|| mesh.wires().clone()),
+                namespaces: AtomicUsize::new(0),
                 seat: Mutex::default(),
             })
         });
@@ -151,12 +154,14 @@ impl User {
         Ok(tokio::spawn(async move { ask(&client, request).await }).abort_handle())
     }
 
-    /// What he asks for: an interface in a namespace of his own.
+    /// What he asks for: an interface in a namespace of his own, a new one each time he starts over. What he had in a
+    /// former one may last until its tokens end.
     fn request(&self) -> Result<NetworkServiceRequest> {
+        let number = self.namespaces.fetch_add(1, Ordering::Relaxed);
         let url: ServiceUrl = format!("kernel://{SERVICE}/nsm-1").parse().map_err(wrong)?;
         let mut request = url.to_request(&self.id());
         for mechanism in &mut request.mechanism_preferences {
-            mechanism.parameters.insert(keys::INODE_URL.into(), format!("file:///sim/{}", self.name));
+            mechanism.parameters.insert(keys::INODE_URL.into(), format!("file:///sim/{}/{number}", self.name));
         }
         Ok(request)
     }
