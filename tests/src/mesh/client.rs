@@ -29,6 +29,8 @@ pub(super) struct Client {
     pinger: Pinger,
     /// By their ids, until they are asked for again or given up: those of the life before this one.
     earlier: BTreeMap<String, Connection>,
+    /// The endpoints of connections, as they were seen last.
+    seen: BTreeMap<String, String>,
 }
 
 impl Client {
@@ -38,7 +40,13 @@ impl Client {
             builder = builder.liveness(Arc::new(KernelLiveness), liveness, liveness / 2);
         }
         let pinger = Pinger::new(&Netns::current()?).await?;
-        Ok(Self { name: name.to_owned(), stack: builder.build()?, pinger, earlier: BTreeMap::new() })
+        Ok(Self {
+            name: name.to_owned(),
+            stack: builder.build()?,
+            pinger,
+            earlier: BTreeMap::new(),
+            seen: BTreeMap::new(),
+        })
     }
 
     /// Does what it is told until it is told to leave.
@@ -57,6 +65,7 @@ impl Client {
                 ["remember"] => self.remember().await,
                 ["forget"] => self.forget().await,
                 ["connect", id, url] => self.connect(id, url).await,
+                ["where", id] => self.endpoint(id),
                 ["close", id] => self.close(id).await,
                 _ => Err(format!("what is {order:?}?").into()),
             };
@@ -74,6 +83,16 @@ impl Client {
         }
         let connection = self.stack.request(request, PATIENCE / 2).await?;
         Ok(format!("connected to {}", connection.network_service_endpoint_name))
+    }
+
+    /// The endpoint that serves a connection; while something happens to it, the last one that was seen.
+    fn endpoint(&mut self, id: &str) -> Result<String, Failure> {
+        let handles = self.stack.connections().handles();
+        let handle = handles.iter().find(|handle| &**handle.key() == id).ok_or("there is no such connection")?;
+        if let Some(now) = handle.peek() {
+            self.seen.insert(id.to_owned(), now.network_service_endpoint_name.clone());
+        }
+        Ok(self.seen.get(id).ok_or("it was never established")?.clone())
     }
 
     async fn close(&self, id: &str) -> Result<String, Failure> {

@@ -6,17 +6,20 @@
 
 mod client;
 mod process;
+mod pulse;
 mod role;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use nsm_api::NetworkService;
 use nsm_kernel::{Census, Item, Netns, Underlay};
 use nsm_sdk::identity::DevAuthority;
 
 pub use process::Process;
+pub use pulse::{Missed, Pulse};
 pub use role::{Role, Start};
 
 /// What ends a run of such a mesh.
@@ -111,6 +114,34 @@ impl Mesh {
     pub async fn kill(&mut self, name: &str) -> Result<(), Failure> {
         let process = self.running.remove(name).ok_or_else(|| format!("{name} does not run"))?;
         process.kill().await
+    }
+
+    /// SIGKILL for all of these at the same time.
+    ///
+    /// # Errors
+    /// When one does not run.
+    pub async fn kill_all(&mut self, names: &[&str]) -> Result<(), Failure> {
+        for name in names {
+            self.process(name)?.signal(Signal::SIGKILL)?;
+        }
+        for name in names {
+            self.kill(name).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a role runs.
+    #[must_use]
+    pub fn runs(&self, name: &str) -> bool {
+        self.running.contains_key(name)
+    }
+
+    /// The namespace of the node of this number.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn node(&self, number: usize) -> Result<&Netns, Failure> {
+        self.network.nodes().get(number - 1).map(|node| &node.netns).ok_or_else(|| "there is no such node".into())
     }
 
     /// A role that runs.
