@@ -159,7 +159,7 @@ impl User {
     fn request(&self) -> Result<NetworkServiceRequest> {
         let number = self.namespaces.fetch_add(1, Ordering::Relaxed);
         let url: ServiceUrl = format!("kernel://{SERVICE}/nsm-1").parse().map_err(wrong)?;
-        let mut request = url.to_request(&self.id());
+        let mut request = url.to_request(self.id());
         for mechanism in &mut request.mechanism_preferences {
             mechanism.parameters.insert(keys::INODE_URL.into(), format!("file:///sim/{}/{number}", self.name));
         }

@@ -34,10 +34,13 @@ async fn until_at(client: &Client, endpoint: &str) -> Duration {
 
 /// Notes why each Request is made.
 #[derive(Clone, Default)]
-struct Reasons(Arc<Mutex<Vec<(Why, Option<Reason>)>>>);
+struct Reasons(Arc<Mutex<Vec<Stated>>>);
+
+/// Why a Request was made, and the reason that came with it.
+type Stated = (Why, Option<Reason>);
 
 impl Reasons {
-    fn take(&self) -> Vec<(Why, Option<Reason>)> {
+    fn take(&self) -> Vec<Stated> {
         std::mem::take(&mut *self.0.lock().unwrap())
     }
 }

@@ -52,8 +52,7 @@ impl Verdict {
     fn flat(&self) -> Vec<String> {
         let Some(settled) = self.counts.get(self.settled..).filter(|counts| counts.len() >= 2 * LEVEL) else {
             println!(
-                "\nToo short to say whether anything grows: {} minutes settle, two levels take {LEVEL} each.",
-                SETTLING
+                "\nToo short to say whether anything grows: {SETTLING} minutes settle, two levels take {LEVEL} each."
             );
             return Vec::new();
         };
