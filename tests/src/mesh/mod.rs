@@ -70,7 +70,7 @@ impl Mesh {
                 self.workloads.insert(name.to_owned(), own.clone());
                 own
             }
-            Role::Registry | Role::Manager | Role::Forwarder => place.netns.clone(),
+            Role::Registry | Role::Manager { .. } | Role::Forwarder => place.netns.clone(),
         };
         let start = Start {
             name: name.to_owned(),
@@ -94,6 +94,18 @@ impl Mesh {
         let payload = nsm_api::payload::IP.to_owned();
         let service = NetworkService { name: service.to_owned(), payload, ..Default::default() };
         Ok(nsm_sdk::roles::apply(&site, &role::url(&self.directory.0, "nsmgr-1"), service).await?)
+    }
+
+    /// How many endpoints of a service the first node's manager finds.
+    ///
+    /// # Errors
+    /// When there can be no client of it.
+    pub async fn endpoints(&self, service: &str) -> Result<usize, Failure> {
+        let site = role::site(&self.directory.0, "operator", Duration::from_secs(60))?;
+        let manager = role::url(&self.directory.0, "nsmgr-1");
+        let client = site.registry_client("operator", site.channels(), manager).build()?;
+        // Whoever cannot be asked finds none.
+        Ok(client.finder().endpoints_of(service).await.map_or(0, |found| found.len()))
     }
 
     /// Starts a role that was killed again, as it was and where it was.

@@ -30,7 +30,7 @@ const ENDPOINTS: [(&str, usize, &str, u8); 4] =
     [("near-1", 1, "near", 1), ("near-2", 1, "near", 2), ("far-2", 2, "far", 3), ("far-3", 3, "far", 4)];
 const NODES: usize = 3;
 const EVERY: Duration = Duration::from_millis(5);
-const TOKENS: Duration = Duration::from_secs(120);
+const TOKENS: Duration = Duration::from_secs(30);
 /// After it a case counts as failed.
 const HEALED: Duration = Duration::from_secs(30);
 /// Watched on after all is well; and once more, for answers that are on their way.
@@ -98,6 +98,7 @@ impl Lab {
     /// Plays a case once. Tells what those clients saw whom it concerns.
     pub(crate) async fn play(&mut self, case: &Case) -> Result<Vec<Observed>, Failure> {
         self.tries += 1;
+        self.registered().await?;
         if let Some(ill) = self.well().await? {
             return Err(format!("before {}: {ill}", case.name).into());
         }
@@ -130,7 +131,13 @@ impl Lab {
         Ok(observed)
     }
 
+    /// Closes everything. Tells what is left.
     pub(crate) async fn leave(self) -> Result<Vec<String>, Failure> {
+        // What nobody could close goes when its tokens end.
+        let end = Instant::now() + TOKENS * 2;
+        while self.mesh.wire_ends().await? > self.clients.len() * 2 && Instant::now() < end {
+            sleep(AFTER).await;
+        }
         self.mesh.leave().await
     }
 
@@ -229,6 +236,21 @@ impl Lab {
                 answer_pings(netns, true)?;
             }
             self.mesh.restart(&name).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until all endpoints can be found again: else a try would be part of the one before.
+    async fn registered(&self) -> Result<(), Failure> {
+        let begun = Instant::now();
+        for service in ["near", "far"] {
+            let wanted = ENDPOINTS.iter().filter(|(_, _, of, _)| *of == service).count();
+            while self.mesh.endpoints(service).await? < wanted {
+                if begun.elapsed() > HEALED {
+                    return Err(format!("the endpoints of {service} do not register again").into());
+                }
+                sleep(Duration::from_millis(50)).await;
+            }
         }
         Ok(())
     }
