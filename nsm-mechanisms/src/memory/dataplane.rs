@@ -94,7 +94,7 @@ impl Dataplane for Memory {
     }
 
     async fn disconnect(&self, id: &str) -> Result<()> {
-        if !self.owns(id) {
+        if !self.has_any(id) {
             return Ok(());
         }
         self.pause().await;

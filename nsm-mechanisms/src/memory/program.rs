@@ -29,6 +29,16 @@ impl Memory {
         standing.forwarder == self.name && standing.life == self.life
     }
 
+    /// Whether it is one of ours that could not be removed: that may be asked for again.
+    fn left(&self, standing: &Standing) -> bool {
+        standing.forwarder == self.name && standing.life == NOBODY
+    }
+
+    /// Whether there is anything to remove of this connection.
+    pub(super) fn has_any(&self, id: &str) -> bool {
+        self.owns(id) || self.fabric.lock().wires.values().any(|s| self.left(s) && *s.wire.id == *id)
+    }
+
     /// Makes a wire, takes up that of an earlier life, or changes the one that is there.
     pub(super) fn program(&self, wire: &Wire) -> Result<Programmed> {
         let place = Place::of(wire, self.underlay.as_ref())?;
@@ -41,7 +51,8 @@ impl Memory {
 
     pub(super) fn unwire(&self, id: &str) -> Result<()> {
         let mut inner = self.fabric.lock();
-        let at = inner.wires.iter().find(|(_, s)| self.made(s) && *s.wire.id == *id).map(|(at, _)| *at);
+        let at =
+            inner.wires.iter().find(|(_, s)| (self.made(s) || self.left(s)) && *s.wire.id == *id).map(|(at, _)| *at);
         if let Err(refused) = inner.admit(&self.name, self.life) {
             // Its connection is gone: it is an orphan now, as one of an earlier life.
             if let Some(left) = at.and_then(|at| inner.wires.get_mut(&at)) {
