@@ -10,7 +10,6 @@ use nsm_api::{NetworkService, SpiffeId};
 use nsm_chain::{
     Begin, Call, Error, Node as Element, OrderError, Peer, Result, Service, Timers, Tokens, elements, time,
 };
-use nsm_mechanisms::Underlay;
 use nsm_mechanisms::memory::Fabric;
 
 use super::authority::Authority;
@@ -227,7 +226,7 @@ impl Mesh {
     pub fn node_without_forwarder(&self, name: &str) -> Result<Node> {
         let number = self.nodes.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         let address = Ipv4Addr::from_bits(Ipv4Addr::new(192, 168, 0, 0).to_bits().wrapping_add(number));
-        Node::new(self, name, Underlay::new(address.into()))
+        Node::new(self, name, address.into())
     }
 
     /// The endpoint or forwarder of that name, if it was ever started.

@@ -1,11 +1,13 @@
 use std::fmt;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use futures::FutureExt;
 use nsm_api::NetworkServiceEndpoint;
 use nsm_api::registry::NetworkServiceLabels;
 use nsm_chain::{Error, Node as Element, Result, elements};
-use nsm_mechanisms::{CrossConnect, KernelOffer, Pace, Reconcile, Underlay};
+use nsm_mechanisms::{CrossConnect, KernelOffer, Pace, Random, Reconcile, Underlay, Vnis};
 
 use super::census::Counted;
 use super::mesh::{REGISTRY, broken, mechanisms};
@@ -17,6 +19,9 @@ use crate::identity::PolicySet;
 use crate::registry::stacks::{Admission, ManagerRegistry};
 use crate::stacks::{Client, ClientBuilder, Endpoint, Forwarder, Manager, Onward, Passthrough};
 
+/// Tunnel identifiers of a node: few, so that a mistake with one soon meets it again.
+const VNIS: RangeInclusive<u32> = 1..=1024;
+
 /// A node of a test mesh.
 #[derive(Clone)]
 pub struct Node {
@@ -24,15 +29,15 @@ pub struct Node {
     name: Arc<str>,
     manager: String,
     url: Arc<str>,
-    underlay: Underlay,
+    address: IpAddr,
 }
 
 impl Node {
-    pub(super) fn new(mesh: &Mesh, name: &str, underlay: Underlay) -> Result<Self> {
+    pub(super) fn new(mesh: &Mesh, name: &str, address: IpAddr) -> Result<Self> {
         let manager = format!("nsmgr-{name}");
         // Not on this node, to other nodes: what leads there is a tunnel.
         let url = format!("tcp://{manager}:5001").into();
-        let node = Self { mesh: mesh.clone(), name: name.into(), manager, url, underlay };
+        let node = Self { mesh: mesh.clone(), name: name.into(), manager, url, address };
         node.restart_manager()?;
         Ok(node)
     }
@@ -103,12 +108,14 @@ impl Node {
         name: &str,
         labels: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<RunningEndpoint> {
-        let (mesh, url, underlay) = (self.mesh.clone(), Arc::clone(&self.url), self.underlay.clone());
+        let (mesh, url, address) = (self.mesh.clone(), Arc::clone(&self.url), self.address);
         let make = move |life: &Life| {
             let plug = Plug::default();
             let registry = plug.registry_client(&mesh, life, &url).map_err(broken)?;
             let hop = mesh.hop(life)?;
-            let plane = mesh.wires.forwarder(&**life.name(), Some(underlay.clone())).on_node(Arc::clone(life.node()));
+            let vnis = Vnis::within(VNIS, Random::default());
+            let underlay = Underlay::new(address).with_vnis(vnis);
+            let plane = mesh.wires.forwarder(&**life.name(), Some(underlay)).on_node(Arc::clone(life.node()));
             // As long as the clients of an earlier life may take to ask again.
             let pace = Pace { grace: mesh.authority.token_life(), ..Pace::default() };
             let reconcile = Reconcile::start(plane.clone(), pace).now_or_never();

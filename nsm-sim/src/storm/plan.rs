@@ -168,6 +168,27 @@ impl Plan {
         plan
     }
 
+    /// How often a client may ask in so much quiet time: a refresh comes after a fifth of the shortest token's life at
+    /// the earliest, and tokens live half as long as certificates at least.
+    #[must_use]
+    pub fn refreshes(&self, quiet: Duration) -> usize {
+        let shortest = self.certificate_life.map_or(self.token_life, |life| self.token_life.min(life / 2));
+        (quiet.as_secs_f64() / (shortest.as_secs_f64() / 5.0)) as usize + 5
+    }
+
+    /// Whether managers and the registry are all that is disturbed: no wire is touched then.
+    #[must_use]
+    pub fn spares_wires(&self) -> bool {
+        self.faults.iter().all(|fault| matches!(fault.what, What::Manager(_) | What::Registry { .. }))
+    }
+
+    /// Whether every hop but endpoints is there and remembers: then nothing need wait for tokens to end.
+    #[must_use]
+    pub fn spares_hops(&self) -> bool {
+        let spares = |what: &What| matches!(what, What::Endpoint(_) | What::EndpointForGood(_) | What::Churn(_));
+        self.faults.iter().all(|fault| spares(&fault.what))
+    }
+
     fn draw(&self, profile: Profile, random: &mut Random) -> What {
         let node = random.below(self.nodes);
         let endpoint = random.below(self.endpoints.len());

@@ -1,10 +1,11 @@
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nsm_chain::Result;
-use nsm_sdk::testing::invariants::{self, Wanted};
+use nsm_sdk::testing::invariants::{self, Since, Wanted};
 use nsm_sdk::testing::{Census, RunningEndpoint};
 use tokio::time::Instant;
 
@@ -26,6 +27,12 @@ const SETTLED: Duration = Duration::from_secs(1);
 
 /// After the life of a token a forwarder removes what nobody took up when it next looks.
 const SWEPT: Duration = Duration::from_secs(40);
+
+/// After that time a former next hop has had its Close.
+const FAREWELL: Duration = Duration::from_secs(16);
+
+/// As often as a client that heals may ask in a second, and for each fault beside: more is a loop.
+const HEALING: (usize, usize) = (16, 40);
 
 /// How long streams and caches linger when nobody uses them.
 const LINGER: Duration = Duration::from_secs(120);
@@ -109,6 +116,7 @@ async fn weather(plan: &Plan, records: bool) -> Result<Outcome> {
     tokio::time::sleep(SETTLED).await;
     let before = world.census();
     let begun = Instant::now();
+    let mut healthy = Since::new();
     let mut agenda: Vec<(Duration, Next<'_>)> = Vec::new();
     agenda.extend(plan.clients.iter().enumerate().map(|(number, client)| (client.asks, Next::Starts(number))));
     for fault in &plan.faults {
@@ -122,6 +130,9 @@ async fn weather(plan: &Plan, records: bool) -> Result<Outcome> {
             Next::Starts(number) => world.clients[number].start()?,
             Next::Begins(fault) => {
                 world.note(format_args!("FAULT {:?} for {:?}", fault.what, fault.lasts));
+                if plan.spares_wires() {
+                    world.standing(&mut healthy);
+                }
                 world.begin(&fault.what)?;
             }
             Next::Ends(fault) => {
@@ -139,7 +150,22 @@ async fn weather(plan: &Plan, records: bool) -> Result<Outcome> {
     let (healed, ill) = world.wait_until_well(bound).await;
     violations.extend(ill.iter().map(|ill| format!("not healed after {bound:?}, but after {healed:?}: {ill}")));
     world.note(format_args!("HEALED {healed:?}"));
-    tokio::time::sleep(plan.token_life + plan.certificate_life.unwrap_or_default() + SWEPT).await;
+    let most = usize::try_from(begun.elapsed().as_secs()).unwrap_or(usize::MAX).saturating_add(1) * HEALING.0;
+    let hurried = invariants::unhurried(&world.asked(&BTreeMap::new()), most + HEALING.1 * (plan.faults.len() + 1));
+    violations.extend(hurried.iter().map(ToString::to_string));
+    if plan.spares_hops() {
+        tokio::time::sleep(FAREWELL).await;
+        let census = world.census();
+        let left = [invariants::connections(&census), invariants::wires(&census), invariants::vnis(&census)].concat();
+        violations.extend(left.iter().map(|violation| format!("soon after: {violation}")));
+    }
+    let before_quiet = world.asked(&BTreeMap::new());
+    let quiet = plan.token_life + plan.certificate_life.unwrap_or_default() + SWEPT;
+    tokio::time::sleep(quiet).await;
+    let hurried = invariants::unhurried(&world.asked(&before_quiet), plan.refreshes(quiet));
+    violations.extend(hurried.iter().map(|violation| format!("while quiet: {violation}")));
+    let cut = invariants::uncut(&world.mesh.wires().take_log(), &healthy);
+    violations.extend(cut.iter().map(ToString::to_string));
     let wanted = world.wanted();
     violations.extend(invariants::while_quiet(&world.census(), &wanted).iter().map(ToString::to_string));
     for node in &world.nodes {
@@ -158,6 +184,12 @@ async fn weather(plan: &Plan, records: bool) -> Result<Outcome> {
     }
     tokio::time::sleep(LINGER).await;
     violations.extend(invariants::as_before(&before, &world.census()).iter().map(ToString::to_string));
+    for (number, endpoint) in world.endpoints.iter().enumerate() {
+        let free = endpoint.pool.free();
+        if free != 1 << 16 {
+            violations.push(format!("{} addresses of endpoint {number} are leased by nobody", (1 << 16) - free));
+        }
+    }
     let network = world.mesh.network();
     Ok(Outcome { violations, trace: network.trace(), lines: network.lines(), healed })
 }
@@ -310,6 +342,25 @@ impl World {
         let (census, wanted) = (self.census(), self.wanted());
         let ill = invariants::connected(&census, &wanted).into_iter().chain(invariants::flowing(&census, &wanted));
         ill.map(|violation| violation.to_string()).collect()
+    }
+
+    /// How often each client has asked since.
+    fn asked(&self, since: &BTreeMap<String, usize>) -> BTreeMap<String, usize> {
+        let count = |user: &Arc<super::world::User>| {
+            let before = since.get(&user.name).copied().unwrap_or_default();
+            (user.name.clone(), user.asked() - before)
+        };
+        self.clients.iter().map(count).collect()
+    }
+
+    /// Notes the wires through which packets flow now, and which nothing will touch.
+    fn standing(&self, healthy: &mut Since) {
+        for connection in self.census().clients.values().flat_map(|client| client.connections.values()).flatten() {
+            let trail = self.mesh.wires().flows(connection).map(|trail| trail.wires).unwrap_or_default();
+            for wire in trail {
+                healthy.entry(wire).or_insert_with(Instant::now);
+            }
+        }
     }
 
     /// What clients that run want.

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use nsm_api::mechanism::keys;
 use nsm_api::networkservice::NetworkServiceRequest;
 use nsm_api::{Connection, ServiceUrl};
-use nsm_chain::{Error, Result, Timers, elements};
+use nsm_chain::{Call, Element, Error, Next, Result, Timers, elements};
 use nsm_mechanisms::memory::Fabric;
 use nsm_sdk::ipam::{PointToPoint, Pool};
 use nsm_sdk::lifetime::Liveness;
@@ -40,6 +40,8 @@ pub(super) struct Endpoint {
     pub(super) running: RunningEndpoint,
     pub(super) node: usize,
     pub(super) gone: bool,
+    /// The addresses it gives.
+    pub(super) pool: Pool,
 }
 
 /// Somebody who wants one connection, and his client while it lives.
@@ -49,6 +51,7 @@ pub(super) struct User {
     wires: Option<Fabric>,
     namespaces: AtomicUsize,
     seat: Mutex<Option<Seat>>,
+    asked: Asked,
 }
 
 /// One life of a client.
@@ -67,6 +70,7 @@ impl World {
             None => mesh,
         };
         let mesh = mesh.build()?;
+        mesh.wires().keep_log();
         mesh.network_service(SERVICE).await?;
         let mut nodes = Vec::new();
         for node in 0..plan.nodes {
@@ -77,9 +81,9 @@ impl World {
             let prefix: IpNet = format!("10.{number}.0.0/16").parse().map_err(wrong)?;
             let pool = Pool::new([prefix]).map_err(wrong)?;
             // Strict: what a client brings from elsewhere may be somebody else's there by now.
-            let elements = elements![PointToPoint::new(pool).strict()];
+            let elements = elements![PointToPoint::new(pool.clone()).strict()];
             let running = nodes[node].endpoint(&endpoint_name(number), SERVICE, elements).await?;
-            endpoints.push(Endpoint { running, node, gone: false });
+            endpoints.push(Endpoint { running, node, gone: false, pool });
         }
         let clients = plan.clients.iter().enumerate().map(|(number, client)| {
             Arc::new(User {
@@ -88,6 +92,7 @@ impl World {
                 wires: client.watches_packets.then(|| mesh.wires().clone()),
                 namespaces: AtomicUsize::new(0),
                 seat: Mutex::default(),
+                asked: Asked::default(),
             })
         });
         let clients = clients.collect();
@@ -113,7 +118,7 @@ impl User {
     /// Starts his client, which asks for the connection until it has it.
     pub(super) fn start(&self) -> Result<()> {
         let timers = Timers::default();
-        let mut client = self.node.client(&self.name).timers(timers.clone());
+        let mut client = self.node.client(&self.name).timers(timers.clone()).with(elements![self.asked.clone()]);
         if let Some(wires) = &self.wires {
             client = client.liveness(Arc::new(Walks(wires.clone())), LIVENESS.0, LIVENESS.1);
         }
@@ -166,6 +171,11 @@ impl User {
         Ok(request)
     }
 
+    /// How often his clients have asked, whatever for.
+    pub(super) fn asked(&self) -> usize {
+        self.asked.0.load(Ordering::Relaxed)
+    }
+
     /// The id of his connection.
     pub(super) fn id(&self) -> String {
         format!("c-{}", self.name)
@@ -188,5 +198,16 @@ struct Walks(Fabric);
 impl Liveness for Walks {
     fn alive<'a>(&'a self, connection: &'a Connection, _within: Duration) -> BoxFuture<'a, bool> {
         std::future::ready(self.0.flows(connection).is_ok()).boxed()
+    }
+}
+
+/// Counts Requests on their way out.
+#[derive(Debug, Clone, Default)]
+struct Asked(Arc<AtomicUsize>);
+
+impl Element for Asked {
+    async fn request(&self, call: Call, next: Next<'_>) -> Result<Call> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        next.request(call).await
     }
 }
