@@ -168,12 +168,12 @@ impl Plan {
         plan
     }
 
-    /// How often a client may ask in so much quiet time: a refresh comes after a fifth of the shortest token's life at
-    /// the earliest, and tokens live half as long as certificates at least.
+    /// How often a client may ask in so much quiet time: a refresh comes after a fifth of the shortest token's life,
+    /// less a tenth of that, at the earliest, and tokens live half as long as certificates at least.
     #[must_use]
     pub fn refreshes(&self, quiet: Duration) -> usize {
         let shortest = self.certificate_life.map_or(self.token_life, |life| self.token_life.min(life / 2));
-        (quiet.as_secs_f64() / (shortest.as_secs_f64() / 5.0)) as usize + 5
+        (quiet.as_secs_f64() / (shortest.as_secs_f64() * 0.18)) as usize + 5
     }
 
     /// Whether managers and the registry are all that is disturbed: no wire is touched then.

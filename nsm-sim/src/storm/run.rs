@@ -353,9 +353,13 @@ impl World {
         self.clients.iter().map(count).collect()
     }
 
-    /// Notes the wires through which packets flow now, and which nothing will touch.
+    /// Notes the wires through which packets flow now, and which nothing will touch: those of clients that see that they
+    /// flow. Others rather take another endpoint than wait for a manager (docs/healing.md).
     fn standing(&self, healthy: &mut Since) {
-        for connection in self.census().clients.values().flat_map(|client| client.connections.values()).flatten() {
+        let sees = |name: &String| self.clients.iter().any(|user| user.name == *name && user.watches_packets());
+        let census = self.census();
+        let clients = census.clients.iter().filter(|(name, _)| sees(name)).map(|(_, client)| client);
+        for connection in clients.flat_map(|client| client.connections.values()).flatten() {
             let trail = self.mesh.wires().flows(connection).map(|trail| trail.wires).unwrap_or_default();
             for wire in trail {
                 healthy.entry(wire).or_insert_with(Instant::now);

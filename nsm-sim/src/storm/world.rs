@@ -171,6 +171,11 @@ impl User {
         Ok(request)
     }
 
+    /// Whether his clients look after their packets.
+    pub(super) fn watches_packets(&self) -> bool {
+        self.wires.is_some()
+    }
+
     /// How often his clients have asked, whatever for.
     pub(super) fn asked(&self) -> usize {
         self.asked.0.load(Ordering::Relaxed)
