@@ -17,6 +17,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// How long a new link is tried where nothing comes back.
 const DIAL: Duration = Duration::from_millis(750);
 
+/// How long after a way is mended what was lost on it is sent again, as TCP does.
+const RETRANSMIT: Duration = Duration::from_millis(200);
+
 /// How many lines of a trace are kept: the last ones.
 const LINES: usize = 20_000;
 
@@ -113,7 +116,8 @@ impl Network {
         self.set(from, to, How::Slow(delay));
     }
 
-    /// This share of what is sent in this direction is lost: a call then fails, a stream breaks, after a while.
+    /// This share of what is sent in this direction is lost: a call then fails, a stream breaks, after
+    /// a while. Mended before that, it is sent again.
     pub fn lossy(&self, from: &str, to: &str, share: f64) {
         self.set(from, to, How::Lossy(share));
     }
@@ -154,8 +158,9 @@ impl Network {
         for silenced in &mut conditions.silenced {
             silenced.since = Instant::now().checked_sub(KEEP_ALIVE).unwrap_or_else(Instant::now);
         }
+        let disturbed = !conditions.silenced.is_empty();
         drop(conditions);
-        self.disturb(true);
+        self.disturb(disturbed);
     }
 
     /// A number that stands for all that has crossed so far, and when. Two runs that give the same are the same.
@@ -242,15 +247,17 @@ impl Network {
             tokio::pin!(changed);
             changed.as_mut().enable();
             match self.fate(from, to) {
+                Fate::Arrives(delay) if delay.is_zero() => return Ok(()),
                 Fate::Arrives(delay) => {
-                    if !delay.is_zero() {
-                        tokio::time::sleep(delay).await;
-                    }
+                    // Mended, nothing holds it up any more.
+                    self.mended_within(from, to, delay).await;
                     return Ok(());
                 }
                 Fate::Lost => {
-                    tokio::time::sleep(KEEP_ALIVE).await;
-                    return Err(silent(to));
+                    if !self.mended_within(from, to, KEEP_ALIVE).await {
+                        return Err(silent(to));
+                    }
+                    tokio::time::sleep(RETRANSMIT).await;
                 }
                 Fate::Held(since) => {
                     let end = (since + KEEP_ALIVE).max(Instant::now() + DIAL);
@@ -260,6 +267,25 @@ impl Network {
                         () = tokio::time::sleep_until(end) => return Err(silent(to)),
                     }
                 }
+            }
+        }
+    }
+
+    /// Whether within that time nothing is wrong any more from one end to the other; returns as soon as that is known.
+    async fn mended_within(&self, from: &Life, to: &Life, time: Duration) -> bool {
+        let end = Instant::now() + time;
+        loop {
+            let changed = self.0.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let well = self.conditions().between(from, to).next().is_none();
+            if well {
+                return true;
+            }
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = tokio::time::sleep_until(end) => return false,
             }
         }
     }
