@@ -36,8 +36,7 @@ fn the_same_seed_gives_the_same_run() {
 
 #[test]
 fn the_same_storm_leaves_the_same_trace() {
-    // Not `mixed` yet: by its seed 3 two clients are answered at the same moment, in either order.
-    for profile in [Profile::Kill, Profile::Partition, Profile::Slow, Profile::Expiry] {
+    for profile in Profile::ALL {
         let first = Storm::new(profile, 3).run().trace;
         // What a run before this one leaves behind in the process must not reach it.
         let other = Storm::new(profile, 4).run().trace;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use nsm_chain::{Change, EventStream, OwnedNext, Record, Registry, Result, Watch, WeakNext};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::registry::memory::Store;
@@ -15,7 +15,9 @@ use crate::registry::watching::{Unmentioned, open, snapshot};
 pub(super) struct LocalCopy<R: Record> {
     pub(super) pattern: R,
     pub(super) store: Store<R>,
-    state: watch::Sender<State>,
+    state: Mutex<State>,
+    /// Not a `watch`, which wakes those who wait in a random order.
+    settled: Notify,
     used: Mutex<Instant>,
 }
 
@@ -31,13 +33,13 @@ enum State {
 
 impl<R: Record> LocalCopy<R> {
     pub(super) fn of(pattern: R) -> Self {
-        let (state, _) = watch::channel(State::Beginning);
-        Self { pattern, store: Store::default(), state, used: Mutex::new(Instant::now()) }
+        let state = Mutex::new(State::Beginning);
+        Self { pattern, store: Store::default(), state, settled: Notify::new(), used: Mutex::new(Instant::now()) }
     }
 
     /// What answers the query; none: ask further on.
     pub(super) async fn find(&self, query: &R::Query) -> Option<Vec<Arc<R>>> {
-        let state = *self.state.borrow();
+        let state = self.state();
         match state {
             State::Complete => {
                 *self.lock_used() = Instant::now();
@@ -51,9 +53,24 @@ impl<R: Record> LocalCopy<R> {
 
     /// Waits until the copy is complete, and tells whether it ever was.
     pub(super) async fn is_there(&self) -> bool {
-        let mut states = self.state.subscribe();
-        let settled = states.wait_for(|state| *state != State::Beginning).await;
-        settled.is_ok_and(|state| *state != State::Failed)
+        loop {
+            let settled = self.settled.notified();
+            tokio::pin!(settled);
+            settled.as_mut().enable();
+            match self.state() {
+                State::Beginning => settled.await,
+                state => return state != State::Failed,
+            }
+        }
+    }
+
+    fn state(&self) -> State {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_state(&self, state: State) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        self.settled.notify_waiters();
     }
 
     /// Keeps the copy up to date until its watch ends or nobody uses it.
@@ -65,16 +82,16 @@ impl<R: Record> LocalCopy<R> {
         drop(next);
         match begun {
             Ok((events, unmentioned)) => {
-                self.state.send_replace(State::Complete);
+                self.set_state(State::Complete);
                 // A name that nobody has, asked for once, is not worth a watch.
                 if self.store.len() > 0 || self.store.watchers() > 0 {
                     self.follow(events, unmentioned, &rest, &watch, idle).await;
                 }
-                self.state.send_replace(State::Over);
+                self.set_state(State::Over);
             }
             Err(error) => {
                 tracing::debug!(what = R::WHAT, %error, "cannot copy records from the registry");
-                self.state.send_replace(State::Failed);
+                self.set_state(State::Failed);
             }
         }
         self.store.end();
