@@ -259,11 +259,13 @@ impl Patient {
         self.handle.request_with(why, changed).await.map(|call| call.is_some())
     }
 
-    /// Whether another hop than this one failed.
+    /// Whether another hop than this one failed. One that does not say which (the reference's do not) has answered, if
+    /// it says more than that there is no answer.
     fn is_further_on(&self, error: &Error) -> bool {
         let connection = Arc::clone(&self.seen().connection);
         let own = connection.current_segment().map(|segment| segment.name.as_str());
         error.hop().is_some_and(|hop| Some(hop) != own)
+            || !matches!(error.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
     }
 
     /// Whether an error says that the endpoint is not there any more, or may not be had: what still answers pings there is
