@@ -49,7 +49,8 @@ impl Load {
         let counted = Counted { tally: tally.clone(), request: "request", close: "close" };
         let client = Arc::new(client(CLIENT, &site, &url(directory, "nsmgr")).with(elements![counted]).build()?);
         for number in 0..LONG_LIVED {
-            client.request(asked(&format!("long-{number}")), PATIENCE).await?;
+            let id = format!("long-{number}");
+            client.request(asked(&id, &id), PATIENCE).await?;
         }
         for caller in 0..CALLERS {
             tasks.spawn(come_and_go(caller, Arc::clone(&client), stopping.clone()));
@@ -85,9 +86,10 @@ impl Load {
     }
 }
 
-fn asked(id: &str) -> NetworkServiceRequest {
+/// A connection of that id, with an interface that no other of this process has.
+fn asked(id: &str, interface: &str) -> NetworkServiceRequest {
     let mut kernel = Mechanism::kernel();
-    kernel.set_parameter("name", "nsm-1");
+    kernel.set_parameter("name", interface);
     kernel.set_parameter("inodeURL", "file:///proc/self/ns/net");
     NetworkServiceRequest {
         connection: Some(Connection { id: id.into(), network_service: SERVICE.into(), ..Default::default() }),
@@ -100,7 +102,8 @@ async fn come_and_go(caller: usize, client: Arc<Client>, stopping: CancellationT
     let mut number = 0_u64;
     while !stopping.is_cancelled() {
         number += 1;
-        if let Ok(connection) = client.request(asked(&format!("short-{caller}-{number}")), PATIENCE).await {
+        let wanted = asked(&format!("short-{caller}-{number}"), &format!("short-{caller}"));
+        if let Ok(connection) = client.request(wanted, PATIENCE).await {
             let again = NetworkServiceRequest { connection: Some(connection.clone()), ..Default::default() };
             let connection = client.request(again, PATIENCE).await.unwrap_or(connection);
             drop(client.close(connection, PATIENCE).await);
