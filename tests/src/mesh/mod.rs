@@ -70,7 +70,7 @@ impl Mesh {
                 self.workloads.insert(name.to_owned(), own.clone());
                 own
             }
-            Role::Registry | Role::Manager { .. } | Role::Forwarder => place.netns.clone(),
+            Role::Registry | Role::Manager | Role::Forwarder => place.netns.clone(),
         };
         let start = Start {
             name: name.to_owned(),
