@@ -24,9 +24,9 @@ pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 /// asks every hop to reselect closes the established connection further on first; if it then fails, only an initiator
 /// still wants the connection.
 /// *Close*: ends the patience of a Request of our own that is under way, closes the last established connection,
-/// whatever the caller's copy says, and drops the state even if something further on could not be undone; one that this
-/// hop's `Authorize` refuses changes nothing. Of an unknown
-/// connection it says [`Closed::Unknown`].
+/// whatever the caller's copy says, and drops the state even if something further on could not be undone; one that an
+/// element of this hop refuses ([`Error::changing_nothing`]) changes nothing. Of an unknown connection it says
+/// [`Closed::Unknown`].
 ///
 /// With the chain itself everything kept here goes, as if the process had ended: nothing is closed, no timer is left.
 ///
@@ -227,12 +227,6 @@ impl<P: Protocol> Entry<P> {
     }
 }
 
-/// Whether this hop did not let a caller close what is not his: then nothing was undone, and all stays as it is. An error of
-/// a hop further on has that hop's name by now.
-fn is_refused_here(error: &Error) -> bool {
-    error.hop().is_none() && error.code() == crate::Code::PermissionDenied && error.element() == Some("Authorize")
-}
-
 /// An entry in the hands of one who may lock it. Takes it out of the table if it is left empty, however that came: a
 /// caller who is gone while he waits for his turn, a future that is dropped, an element that panics. All who lock hold
 /// it so: the last of them leaves something, or sweeps.
@@ -313,7 +307,7 @@ impl<P: Protocol> Element<P> for Begin<P> {
             if life.established.is_some() {
                 let asked = call.share();
                 let result = entry.undo(&life, Some(call), next).await;
-                if result.as_ref().err().is_none_or(|error| !is_refused_here(error)) {
+                if result.as_ref().err().is_none_or(|error| !error.changed_nothing()) {
                     entry.forget(&mut life);
                 }
                 return result.map(|mut call| {

@@ -31,6 +31,7 @@ struct Inner {
     detail: Option<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
     causes: Vec<Error>,
+    changed_nothing: bool,
 }
 
 macro_rules! constructors {
@@ -54,6 +55,7 @@ impl Error {
             detail: None,
             source: None,
             causes: Vec::new(),
+            changed_nothing: false,
         }))
     }
 
@@ -117,6 +119,13 @@ impl Error {
         self
     }
 
+    /// Says that a Close was refused before anything was undone: at this hop the connection stays as it is.
+    #[must_use]
+    pub fn changing_nothing(mut self) -> Self {
+        self.0.changed_nothing = true;
+        self
+    }
+
     /// Names the element it came from, unless an inner one has been named.
     #[must_use]
     pub fn at_element(mut self, element: impl Into<Cow<'static, str>>) -> Self {
@@ -130,6 +139,8 @@ impl Error {
         if self.0.hop.is_none() {
             self.0.hop = Some(Arc::clone(hop));
         }
+        // What stayed as it was there is not what is here.
+        self.0.changed_nothing = false;
         self
     }
 
@@ -167,6 +178,12 @@ impl Error {
     #[must_use]
     pub fn detail(&self) -> Option<&str> {
         self.0.detail.as_deref()
+    }
+
+    /// Whether this hop refused a Close before anything was undone.
+    #[must_use]
+    pub fn changed_nothing(&self) -> bool {
+        self.0.changed_nothing
     }
 
     /// What each try failed with.

@@ -63,7 +63,7 @@ impl Element for Authorize {
 
     async fn close(&self, call: Call, next: Next<'_>) -> Result<Call> {
         if !call.is_own() && !self.is_owner(&call) {
-            self.check(&call)?;
+            self.check(&call).map_err(Error::changing_nothing)?;
         }
         next.close(call).await
     }
