@@ -16,12 +16,13 @@ use nix::{
     libc,
     sys::socket::{ControlMessageOwned, MsgFlags, recvmsg},
 };
-use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{
     Error, InterfaceSpec, Netns, NetnsId, Result,
     netns::{Lane, work},
     rtnl::{Request, Rtnl, link::LinkFacts, parse},
+    wakes::watched,
 };
 
 /// Tells when somebody changes interfaces of namespaces.
@@ -109,7 +110,8 @@ impl Events {
             Ok((listening().map_err(failed)?, Netns::current()?.id()))
         })
         .await?;
-        let socket = registered(socket).map_err(|e| Error::os("wait for rtnetlink notifications", e))?;
+        let socket =
+            watched(socket, Interest::READABLE).map_err(|e| Error::os("wait for rtnetlink notifications", e))?;
         let watched = Mutex::new(Watched { home, home_counts: false, others: HashMap::new() });
         Ok(Self { socket, watched })
     }
@@ -205,12 +207,6 @@ fn event(netns: NetnsId, message: M) -> Option<Event> {
         }),
         _ => None,
     }
-}
-
-#[allow(unsafe_code, reason = "tokio asks for a promise that the type system cannot keep")]
-fn registered(socket: Socket) -> io::Result<AsyncFd<Socket>> {
-    // SAFETY: the socket owns its descriptor, always hands out that one, and closes it when the AsyncFd drops it.
-    unsafe { AsyncFd::register(socket) }.map_err(io::Error::from)
 }
 
 fn listening() -> io::Result<Socket> {

@@ -7,7 +7,7 @@
 //! descriptors of other processes are looked for (a supervisor's, say). Those that only name it (`O_PATH`) do not count:
 //! so it is passed on from hop to hop, by managers that would keep it until a token ends.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -26,6 +26,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::{
     Error, NetnsId, Result,
     netns::{Lane, work},
+    wakes::watched,
 };
 
 /// Watches whether namespaces still belong to anybody but us.
@@ -84,8 +85,8 @@ impl Holders {
         let ended = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| failed(e.into()))?;
         let mounts = File::open("/proc/self/mountinfo").map_err(failed)?;
         Ok(Self {
-            ended: registered(Ended(ended), Interest::READABLE).map_err(failed)?,
-            mounts: registered(mounts, Interest::PRIORITY).map_err(failed)?,
+            ended: watched(Ended(ended), Interest::READABLE).map_err(failed)?,
+            mounts: watched(mounts, Interest::PRIORITY).map_err(failed)?,
             watched: Mutex::default(),
             added: Mutex::default(),
             something_added: Notify::new(),
@@ -185,13 +186,6 @@ impl Holders {
     }
 }
 
-#[allow(unsafe_code, reason = "tokio asks for a promise that the type system cannot keep")]
-fn registered<T: AsFd + AsRawFd>(watched: T, interest: Interest) -> io::Result<AsyncFd<T>> {
-    // SAFETY: an epoll set and a file own their descriptor, always hand out that one, and close it when dropped by the
-    // AsyncFd.
-    unsafe { AsyncFd::register_with_interest(watched, interest) }.map_err(io::Error::from)
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -254,7 +248,7 @@ fn only_names(fdinfo: &str) -> bool {
 fn processes() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    numbers.map(|pid| (pid, ())).collect::<BTreeMap<_, _>>().into_keys()
+    numbers.collect::<BTreeSet<_>>().into_iter()
 }
 
 fn namespace_of(pid: i32) -> Option<NetnsId> {

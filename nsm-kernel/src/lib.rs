@@ -62,6 +62,7 @@ mod sysctl;
 mod underlay;
 mod veth;
 mod vxlan;
+mod wakes;
 
 pub use census::{Census, CensusDiff, Item, MarkedLink, links_with_mark};
 pub use error::{Error, Result};
