@@ -124,18 +124,21 @@ async fn follow(watched: Weak<Watched>, over: CancellationToken) {
     over.run_until_cancelled(follow_on(watched)).await;
 }
 
+fn fresh_pauses(service: &str) -> Backoff {
+    Backoff::within_a_second(Duration::from_millis(100), service)
+}
+
 async fn follow_on(watched: Weak<Watched>) {
     let mut pauses: Option<Backoff> = None;
     loop {
         let Some(now) = watched.upgrade() else { return };
-        let pauses = pauses
-            .get_or_insert_with(|| Backoff::of(Duration::from_millis(100), Duration::from_millis(800), &now.service));
+        let pauses = pauses.get_or_insert_with(|| fresh_pauses(&now.service));
         let changes = now.finder.watch_service(&now.service).await;
         drop(now);
         if let Ok(mut changes) = changes {
             while let Some(Ok(change)) = changes.next().await {
                 let Some(now) = watched.upgrade() else { return };
-                *pauses = Backoff::of(Duration::from_millis(100), Duration::from_millis(800), &now.service);
+                *pauses = fresh_pauses(&now.service);
                 if !change.deleted {
                     now.check(&change.record).await;
                 }

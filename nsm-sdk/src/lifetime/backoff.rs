@@ -43,6 +43,12 @@ impl Backoff {
         Self::new(first, most, RandomState::new().hash_one(name))
     }
 
+    /// Pauses of that name that never get so long that the end of an outage goes unnoticed for a second.
+    #[must_use]
+    pub fn within_a_second(first: Duration, name: &str) -> Self {
+        Self::of(first, Duration::from_millis(800), name)
+    }
+
     /// Waits as long as one should before the next try. Before the first that is not at all: a timer, even one of no
     /// time, waits for the clock's next millisecond.
     pub async fn wait(&mut self) {

@@ -46,8 +46,8 @@ pub struct Heal {
     patients: Mutex<HashMap<Arc<str>, Weak<Patient>>>,
 }
 
-/// First pause, and the longest: an outage that ends is noticed within a second.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(800));
+/// The first pause.
+const PAUSE: Duration = Duration::from_millis(50);
 /// A connection that stood for so long starts with an immediate try again.
 const STEADY: Duration = Duration::from_secs(10);
 /// What the first try gets; each next one gets twice as much, until it is as much as the first Request had. A hop that
@@ -117,7 +117,7 @@ impl Heal {
 }
 
 fn pauses(key: &str) -> Backoff {
-    Backoff::of(PAUSES.0, PAUSES.1, key)
+    Backoff::within_a_second(PAUSE, key)
 }
 
 /// One connection under observation.

@@ -7,8 +7,8 @@ use super::Backoff;
 /// Tries again until it works or the caller's time is over.
 ///
 /// *Request and Close*: each try gets a copy of the call and at most [`Retry::each`] of time; between tries it pauses,
-/// ever longer, from 200 ms to 800 ms: an outage that ends is noticed within a second. What cannot get better by asking again (malformed, refused, unsupported) is
-/// returned at once. When the caller's time is over, the last failure says why it never worked.
+/// ever longer, from 200 ms to 800 ms: an outage that ends is noticed within a second. What cannot get better by asking
+/// again (malformed, refused, unsupported) is returned at once. When the caller's time is over, the last failure says why it never worked.
 ///
 /// It stands first: around everything that makes one try.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ impl Retry {
         F: Fn(Call<P>) -> Fut + Send,
         Fut: Future<Output = Result<Call<P>>> + Send,
     {
-        let mut pauses = Backoff::of(Duration::from_millis(200), Duration::from_millis(800), P::key(call.body()));
+        let mut pauses = Backoff::within_a_second(Duration::from_millis(200), P::key(call.body()));
         let mut last: Option<Error> = None;
         loop {
             let over = |why: Error, last: Option<Error>| match last {

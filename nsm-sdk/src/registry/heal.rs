@@ -199,7 +199,7 @@ fn query<R: Record>(name: &str) -> R::Query {
 }
 
 fn pauses() -> Backoff {
-    Backoff::of(Duration::from_millis(100), Duration::from_millis(800), "registry")
+    Backoff::within_a_second(Duration::from_millis(100), "registry")
 }
 
 impl<R: Record> fmt::Debug for RegistrationHeal<R> {

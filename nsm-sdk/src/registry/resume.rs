@@ -50,7 +50,7 @@ impl<R: Record> Element<Registry<R>> for ResumeWatch {
 }
 
 fn pauses() -> Backoff {
-    Backoff::of(Duration::from_millis(100), Duration::from_millis(800), "watch")
+    Backoff::within_a_second(Duration::from_millis(100), "watch")
 }
 
 struct Resumed<R: Record> {
