@@ -4,41 +4,40 @@
 //! connections, pauses between tries. This module stands in its place (as madsim's does): to a thread that runs a
 //! simulation it answers from the seed, to every other thread as the system does.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 thread_local! {
-    /// The state of this thread's generator; none outside a simulation.
-    static SEEDED: Cell<Option<u64>> = const { Cell::new(None) };
+    /// This thread's generator; none outside a simulation.
+    static SEEDED: RefCell<Option<Random>> = const { RefCell::new(None) };
+    /// Whether it was asked.
+    static ASKED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// From now on this thread gets its random bytes from the seed.
 pub(crate) fn seed_this_thread(seed: u64) {
-    SEEDED.set(Some(seed));
+    SEEDED.set(Some(Random::new(seed)));
+    ASKED.set(false);
 }
 
-/// Whether this thread has asked for random bytes since it got that seed.
-pub(crate) fn was_asked(seed: u64) -> bool {
-    SEEDED.get() != Some(seed)
+/// Whether this thread has asked for random bytes since it got its seed.
+pub(crate) fn was_asked() -> bool {
+    ASKED.get()
 }
 
-/// A generator that is seeded: SplitMix64. Good enough to spread things, and repeatable.
-#[derive(Debug, Clone)]
-pub struct Random(u64);
+/// A generator that is seeded. Good enough to spread things, and repeatable.
+#[derive(Debug)]
+pub struct Random(nsm_mechanisms::Random);
 
 impl Random {
     /// The same seed gives the same numbers.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(nsm_mechanisms::Random::seeded(seed))
     }
 
     /// Any number.
     pub fn number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.next()
     }
 
     /// A number below `end`; 0 if that is 0.
@@ -66,16 +65,18 @@ impl Random {
 /// Fills `buffer` from this thread's seed; false: it has none.
 fn fill(buffer: &mut [u8]) -> bool {
     // A thread that is ending has none either.
-    let Some(seed) = SEEDED.try_with(Cell::get).ok().flatten() else {
-        return false;
-    };
-    let mut random = Random::new(seed);
-    for chunk in buffer.chunks_mut(8) {
-        let bytes = random.number().to_le_bytes();
-        chunk.copy_from_slice(&bytes[..chunk.len()]);
-    }
-    let _ = SEEDED.try_with(|seeded| seeded.set(Some(random.0)));
-    true
+    let filled = SEEDED.try_with(|seeded| {
+        let Some(random) = &mut *seeded.borrow_mut() else {
+            return false;
+        };
+        for chunk in buffer.chunks_mut(8) {
+            let bytes = random.number().to_le_bytes();
+            chunk.copy_from_slice(&bytes[..chunk.len()]);
+        }
+        ASKED.set(true);
+        true
+    });
+    filled.unwrap_or(false)
 }
 
 /// Stands in the place of libc's function of this name, throughout the program.

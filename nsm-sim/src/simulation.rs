@@ -54,7 +54,7 @@ impl Simulation {
         seed_this_thread(self.seed);
         // The first of this thread takes keys, which the order of all maps follows from.
         let _ = RandomState::new();
-        assert!(was_asked(self.seed), "random bytes do not come from the seed: something else stands for getrandom");
+        assert!(was_asked(), "random bytes do not come from the seed: something else stands for getrandom");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.unwrap_or_else(|error| panic!("no runtime for a simulation: {error}"));
         runtime.block_on(async {

@@ -209,6 +209,12 @@ impl Node {
         Client::builder(name, Arc::clone(&self.url), calls.links()).policies(PolicySet::allow_all())
     }
 
+    /// Its address between nodes.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
     /// The node's name.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -309,11 +308,7 @@ impl World {
 
     /// What is between two nodes is between their addresses as well.
     fn underlay(&self, from: &str, to: &str, cut: bool) {
-        let address = |node: &str| {
-            let number = self.nodes.iter().position(|one| one.name() == node)?;
-            let number = u32::try_from(number).ok()?.checked_add(1)?;
-            Some(IpAddr::from(Ipv4Addr::from_bits(Ipv4Addr::new(192, 168, 0, 0).to_bits() + number)))
-        };
+        let address = |node: &str| Some(self.nodes.iter().find(|one| one.name() == node)?.address());
         if let (Some(from), Some(to)) = (address(from), address(to)) {
             if cut { self.mesh.wires().cut(from, to) } else { self.mesh.wires().mend(from, to) }
         }

@@ -6,6 +6,7 @@
 
 mod client;
 mod process;
+mod program;
 mod pulse;
 mod role;
 
@@ -19,6 +20,7 @@ use nsm_kernel::{Census, Item, Netns, Underlay};
 use nsm_sdk::identity::DevAuthority;
 
 pub use process::Process;
+pub use program::{Part, play};
 pub use pulse::{Missed, Pulse};
 pub use role::{Role, Start};
 
@@ -50,7 +52,7 @@ impl Mesh {
     /// # Errors
     /// When this machine does not allow it.
     pub async fn new(nodes: usize) -> Result<Self, Failure> {
-        let directory = Directory::new()?;
+        let directory = Directory::new("nsm-mesh")?;
         DevAuthority::open_or_create(&directory.0.join("authority"), TRUST_DOMAIN)?;
         let network = Underlay::create(nodes, UNDERLAY.parse()?).await?;
         let (known, workloads, running) = Default::default();
@@ -228,15 +230,25 @@ impl Mesh {
     }
 }
 
-/// A directory of its own, removed on drop.
+/// A directory of this process's own, removed on drop.
 #[derive(Debug)]
-struct Directory(PathBuf);
+pub struct Directory(PathBuf);
 
 impl Directory {
-    fn new() -> std::io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("nsm-mesh-{}", std::process::id()));
+    /// One whose name begins so.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn new(name: &str) -> std::io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
         std::fs::create_dir(&path)?;
         Ok(Self(path))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 }
 

@@ -16,9 +16,8 @@ mod table;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use nsm_tests::mesh::{Failure, Start};
-use tokio::signal::unix::{SignalKind, signal};
+use clap::Parser;
+use nsm_tests::mesh::{Failure, Part, play};
 
 use self::case::CASES;
 use self::lab::Lab;
@@ -32,7 +31,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(about = "Kills roles of a mesh of real processes, and counts the packets that are lost")]
 struct Arguments {
     #[command(subcommand)]
-    role: Option<Part>,
+    part: Option<Part>,
     /// How often each case is tried.
     #[arg(long, default_value_t = 20)]
     times: usize,
@@ -41,46 +40,12 @@ struct Arguments {
     only: String,
 }
 
-#[derive(Debug, Subcommand)]
-enum Part {
-    /// One role of the mesh: how this program starts itself.
-    #[command(hide = true)]
-    Role(Start),
-}
-
-/// What a shell expects of a program that Ctrl-C ended.
-const INTERRUPTED: u8 = 130;
-
 fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_writer(std::io::stderr)
-        .init();
     let arguments = Arguments::parse();
-    let outcome = match arguments.role {
-        Some(Part::Role(start)) => start.enter().map(|()| ExitCode::SUCCESS),
-        None => run(arguments.times.max(1), &arguments.only),
-    };
-    outcome.unwrap_or_else(|error| {
-        eprintln!("{error}");
-        ExitCode::FAILURE
-    })
+    play(arguments.part, gaps(arguments.times.max(1), &arguments.only))
 }
 
-fn run(times: usize, only: &str) -> Result<ExitCode, Failure> {
-    // One thread, which lives as long as we do: processes end with the thread that started them.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        tokio::select! {
-            outcome = play(times, only) => outcome,
-            _ = int.recv() => Ok(ExitCode::from(INTERRUPTED)),
-            _ = term.recv() => Ok(ExitCode::from(INTERRUPTED)),
-        }
-    })
-}
-
-async fn play(times: usize, only: &str) -> Result<ExitCode, Failure> {
+async fn gaps(times: usize, only: &str) -> Result<ExitCode, Failure> {
     let mut lab = Lab::start().await?;
     let mut table = Table::default();
     println!("{}", Table::heading());

@@ -20,13 +20,12 @@ use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use nsm_tests::mesh::{Directory, Failure};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use self::agents::{Agents, ROLES};
 use self::load::Load;
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug, Parser)]
 #[command(about = "Rotates all identities of a mesh of processes under load")]
@@ -71,15 +70,15 @@ fn main() -> ExitCode {
 
 /// Plays the whole piece. Tells whether nothing failed.
 async fn conduct(every: u64, seconds: u64) -> Result<bool, Failure> {
-    let directory = Directory::new()?;
+    let directory = Directory::new("nsm-rotation")?;
     let every = Duration::from_secs(every.max(1));
     // An outage of the agents must fit in.
-    let mut agents = Agents::start(&directory.0, (every * 6).max(Duration::from_secs(20))).await?;
+    let mut agents = Agents::start(directory.path(), (every * 6).max(Duration::from_secs(20))).await?;
     let mut children = Vec::new();
     for name in ROLES {
-        children.push(spawn(name, &directory.0).await?);
+        children.push(spawn(name, directory.path()).await?);
     }
-    let load = Load::start(&directory.0).await?;
+    let load = Load::start(directory.path()).await?;
     let begun = Instant::now();
 
     let whole = Duration::from_secs(seconds);
@@ -163,24 +162,6 @@ async fn leave(name: &str, mut child: Child) -> Result<(), Failure> {
     drop(child.stdin.take());
     let status = timeout(PATIENCE, child.wait()).await.map_err(|_| format!("{name} does not leave"))??;
     if status.success() { Ok(()) } else { Err(format!("{name}: {status}").into()) }
-}
-
-/// A directory of its own, removed on drop.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> std::io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("nsm-rotation-{}", std::process::id()));
-        std::fs::create_dir(&path)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // Nothing is lost when this fails.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);

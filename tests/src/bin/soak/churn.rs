@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use nsm_sim::Random;
 use nsm_tests::mesh::{Failure, Mesh, Role};
 use tokio::time::{Instant, sleep};
-
-use crate::dice::Dice;
 
 /// Never killed: what is lost by the deaths of others adds up in these.
 pub(crate) const KEPT: [&str; 4] = ["nsmgr-1", "forwarder-1", "endpoint-1", "client-1"];
@@ -48,7 +47,7 @@ pub(crate) struct Tally {
 
 pub(crate) struct Churn {
     pub(crate) mesh: Mesh,
-    dice: Dice,
+    dice: Random,
     /// At each client: what comes and goes, with the service it is to.
     passing: BTreeMap<&'static str, Vec<(String, &'static str)>>,
     /// What should stand and does not, with its URL: it is asked for again.
@@ -84,8 +83,14 @@ impl Churn {
             mesh.start(&format!("endpoint-{number}"), node, TOKENS, role).await?;
         }
         let passing = CLIENTS.iter().map(|(client, _)| (*client, Vec::new())).collect();
-        let mut churn =
-            Self { mesh, dice: Dice::new(seed), passing, missing: BTreeMap::new(), number: 0, tally: Tally::default() };
+        let mut churn = Self {
+            mesh,
+            dice: Random::new(seed),
+            passing,
+            missing: BTreeMap::new(),
+            number: 0,
+            tally: Tally::default(),
+        };
         for (client, node) in CLIENTS {
             churn.mesh.start(client, node, TOKENS, Role::Client { liveness: LIVENESS }).await?;
             for (id, url) in standing(client) {

@@ -14,15 +14,13 @@
 
 mod churn;
 mod count;
-mod dice;
 mod verdict;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
-use nsm_tests::mesh::{Failure, Start};
-use tokio::signal::unix::{SignalKind, signal};
+use clap::Parser;
+use nsm_tests::mesh::{Failure, Part, play};
 use tokio::time::{Instant, sleep_until};
 
 use self::churn::{Churn, TOKENS};
@@ -37,7 +35,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(about = "Churns a mesh of real processes, and counts what they hold")]
 struct Arguments {
     #[command(subcommand)]
-    role: Option<Part>,
+    part: Option<Part>,
     /// How long it lasts, in minutes.
     #[arg(long, default_value_t = 60)]
     minutes: u64,
@@ -46,15 +44,6 @@ struct Arguments {
     seed: u64,
 }
 
-#[derive(Debug, Subcommand)]
-enum Part {
-    /// One role of the mesh: how this program starts itself.
-    #[command(hide = true)]
-    Role(Start),
-}
-
-/// What a shell expects of a program that Ctrl-C ended.
-const INTERRUPTED: u8 = 130;
 const MINUTE: Duration = Duration::from_secs(60);
 /// Of each minute, for closing, waiting and counting.
 const QUIET: Duration = Duration::from_secs(12);
@@ -62,32 +51,8 @@ const QUIET: Duration = Duration::from_secs(12);
 const A_MOMENT: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_writer(std::io::stderr)
-        .init();
     let arguments = Arguments::parse();
-    let outcome = match arguments.role {
-        Some(Part::Role(start)) => start.enter().map(|()| ExitCode::SUCCESS),
-        None => run(arguments.minutes.max(1), arguments.seed),
-    };
-    outcome.unwrap_or_else(|error| {
-        eprintln!("{error}");
-        ExitCode::FAILURE
-    })
-}
-
-fn run(minutes: u64, seed: u64) -> Result<ExitCode, Failure> {
-    // One thread, which lives as long as we do: processes end with the thread that started them.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        tokio::select! {
-            outcome = soak(minutes, seed) => outcome,
-            _ = int.recv() => Ok(ExitCode::from(INTERRUPTED)),
-            _ = term.recv() => Ok(ExitCode::from(INTERRUPTED)),
-        }
-    })
+    play(arguments.part, soak(arguments.minutes.max(1), arguments.seed))
 }
 
 async fn soak(minutes: u64, seed: u64) -> Result<ExitCode, Failure> {
