@@ -84,6 +84,12 @@ async fn a_client_that_dies_with_its_namespace_is_closed_at_its_endpoint_at_once
     let before = mesh.census().await;
     mesh.start_client().await;
     mesh.packets_flow().await;
+    // A workload that ends before it was ever seen is not judged: the forwarder watches it and the endpoint by now.
+    let begun = Instant::now();
+    while mesh.forwarder.as_ref().unwrap().watched_processes() < 2 {
+        assert!(begun.elapsed() < PATIENCE, "the forwarder does not watch its workloads");
+        sleep(Duration::from_millis(20)).await;
+    }
     // Nobody keeps the namespace but the client, and what the mesh holds of it.
     let id = mesh.client_netns.id();
     mesh.client_netns = Netns::create().await.unwrap();

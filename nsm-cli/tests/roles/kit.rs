@@ -113,6 +113,13 @@ impl Program {
         open.filter_map(|entry| std::fs::metadata(entry.path()).ok()).map(|file| (file.dev(), file.ino())).collect()
     }
 
+    /// How many processes it watches (pidfds, as `/proc` shows them).
+    pub(crate) fn watched_processes(&self) -> usize {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().flatten();
+        let links = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        links.filter(|link| link.to_string_lossy().contains("pidfd")).count()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
     }
