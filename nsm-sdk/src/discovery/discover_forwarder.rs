@@ -6,7 +6,7 @@ use nsm_chain::{Call, Code, Element, Error, Next, NextHop, Order, Result, Slot};
 
 use tokio::time::Instant;
 
-use crate::path::TookOver;
+use crate::path::NewSegment;
 use crate::registry::Finder;
 
 /// The network service that forwarders register under.
@@ -111,7 +111,7 @@ impl Element for DiscoverForwarder {
             return self.again(kept, call, next).await;
         }
         let mut candidates = call.patiently(self.candidates(&call)).await??;
-        let knows = !reselects && call.fact::<TookOver>().is_none();
+        let knows = !reselects && call.fact::<NewSegment>().is_none();
         if knows && let Some(segment) = call.body().next_segment() {
             match candidates.iter().position(|forwarder| forwarder.name == segment.name) {
                 Some(at) => candidates.swap(0, at),

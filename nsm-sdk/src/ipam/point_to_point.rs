@@ -22,7 +22,8 @@ use super::{Exclusions, Lease, Pool};
 /// connections that go on existing: the addresses that a Request brings are taken for it again, each if it is free
 /// and not excluded. So a client that healed to another endpoint of the same prefixes keeps its address if it can.
 /// An address of the pool that the Request brings but cannot have is taken out of it, with its route: it is somebody
-/// else's, or soon would be. Addresses of no prefix of the pool stay, unless it is [`strict`](Self::strict).
+/// else's, or soon would be. Addresses of no prefix of the pool stay, unless it is [`strict`](Self::strict), or the
+/// connection comes from another endpoint, which gives them to others.
 ///
 /// Reference: `ipam/point2pointipam` of the Go SDK, whose table keeps an entry of a failed first Request after its
 /// addresses went back, and so may give them to two connections. Here the entry is the addresses.

@@ -5,5 +5,5 @@ mod update_path;
 mod update_token;
 
 pub use trim_path::{Continued, TrimPath};
-pub use update_path::{TookOver, UpdatePath};
+pub use update_path::{NewSegment, UpdatePath};
 pub use update_token::UpdateToken;

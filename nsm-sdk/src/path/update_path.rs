@@ -3,9 +3,10 @@ use std::sync::Arc;
 use nsm_api::connection::{Connection, Path, PathSegment};
 use nsm_chain::{Call, Element, Error, Next, Result};
 
-/// Left in a call that took this hop's path segment over from another hop: what stands right of it was that hop's path.
+/// Left in a call whose path did not lead to this hop before: what stands right of its segment, if anything does, was
+/// another hop's path.
 #[derive(Debug, Clone, Copy)]
-pub struct TookOver;
+pub struct NewSegment;
 
 /// Moves a Request onto this hop's path segment, and back to the caller's on return.
 ///
@@ -28,7 +29,7 @@ impl UpdatePath {
         Self { name: name.into() }
     }
 
-    /// Moves the connection onto our segment and says which index its caller had, and whether it was another hop's.
+    /// Moves the connection onto our segment and says which index its caller had, and whether the segment is new.
     fn step(&self, connection: &mut Connection) -> Result<(u32, bool)> {
         let Connection { id, path, .. } = connection;
         let path = path.get_or_insert_default();
@@ -57,19 +58,22 @@ impl UpdatePath {
             ))
             .hint("send the connection as it came back last"));
         }
-        let mut took_over = false;
+        let mut is_new = false;
         match path.path_segments.get_mut(index + 1) {
             Some(next) if next.name == *self.name && !next.id.is_empty() => {}
             // What stood there belonged to another hop: with its name goes everything that hop wrote.
             Some(next) => {
-                took_over = next.name != *self.name;
+                is_new = next.name != *self.name;
                 *next = segment(&self.name, new_id());
             }
-            None => path.path_segments.push(segment(&self.name, new_id())),
+            None => {
+                is_new = true;
+                path.path_segments.push(segment(&self.name, new_id()));
+            }
         }
         path.index = caller + 1;
         id.clone_from(&path.path_segments[index + 1].id);
-        Ok((caller, took_over))
+        Ok((caller, is_new))
     }
 }
 
@@ -97,9 +101,9 @@ fn new_id() -> String {
 
 impl Element for UpdatePath {
     async fn request(&self, mut call: Call, next: Next<'_>) -> Result<Call> {
-        let (caller, took_over) = self.step(call.body_mut())?;
-        if took_over {
-            call.set_fact(TookOver);
+        let (caller, is_new) = self.step(call.body_mut())?;
+        if is_new {
+            call.set_fact(NewSegment);
         }
         let mut call = next.request(call).await?;
         match back(call.body_mut(), caller) {

@@ -1,5 +1,6 @@
 //! What a program that plays with such a mesh is, beside what it plays.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -23,6 +24,8 @@ pub fn play(part: Option<Part>, piece: impl Future<Output = Result<ExitCode, Fai
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
+        .with_thread_names(true)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let outcome = match part {
         Some(Part::Role(start)) => start.enter().map(|()| ExitCode::SUCCESS),

@@ -124,7 +124,9 @@ impl Start {
         set_pdeathsig(Signal::SIGKILL)?;
         // Before there is another thread.
         setns(File::open(&self.netns)?, CloneFlags::CLONE_NEWNET)?;
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(self.serve())
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        // By it a line of the log says whose it is.
+        runtime.worker_threads(2).thread_name(&self.name).enable_all().build()?.block_on(self.serve())
     }
 
     async fn serve(self) -> Result<(), Failure> {

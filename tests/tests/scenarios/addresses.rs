@@ -143,3 +143,29 @@ async fn a_client_that_heals_keeps_its_addresses_where_the_new_endpoint_has_them
         nothing_left(&mesh, &[&client]).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_another_endpoint_gave_is_left_behind_by_a_client_that_moves() {
+    for remote in [0, 1] {
+        let (mesh, nodes) = mesh_of(2).await;
+        let first = nodes[0].endpoint("nse-1", "vpn", pool("10.0.1.0/24")).await.unwrap();
+        let client = nodes[0].client("nsc").build().unwrap();
+        let moves = ask(&client, "vpn", "moves").await.unwrap();
+        assert_eq!(addresses(&moves), pair("10.0.1.0/32", "10.0.1.1/32"));
+        first.kill();
+        let second = nodes[remote].endpoint("nse-2", "vpn", pool("10.0.2.0/24")).await.unwrap();
+        until("the client at nse-2", || second.connections().handles().len() == 1).await;
+        let moved = ask(&client, "vpn", "moves").await.unwrap();
+        assert_eq!(
+            addresses(&moved),
+            pair("10.0.2.0/32", "10.0.2.1/32"),
+            "the first endpoint may give its own to others"
+        );
+        // One that is known again after a restart keeps what it has.
+        second.restart().await.unwrap();
+        until("the client back", || second.connections().handles().len() == 1).await;
+        assert_eq!(addresses(&ask(&client, "vpn", "moves").await.unwrap()), addresses(&moved));
+        client.close(moved, SOON).await.unwrap();
+        nothing_left(&mesh, &[&client]).await;
+    }
+}
