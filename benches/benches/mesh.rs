@@ -15,9 +15,11 @@ use nsm_benches::{Figures, Mesh, Security, quantile, resident_bytes, tasks};
 use nsm_chain::{Call, OwnedNext, elements, from_fn};
 use nsm_sdk::roles::Running;
 use nsm_sdk::stacks::Client;
+use nsm_tests::heap;
 use tokio::sync::Notify;
 
-mod allocator;
+#[global_allocator]
+static ALLOCATOR: heap::Counting = heap::Counting;
 
 #[derive(Clone, Copy)]
 struct Counts {
@@ -165,10 +167,12 @@ async fn throughput(security: Security, suffix: &str, counts: Counts, figures: &
 
 async fn memory(security: Security, suffix: &str, counts: Counts, figures: &mut Figures) {
     let (mesh, endpoint, client) = warm(security).await;
-    let before = allocator::start();
+    heap::count(true);
+    let before = heap::held();
     open(&mesh, &client, counts.connections).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let held = allocator::stop() - before;
+    heap::count(false);
+    let held = heap::held() - before;
     figures.put(&format!("bytes_per_connection{suffix}"), (held as f64 / counts.connections as f64).round());
     cool(mesh, endpoint, client).await;
 }

@@ -36,6 +36,18 @@ impl<K: Hash + Eq, V> Generations<K, V> {
         }
         self.young.insert(key, value);
     }
+
+    /// How many entries it holds.
+    pub(crate) fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+
+    /// Forgets at once what is not to be kept.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&V) -> bool) {
+        for generation in [&mut self.young, &mut self.old] {
+            generation.retain(|_, value| keep(value));
+        }
+    }
 }
 
 #[cfg(test)]

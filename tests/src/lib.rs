@@ -1,4 +1,5 @@
 //! Scenarios, data-plane and interop tests.
 
+pub mod heap;
 pub mod mesh;
 pub mod reference;

@@ -1,14 +1,16 @@
-use std::collections::HashSet;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::sync::{Mutex, PoisonError};
 
-/// Remembers the last names it was told, at least as many as [`AT_LEAST`] and at most twice that.
-#[derive(Debug, Default)]
-pub(super) struct Recent(Mutex<Generations>);
+use crate::generations::Generations;
 
-#[derive(Debug, Default)]
-struct Generations {
-    young: HashSet<String>,
-    old: HashSet<String>,
+/// Remembers the last names it was told, at least as many as [`AT_LEAST`] and at most twice that.
+///
+/// Only their hashes: whoever is taken for one of them is marked without need, which costs a few bytes.
+#[derive(Debug)]
+pub(super) struct Recent {
+    names: Mutex<Generations<u64, ()>>,
+    hasher: RandomState,
 }
 
 /// More than are closed and asked for again while news of their former lives can be under way.
@@ -16,16 +18,19 @@ const AT_LEAST: usize = 2048;
 
 impl Recent {
     pub(super) fn add(&self, name: &str) {
-        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if names.young.len() >= AT_LEAST {
-            names.old = std::mem::take(&mut names.young);
-        }
-        names.young.insert(name.to_owned());
+        let name = self.hasher.hash_one(name);
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).insert(name, ());
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
-        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        names.young.contains(name) || names.old.contains(name)
+        let name = self.hasher.hash_one(name);
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).lookup(&name).is_some()
+    }
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self { names: Mutex::new(Generations::new(AT_LEAST)), hasher: RandomState::new() }
     }
 }
 
@@ -41,7 +46,6 @@ mod tests {
         }
         assert!((2 * AT_LEAST..3 * AT_LEAST).all(|name| recent.has(&name.to_string())));
         assert!(!recent.has("0"));
-        let names = recent.0.lock().unwrap();
-        assert!(names.young.len() + names.old.len() <= 2 * AT_LEAST);
+        assert!(recent.names.lock().unwrap().len() <= 2 * AT_LEAST);
     }
 }

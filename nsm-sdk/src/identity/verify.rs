@@ -2,6 +2,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use nsm_chain::time;
 use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 
 use super::{Claims, IdentityError, certificate, jwt};
@@ -53,7 +54,14 @@ pub fn claims(token: &str) -> Result<Claims, TokenRejected> {
 ///
 /// A token is presented again with every call until its owner signs a new one: the second time costs a hash look-up.
 pub struct TokenVerifier {
-    good: Mutex<Generations<Box<str>, Good>>,
+    good: Mutex<Known>,
+}
+
+/// The tokens that were found good. Of those whose time is over it keeps no more than of the others.
+struct Known {
+    tokens: Generations<Box<str>, Good>,
+    /// With so many it forgets the expired ones.
+    full: usize,
 }
 
 /// A verified token is good for one certificate only.
@@ -66,7 +74,7 @@ impl TokenVerifier {
     /// An empty memory, bounded to some thousand tokens.
     #[must_use]
     pub fn new() -> Self {
-        Self { good: Mutex::new(Generations::new(BOUND)) }
+        Self { good: Mutex::new(Known { tokens: Generations::new(BOUND), full: FEW }) }
     }
 
     /// The claims of `token`, if it was signed with the key in `certificate` (a leaf, DER) and lives at `now`.
@@ -95,15 +103,27 @@ impl TokenVerifier {
             .map_err(|_| TokenRejected::Signature)?;
         let claims = Arc::new(parts.claims);
         let good = Good { certificate: Arc::clone(certificate), claims: Arc::clone(&claims) };
-        self.good.lock().unwrap_or_else(PoisonError::into_inner).insert(token.into(), good);
+        self.good.lock().unwrap_or_else(PoisonError::into_inner).add(token, good);
         Ok(claims)
     }
 
     fn remembered(&self, token: &str, certificate: &Arc<[u8]>) -> Option<Arc<Claims>> {
         let mut good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = good.lookup(token)?;
+        let found = good.tokens.lookup(token)?;
         let same = Arc::ptr_eq(&found.certificate, certificate) || found.certificate == *certificate;
         same.then(|| Arc::clone(&found.claims))
+    }
+}
+
+impl Known {
+    fn add(&mut self, token: &str, good: Good) {
+        if self.tokens.len() >= self.full {
+            let now = time::now();
+            self.tokens.retain(|good| good.claims.is_alive(now));
+            // Seldom enough that all have been added since then, or nearly.
+            self.full = (2 * self.tokens.len()).clamp(FEW, 2 * BOUND - 1);
+        }
+        self.tokens.insert(token.into(), good);
     }
 }
 
@@ -122,6 +142,8 @@ impl fmt::Debug for TokenVerifier {
 pub(super) const ES256: &str = "ES256";
 
 const BOUND: usize = 4096;
+/// Not worth looking through.
+const FEW: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -129,7 +151,7 @@ mod tests {
 
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-    use nsm_chain::{Tokens, time};
+    use nsm_chain::Tokens;
     use proptest::prelude::*;
     use rcgen::{CertificateParams, KeyPair};
 
@@ -143,6 +165,21 @@ mod tests {
 
     fn certificate(source: &Arc<dyn SvidSource>) -> Arc<[u8]> {
         source.svid().unwrap().chain()[0].as_ref().into()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn expired_tokens_are_forgotten() {
+        let source = DevAuthority::new("example.org").unwrap().issue("/a").unwrap();
+        let (verifier, leaf) = (TokenVerifier::new(), certificate(&source));
+        let mut most = 0;
+        for n in 0..20 * FEW as u64 {
+            // Each is signed with another lifetime: they are different tokens.
+            let tokens = Es256Tokens::new(Arc::clone(&source), Duration::from_secs(10 + n % 3));
+            verifier.verify(&tokens.token(None).unwrap().text, &leaf, time::now()).unwrap();
+            tokio::time::advance(Duration::from_secs(1)).await;
+            most = most.max(verifier.good.lock().unwrap().tokens.len());
+        }
+        assert_eq!(most, FEW);
     }
 
     /// The key and the token of RFC 7515, appendix A.3.

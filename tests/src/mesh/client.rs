@@ -15,7 +15,7 @@ use nsm_mechanisms::{KernelLiveness, KernelOffer};
 use nsm_sdk::roles::{self, Site};
 use nsm_sdk::stacks;
 
-use super::role::{gone, orders, say, tasks};
+use super::role::{count, gone, orders, say};
 use super::{Failure, PATIENCE};
 
 /// How long one packet may be on its way.
@@ -60,7 +60,7 @@ impl Client {
                     self.stack.shutdown(PATIENCE).await?;
                     return Ok(());
                 }
-                ["count"] => Ok(format!("{} {}", tasks(), self.stack.connections().handles().len())),
+                ["count"] => Ok(count(self.stack.connections().handles().len())),
                 ["ping"] => self.ping().await,
                 ["remember"] => self.remember().await,
                 ["forget"] => self.forget().await,

@@ -19,7 +19,7 @@ use nsm_api::NetworkService;
 use nsm_kernel::{Census, Item, Netns, Underlay};
 use nsm_sdk::identity::DevAuthority;
 
-pub use process::Process;
+pub use process::{Count, Process};
 pub use program::{Part, play};
 pub use pulse::{Missed, Pulse};
 pub use role::{Role, Start};
@@ -171,7 +171,7 @@ impl Mesh {
     /// # Errors
     /// When it does not run.
     pub async fn connections(&mut self, name: &str) -> Result<usize, Failure> {
-        Ok(self.process(name)?.count().await?.1)
+        Ok(self.process(name)?.count().await?.connections)
     }
 
     /// The namespace of an endpoint or a client.

@@ -23,6 +23,17 @@ pub struct Process {
     number: u32,
 }
 
+/// What a role has.
+#[derive(Debug, Clone, Copy)]
+pub struct Count {
+    /// Its tasks.
+    pub tasks: u64,
+    /// Bytes of memory that are allocated and not freed, if its program [counts](crate::heap).
+    pub heap: i64,
+    /// Its connections.
+    pub connections: usize,
+}
+
 impl Process {
     /// Starts this program again with these arguments, and waits until it says that it is ready.
     pub(super) async fn start(name: &str, arguments: &[OsString]) -> Result<Self, Failure> {
@@ -57,14 +68,16 @@ impl Process {
         self.says().await
     }
 
-    /// How many tasks and how many connections it has.
+    /// What it says it has.
     ///
     /// # Errors
     /// When it has ended.
-    pub async fn count(&mut self) -> Result<(u64, usize), Failure> {
+    pub async fn count(&mut self) -> Result<Count, Failure> {
         let said = self.ask("count").await?;
-        let (tasks, connections) = said.split_once(' ').ok_or_else(|| format!("{} says: {said}", self.name))?;
-        Ok((tasks.parse()?, connections.parse()?))
+        let [tasks, heap, connections] = said.split(' ').collect::<Vec<_>>()[..] else {
+            return Err(format!("{} says: {said}", self.name).into());
+        };
+        Ok(Count { tasks: tasks.parse()?, heap: heap.parse()?, connections: connections.parse()? })
     }
 
     async fn says(&mut self) -> Result<String, Failure> {

@@ -26,6 +26,7 @@ use tokio::runtime::Handle;
 
 use super::client::Client;
 use super::{Failure, TRUST_DOMAIN};
+use crate::heap;
 
 /// Where managers listen for those of other nodes.
 const MANAGER_PORT: u16 = 5001;
@@ -186,7 +187,7 @@ async fn obey(running: &Running) -> Result<(), Failure> {
     while let Some(order) = lines.next_line().await? {
         match order.as_str() {
             "leave" => return Ok(()),
-            _ => say(&format!("{} {}", tasks(), running.connections() + running.passing())),
+            _ => say(&count(running.connections() + running.passing())),
         }
     }
     gone()
@@ -206,9 +207,9 @@ pub(super) fn say(what: &str) {
     println!("{what}");
 }
 
-/// How many tasks this process has.
-pub(super) fn tasks() -> usize {
-    Handle::current().metrics().num_alive_tasks()
+/// What this process has: tasks, bytes of memory that are held, and as many connections.
+pub(super) fn count(connections: usize) -> String {
+    format!("{} {} {connections}", Handle::current().metrics().num_alive_tasks(), heap::held())
 }
 
 /// Sends every packet back, with the name of this endpoint at its end.

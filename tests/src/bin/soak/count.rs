@@ -9,6 +9,8 @@ use crate::churn::{Churn, KEPT, KILLED, Tally};
 pub(crate) struct Held {
     /// KiB that are resident.
     pub(crate) resident: u64,
+    /// KiB that are allocated and not freed: what the role itself holds. The rest is the allocator's, and the program.
+    pub(crate) heap: u64,
     pub(crate) descriptors: u64,
     pub(crate) tasks: u64,
 }
@@ -48,7 +50,7 @@ impl Count {
     pub(crate) fn heading() -> String {
         let kept: Vec<String> = KEPT.iter().map(|name| format!("{name:>11}")).collect();
         format!(
-            "Roles that are never killed: {}. Killed: {}. RSS in KiB.\n{:>6} {:>5} {:>6} {:>6} {:>7} | {} {:>6} {:>6} | {:>11} {:>6} {:>6} | {:>5} {:>4} {:>6}",
+            "Roles that are never killed: {}. Killed: {}. RSS and heap in KiB.\n{:>6} {:>5} {:>6} {:>6} {:>7} | {} {:>6} {:>6} {:>6} | {:>11} {:>6} {:>6} | {:>5} {:>4} {:>6}",
             KEPT.join(", "),
             KILLED.join(", "),
             "minute",
@@ -57,6 +59,7 @@ impl Count {
             "calls",
             "healed",
             kept.join(" "),
+            "heap",
             "fds",
             "tasks",
             "killed: RSS",
@@ -71,12 +74,13 @@ impl Count {
     pub(crate) fn line(&self, minute: u64) -> String {
         let each: Vec<String> = self.each.iter().map(|held| format!("{:>11}", held.resident)).collect();
         format!(
-            "{minute:>6} {:>5} {:>6} {:>6} {:>6}ms | {} {:>6} {:>6} | {:>11} {:>6} {:>6} | {:>5} {:>4} {:>6}",
+            "{minute:>6} {:>5} {:>6} {:>6} {:>6}ms | {} {:>6} {:>6} {:>6} | {:>11} {:>6} {:>6} | {:>5} {:>4} {:>6}",
             self.open,
             self.tally.kills,
             self.tally.connected + self.tally.closed,
             self.tally.longest.as_millis(),
             each.join(" "),
+            self.kept.heap,
             self.kept.descriptors,
             self.kept.tasks,
             self.killed.resident,
@@ -91,16 +95,18 @@ impl Count {
 
 async fn held(churn: &mut Churn, name: &str, open: &mut usize) -> Result<Held, Failure> {
     let process = churn.mesh.process(name)?;
-    let (tasks, connections) = process.count().await?;
+    let count = process.count().await?;
     if name.starts_with("client") {
-        *open += connections;
+        *open += count.connections;
     }
-    Ok(Held { resident: process.resident()?, descriptors: process.descriptors()?, tasks })
+    let heap = count.heap.max(0).cast_unsigned() / 1024;
+    Ok(Held { resident: process.resident()?, heap, descriptors: process.descriptors()?, tasks: count.tasks })
 }
 
 fn sum(all: &[Held]) -> Held {
     all.iter().fold(Held::default(), |sum, held| Held {
         resident: sum.resident + held.resident,
+        heap: sum.heap + held.heap,
         descriptors: sum.descriptors + held.descriptors,
         tasks: sum.tasks + held.tasks,
     })

@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use nsm_tests::heap;
 use nsm_tests::mesh::{Failure, Part, play};
 use tokio::time::{Instant, sleep_until};
 
@@ -27,9 +28,8 @@ use self::churn::{Churn, TOKENS};
 use self::count::Count;
 use self::verdict::Verdict;
 
-/// As the `nsm` program has it.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: heap::Counting = heap::Counting;
 
 #[derive(Debug, Parser)]
 #[command(about = "Churns a mesh of real processes, and counts what they hold")]
@@ -51,6 +51,7 @@ const QUIET: Duration = Duration::from_secs(12);
 const A_MOMENT: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
+    heap::count(true);
     let arguments = Arguments::parse();
     play(arguments.part, soak(arguments.minutes.max(1), arguments.seed))
 }

@@ -70,6 +70,7 @@ impl Verdict {
         for (at, name) in KEPT.into_iter().enumerate() {
             let of = move |part: fn(&Held) -> u64| move |count: &Count| count.each.get(at).map_or(0, part);
             compare(format!("RSS of {name}, KiB"), &of(|held| held.resident));
+            compare(format!("heap of {name}, KiB"), &of(|held| held.heap));
             compare(format!("descriptors of {name}"), &of(|held| held.descriptors));
             compare(format!("tasks of {name}"), &of(|held| held.tasks));
         }
