@@ -21,8 +21,8 @@ pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 ///
 /// *Request*: the connection's state ([`State`]) is made at the first one. If that fails, or its caller is gone by the
 /// time it succeeds, everything is given back. A later one that fails leaves what was established as it is. One that
-/// asks every hop to reselect closes the established connection further on first; if it then fails, only an initiator
-/// still wants the connection.
+/// asks every hop to reselect closes the established connection further on first, in half of its time; if it then fails,
+/// only an initiator still wants the connection.
 /// *Close*: ends the patience of a Request of our own that is under way, closes the last established connection,
 /// whatever the caller's copy says, and drops the state even if something further on could not be undone; one that an
 /// element of this hop refuses ([`Error::changing_nothing`]) changes nothing. Of an unknown connection it says
@@ -211,11 +211,16 @@ impl<P: Protocol> Entry<P> {
         (&raw const *self).addr()
     }
 
-    /// Lets go of everything further on, with the facts that come with it, and starts with fresh state.
-    async fn tear(self: &Arc<Self>, life: &mut Life<P>, facts: Facts, next: Next<'_, P>) {
+    /// Lets go of everything further on, with the facts that come with it, and starts with fresh state. It takes half of
+    /// the time there is at most: one who does not hear the Close may be why everything is chosen afresh. Who does not hear
+    /// it lets go when the tokens on the path end.
+    async fn tear(self: &Arc<Self>, life: &mut Life<P>, facts: Facts, remaining: Option<Duration>, next: Next<'_, P>) {
         if !std::mem::replace(&mut life.torn, true)
             && let Some(mut call) = life.established.as_ref().map(Established::call)
         {
+            if let Some(remaining) = remaining {
+                call = call.within(remaining / 2);
+            }
             call.set_why(Why::Reselect);
             call.set_facts(facts);
             if let Err(error) = self.undo(life, Some(call), next).await {
@@ -284,7 +289,7 @@ impl<P: Protocol> Element<P> for Begin<P> {
             }
             call.set_why(P::why(life.established.as_ref().map(|known| &*known.body), call.body()));
             if P::reselects(call.body()) && life.established.is_some() {
-                entry.tear(&mut life, Facts::new(), next).await;
+                entry.tear(&mut life, Facts::new(), call.remaining(), next).await;
             } else if self.merges
                 && let Some(established) = &life.established
             {
@@ -384,10 +389,18 @@ impl<P: Protocol> Handle<P> {
         if why == Why::Reselect
             && let Some(reselect) = &entry.reselect
         {
-            entry.tear(&mut life, call.facts().clone(), next.next()).await;
+            entry.tear(&mut life, call.facts().clone(), call.remaining(), next.next()).await;
             reselect(call.body_mut());
         }
         entry.run(&mut life, call, next.next()).await.map(Some)
+    }
+
+    /// Ends the patience of a Request of our own that is under way, such as a refresh that a silent hop does not answer:
+    /// what follows need not wait for it.
+    pub fn hurry(&self) {
+        if let Some(entry) = self.entry.upgrade() {
+            entry.own().cancel();
+        }
     }
 
     /// Closes it and drops its state.

@@ -122,6 +122,23 @@ async fn a_reselect_closes_once_and_asks_until_it_works() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_close_that_nobody_hears_leaves_a_reselect_half_of_its_time() {
+    struct Deaf;
+    impl Element for Deaf {
+        async fn close(&self, call: Call, _next: Next<'_>) -> Result<Call> {
+            call.patiently(std::future::pending()).await?
+        }
+    }
+    let begin = Arc::new(Begin::initiator());
+    let chain = Chain::new("hop", elements![Arc::clone(&begin), Deaf]).unwrap();
+    chain.request(asked()).await.unwrap();
+    let before = tokio::time::Instant::now();
+    let in_a_second = |call: &mut Call| call.set_deadline(Some(before + Duration::from_secs(1)));
+    begin.handles()[0].request_with(Why::Reselect, in_a_second).await.unwrap().unwrap();
+    assert_eq!(before.elapsed(), Duration::from_millis(500));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_first_request_that_breaks_off_leaves_nothing() {
     let (chain, begin, far) = stack(Begin::default());
     let broken_off = tokio::time::timeout(Duration::from_millis(5), chain.request(asked())).await;
@@ -164,6 +181,30 @@ async fn a_close_does_not_wait_for_a_request_of_our_own() {
     assert_eq!(before.elapsed(), Duration::ZERO);
     assert_eq!(healing.await.unwrap().unwrap_err().code(), Code::Cancelled);
     assert!(handle.request(Why::Heal).await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_of_our_own_that_is_hurried_does_not_hold_up_the_next() {
+    let slow = crate::from_fn(|call: Call, next: crate::OwnedNext| async move {
+        if call.why() == Why::Refresh {
+            call.patiently(std::future::pending::<()>()).await?;
+        }
+        next.request(call).await
+    });
+    let begin = Arc::new(Begin::initiator());
+    let chain = Chain::new("hop", elements![Arc::clone(&begin), slow]).unwrap();
+    chain.request(asked()).await.unwrap();
+    let handle = begin.handles().remove(0);
+    let refresh = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.request(Why::Refresh).await }
+    });
+    tokio::task::yield_now().await;
+    let before = tokio::time::Instant::now();
+    handle.hurry();
+    handle.request(Why::Heal).await.unwrap().unwrap();
+    assert_eq!(before.elapsed(), Duration::ZERO);
+    assert_eq!(refresh.await.unwrap().unwrap_err().code(), Code::Cancelled);
 }
 
 #[tokio::test(start_paused = true)]

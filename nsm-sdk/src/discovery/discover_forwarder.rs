@@ -6,6 +6,7 @@ use nsm_chain::{Call, Code, Element, Error, Next, NextHop, Order, Result, Slot};
 
 use tokio::time::Instant;
 
+use super::share;
 use crate::path::NewSegment;
 use crate::registry::Finder;
 
@@ -17,7 +18,7 @@ pub(crate) const FORWARDER: &str = "forwarder";
 /// *Request*: of the forwarders registered at this manager it takes those that the network service's metadata admit.
 /// A connection keeps the forwarder it has, without a look at the registry as long as that one answers, and after a
 /// restart of the manager the one its path names, which gets a while to register again; otherwise they are tried in turn
-/// until one accepts. *Close* passes: `Connect` knows where the connection lives.
+/// until one accepts, each with its share of the caller's time. *Close* passes: `Connect` knows where the connection lives.
 ///
 /// It stands in a manager, before `Connect`.
 #[derive(Debug)]
@@ -126,11 +127,11 @@ impl Element for DiscoverForwarder {
             }
         }
         let mut causes = Vec::new();
-        for forwarder in &candidates {
+        for (at, forwarder) in candidates.iter().enumerate() {
             let url: Arc<str> = forwarder.url.as_str().into();
             let mut attempt = call.clone();
             attempt.set_fact(NextHop(Arc::clone(&url)));
-            match next.request(attempt).await {
+            match next.request(share(attempt, candidates.len() - at)).await {
                 Ok(call) => {
                     self.chosen.set(&state, Chosen { name: forwarder.name.clone(), url });
                     return Ok(call);

@@ -7,6 +7,8 @@ use nsm_api::registry::NetworkServiceEndpoint;
 use nsm_chain::{Call, Candidates, Code, Element, Error, Next, NextHop, Order, Result, Slot};
 use tokio::time::Instant;
 
+use super::share;
+
 /// Spreads connections over the endpoints that may serve them.
 ///
 /// *Request*: of the [`Candidates`] it starts with the one whose turn it is, as often as its route's weight says, and
@@ -14,8 +16,8 @@ use tokio::time::Instant;
 /// refreshes go there too. If none accepts, the error keeps each one's cause. *Close* passes.
 ///
 /// An endpoint that did not answer is tried after all others for half a minute: it is dead, and the registry will know
-/// when its registration expires. So is the one that the connection had, when another one is wanted. While there are
-/// others left none gets more than its share of the caller's time.
+/// when its registration expires. Only the one that the connection had comes later still, when another one is wanted: that
+/// one is known not to do now. While there are others left none gets more than its share of the caller's time.
 ///
 /// It stands behind `Discover`.
 #[derive(Debug, Default)]
@@ -54,7 +56,7 @@ impl RoundRobin {
         let silent = self.silent();
         turns.sort_by_cached_key(|endpoint| {
             let is_silent = silent.get(&endpoint.name).is_some_and(|since| since.elapsed() < SILENT);
-            (is_silent, had == Some(&*endpoint.name))
+            (had == Some(&*endpoint.name), is_silent)
         });
         turns
     }
@@ -97,10 +99,7 @@ impl Element for RoundRobin {
         for (at, endpoint) in turns.into_iter().enumerate() {
             let mut attempt = call.clone();
             choose(&mut attempt, endpoint);
-            if let (Some(remaining), Ok(left @ 2..)) = (call.remaining(), u32::try_from(count - at)) {
-                attempt = attempt.within(remaining / left);
-            }
-            match next.request(attempt).await {
+            match next.request(share(attempt, count - at)).await {
                 Ok(call) => {
                     self.note(&endpoint.name, true);
                     if let Ok(state) = call.state() {
@@ -138,8 +137,9 @@ impl Element for RoundRobin {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nsm_api::Connection;
     use nsm_api::registry::NetworkService;
-    use nsm_chain::{Chain, OwnedNext, elements, from_fn};
+    use nsm_chain::{Begin, Chain, OwnedNext, elements, from_fn};
     use std::collections::BTreeMap;
     use std::sync::{Arc, Mutex};
 
@@ -190,6 +190,25 @@ mod tests {
             chain.request(Call::default()).await.unwrap();
         }
         assert_eq!(dead(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_was_silent_is_tried_before_the_one_that_is_to_be_left() {
+        let dead = Arc::new(Mutex::new("a"));
+        let is_dead = Arc::clone(&dead);
+        let far = from_fn(move |call: Call, next: OwnedNext| {
+            let dead = call.body().network_service_endpoint_name == *is_dead.lock().unwrap();
+            async move { if dead { Err(Error::unavailable("dead")) } else { next.request(call).await } }
+        });
+        let elements = elements![Begin::default(), Discover(vec![("a", 1), ("b", 1)]), RoundRobin::default(), far];
+        let chain = Chain::new("fwd", elements).unwrap();
+        let mut got = Vec::new();
+        for dies in ["a", "b", "a"] {
+            *dead.lock().unwrap() = dies;
+            let asked = Call::new(Connection { id: "c".into(), ..Default::default() });
+            got.push(chain.request(asked).await.unwrap().into_body().network_service_endpoint_name);
+        }
+        assert_eq!(got, ["b", "a", "b"]);
     }
 
     #[tokio::test]

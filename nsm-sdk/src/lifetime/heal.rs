@@ -25,10 +25,10 @@ pub trait Liveness: Send + Sync + 'static {
 /// Healing goes from what disturbs least to what disturbs most:
 ///
 /// 1. It asks again for what stands ([`Why::Heal`]): a hop that restarted adopts it.
-/// 2. If nobody answers at the endpoint, or the network service no longer lets the client have it, it asks for any other
-///    endpoint over the same hops. What stands, stands until another endpoint has accepted.
-/// 3. If packets do not get through, or the rest of the path has not been there for a while, everything is closed and
-///    chosen afresh ([`Why::Reselect`]).
+/// 2. If nobody answers at the endpoint, packets do not get through, or the network service no longer lets the client have
+///    the endpoint, it asks for any other one over the same hops. What stands, stands until another endpoint has accepted.
+/// 3. If that does not help where packets do not get through, or the rest of the path has not been there for a while,
+///    everything is closed and chosen afresh ([`Why::Reselect`]).
 ///
 /// The first try is immediate, the next ones ever further apart, until a Request works, whoever made it, or the connection
 /// is closed. A connection that breaks again and again is tried ever more slowly too. Each Request carries the [`Reason`].
@@ -107,6 +107,7 @@ impl Heal {
                 broken: None,
                 healing: false,
                 closed: false,
+                unproven: false,
                 pauses: pauses(handle.key()),
                 healed: Instant::now(),
             }),
@@ -135,6 +136,8 @@ struct Seen {
     broken: Option<Reason>,
     healing: bool,
     closed: bool,
+    /// It moved because packets did not get through, and none has since. Whoever is to blame, it need not be the endpoint.
+    unproven: bool,
     pauses: Backoff,
     /// When it was healed last.
     healed: Instant,
@@ -223,12 +226,27 @@ impl Patient {
 
     /// One try. Whether there still was something to heal.
     async fn attempt(&self, course: &mut Course) -> Result<bool> {
-        let flowing = self.packets_flow().await;
+        let flowing = match course.reason {
+            Reason::PacketsStopped => Some(false),
+            _ => self.packets_flow().await,
+        };
         let grace = if flowing == Some(true) { GRACE } else { GRACE_UNSEEN };
         let waited = course.refused.is_some_and(|since| since.elapsed() >= grace);
-        if course.torn || course.reason == Reason::PacketsStopped || flowing == Some(false) || waited {
-            course.torn = true;
-            return self.ask(Why::Reselect, course, |_| {}).await;
+        let stopped = flowing == Some(false);
+        if course.torn || waited || (stopped && self.seen().unproven) {
+            return self.ask_afresh(course).await;
+        }
+        if stopped {
+            return match self.ask_another(course).await {
+                Ok(done) => {
+                    self.seen().unproven = true;
+                    Ok(done)
+                }
+                Err(error) => {
+                    tracing::debug!(connection = &**self.handle.key(), %error, "no other endpoint over the same hops");
+                    self.ask_afresh(course).await
+                }
+            };
         }
         let error = match self.ask(Why::Heal, course, |_| {}).await {
             Ok(done) => return Ok(done),
@@ -245,8 +263,18 @@ impl Patient {
             None if flowing == Some(true) => return Err(error),
             None => {}
         }
-        let another = |call: &mut Call| call.body_mut().network_service_endpoint_name.clear();
-        self.ask(Why::Heal, course, another).await
+        self.ask_another(course).await
+    }
+
+    /// Any endpoint, the present one last, over the same hops.
+    async fn ask_another(&self, course: &Course) -> Result<bool> {
+        self.ask(Why::Heal, course, |call| call.body_mut().network_service_endpoint_name.clear()).await
+    }
+
+    /// Everything is closed and chosen afresh.
+    async fn ask_afresh(&self, course: &mut Course) -> Result<bool> {
+        course.torn = true;
+        self.ask(Why::Reselect, course, |_| {}).await
     }
 
     async fn ask(&self, why: Why, course: &Course, change: impl FnOnce(&mut Call) + Send) -> Result<bool> {
@@ -256,6 +284,8 @@ impl Patient {
             call.set_deadline(Some(call.deadline().map_or(until, |deadline| deadline.min(until))));
             change(call);
         };
+        // A refresh that waits for who is lost waits for long.
+        self.handle.hurry();
         self.handle.request_with(why, changed).await.map(|call| call.is_some())
     }
 
@@ -285,7 +315,11 @@ impl Patient {
     async fn packets_flow(&self) -> Option<bool> {
         let (liveness, within) = self.liveness.as_ref()?;
         let connection = Arc::clone(&self.seen().connection);
-        Some(liveness.alive(&connection, *within).await)
+        let alive = liveness.alive(&connection, *within).await;
+        if alive {
+            self.seen().unproven = false;
+        }
+        Some(alive)
     }
 
     async fn check(self: Arc<Self>, timers: Timers, interval: Duration) {

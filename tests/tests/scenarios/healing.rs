@@ -361,25 +361,27 @@ async fn a_reselect_says_one_close_to_each_old_hop_whatever_restarted_and_none_t
         let packets = Packets::flowing();
         let client = nodes[0].client("nsc").liveness(Arc::new(packets.clone()), EVERY, EVERY).build().unwrap();
         let connection = ask(&client, "vpn", "c").await.unwrap();
+        nodes[1].endpoint("nse-2", "vpn", elements![two.clone()]).await.unwrap();
+        // It does not take the connection while what there was stands.
+        two.fail(1);
         let before = mesh.wires().writes();
         packets.stop();
         first.kill();
         for node in restarted {
             nodes[*node].restart_manager().unwrap();
         }
-        nodes[1].endpoint("nse-2", "vpn", elements![two.clone()]).await.unwrap();
         at(&client, "nse-2").await;
         packets.flow();
         pass(Duration::from_secs(1)).await;
         assert_eq!(mesh.wires().wires().len(), 2, "restarted: {restarted:?}");
-        assert_eq!(two.closes(), 0);
+        assert_eq!(two.closes(), 1, "it undid what it refused, and nothing else");
         // Each forwarder took its old wire down and made the new one, and nothing else.
         assert_eq!(mesh.wires().writes() - before, 4, "restarted: {restarted:?}");
 
         ask(&client, "vpn", "c").await.unwrap();
-        assert_eq!((two.closes(), mesh.wires().writes() - before), (0, 4), "a refresh changes nothing");
+        assert_eq!((two.closes(), mesh.wires().writes() - before), (1, 4), "a refresh changes nothing");
         client.close(connection, SOON).await.unwrap();
-        assert_eq!(two.closes(), 1);
+        assert_eq!(two.closes(), 2);
         nothing_left(&mesh, &[&client]).await;
     }
 }

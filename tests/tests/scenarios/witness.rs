@@ -196,6 +196,81 @@ async fn a_node_that_is_lost_with_all_its_packets_is_left_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_endpoint_that_freezes_is_left_in_time_and_nobody_waits_for_it() {
+    for remote in [0, 1] {
+        let (mesh, nodes) = mesh_of(2).await;
+        let (one, two) = (Count::default(), Count::default());
+        nodes[remote].endpoint("nse-1", "vpn", elements![one.clone()]).await.unwrap();
+        let (packets, reasons) = (Packets::flowing(), Reasons::default());
+        let client = seen_by(nodes[0].client("nsc").with(elements![reasons.clone()]), Some(&packets)).build().unwrap();
+        let connection = ask(&client, "vpn", "c").await.unwrap();
+        nodes[1].endpoint("nse-2", "vpn", elements![two.clone()]).await.unwrap();
+        pass(Duration::from_secs(1)).await;
+        mesh.network().freeze("nse-1");
+        packets.stop();
+        let took = until_at(&client, "nse-2").await;
+        assert!(took <= EVERY * 2, "{took:?}");
+        packets.flow();
+        assert_eq!(reasons.take().last(), Some(&(Why::Heal, Some(Reason::PacketsStopped))));
+        mesh.network().thaw("nse-1");
+        pass(Duration::from_secs(1)).await;
+        assert_eq!((one.both(), two.both()), ((1, 1), (1, 0)), "it hears its Close when it can hear again");
+        client.close(connection, SOON).await.unwrap();
+        nothing_left(&mesh, &[&client]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forwarder_that_freezes_is_replaced_though_it_hears_no_close() {
+    let (mesh, nodes) = mesh_of(2).await;
+    nodes[1].endpoint("nse", "vpn", elements![]).await.unwrap();
+    let packets = Packets::flowing();
+    let client = seen_by(nodes[0].client("nsc"), Some(&packets)).build().unwrap();
+    let connection = ask(&client, "vpn", "c").await.unwrap();
+    nodes[0].forwarder("forwarder-new").await.unwrap();
+    pass(Duration::from_secs(1)).await;
+    mesh.network().freeze("forwarder-1");
+    packets.stop();
+    let by_the_new_one = |connection: &Connection| {
+        connection.path.iter().flat_map(|path| &path.path_segments).any(|segment| segment.name == "forwarder-new")
+    };
+    let took = takes(&client, by_the_new_one).await;
+    assert!(took <= Duration::from_secs(2), "{took:?}");
+    packets.flow();
+    mesh.network().thaw("forwarder-1");
+    client.close(connection, SOON).await.unwrap();
+    pass(Duration::from_secs(3700)).await;
+    nothing_left(&mesh, &[&client]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_move_that_does_not_help_is_followed_by_a_fresh_choice_and_one_that_helped_is_not() {
+    let (mesh, nodes) = mesh_of(1).await;
+    for name in ["nse-1", "nse-2"] {
+        nodes[0].endpoint(name, "vpn", elements![]).await.unwrap();
+    }
+    let (packets, reasons) = (Packets::flowing(), Reasons::default());
+    let client = seen_by(nodes[0].client("nsc").with(elements![reasons.clone()]), Some(&packets)).build().unwrap();
+    let connection = ask(&client, "vpn", "c").await.unwrap();
+    let why = || reasons.take().into_iter().map(|(why, _)| why).collect::<Vec<_>>();
+    assert_eq!(why(), [Why::First]);
+    for _ in 0..2 {
+        packets.stop();
+        pass(EVERY * 3 / 2).await;
+        packets.flow();
+        assert_eq!(why(), [Why::Heal], "packets flow through the other one");
+        // What breaks again at once is healed more slowly.
+        pass(Duration::from_secs(11)).await;
+    }
+    packets.stop();
+    pass(EVERY * 5 / 2).await;
+    packets.flow();
+    assert_eq!(why(), [Why::Heal, Why::Reselect], "they do not flow through either");
+    client.close(connection, SOON).await.unwrap();
+    nothing_left(&mesh, &[&client]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_storm_of_news_is_one_healing() {
     let (mesh, nodes) = mesh_of(2).await;
     let count = Count::default();

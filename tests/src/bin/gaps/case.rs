@@ -10,6 +10,13 @@ pub(crate) struct Case {
     pub(crate) bound: Bound,
 }
 
+impl Case {
+    /// Whether a pause before the first try would show.
+    pub(crate) fn is_tight(&self) -> bool {
+        matches!(self.bound, Bound::Gap(bound) if bound < EXTENDED_GAP)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     /// All of these die at the same time, and then come back one after the other.
@@ -41,7 +48,8 @@ pub(crate) const LIVENESS: Duration = Duration::from_millis(200);
 const CONTROL: Bound = Bound::Gap(Duration::from_millis(100));
 const DATA: Bound = Bound::Gap(Duration::from_millis(600));
 /// The bound of the reference's own extended tests.
-const EXTENDED: Bound = Bound::Gap(Duration::from_secs(10));
+const EXTENDED_GAP: Duration = Duration::from_secs(10);
+const EXTENDED: Bound = Bound::Gap(EXTENDED_GAP);
 
 const SYSTEM: &[&str] = &["registry", "nsmgr-1", "nsmgr-2", "nsmgr-3", "forwarder-1", "forwarder-2", "forwarder-3"];
 const IN_A_ROW: &[Step] = &[

@@ -33,6 +33,8 @@ const EVERY: Duration = Duration::from_millis(5);
 const TOKENS: Duration = Duration::from_secs(30);
 /// After it a case counts as failed.
 const HEALED: Duration = Duration::from_secs(30);
+/// A connection that breaks again sooner is healed more slowly: where that matters a try is not to be part of the one before.
+const STEADY: Duration = Duration::from_secs(10);
 /// Watched on after all is well; and once more, for answers that are on their way.
 const AFTER: Duration = Duration::from_millis(300);
 
@@ -98,6 +100,9 @@ impl Lab {
     /// Plays a case once. Tells what those clients saw whom it concerns.
     pub(crate) async fn play(&mut self, case: &Case) -> Result<Vec<Observed>, Failure> {
         self.tries += 1;
+        if case.is_tight() {
+            sleep(STEADY).await;
+        }
         self.registered().await?;
         if let Some(ill) = self.well().await? {
             return Err(format!("before {}: {ill}", case.name).into());
