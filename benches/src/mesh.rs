@@ -147,7 +147,7 @@ impl Dataplane for Nothing {
         vec![Mechanism::kernel()]
     }
 
-    fn accept(&self, _mechanism: &mut Mechanism, _held: Option<&()>) -> nsm_chain::Result<()> {
+    fn accept(&self, _id: &str, _mechanism: &mut Mechanism, _held: Option<&()>) -> nsm_chain::Result<()> {
         Ok(())
     }
 

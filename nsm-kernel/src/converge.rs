@@ -12,7 +12,6 @@ use crate::{
     rtnl::{
         Rtnl,
         link::{self, LinkFacts},
-        route::PROTOCOL,
         rule::RuleEntry,
     },
     sysctl,
@@ -166,17 +165,8 @@ pub(crate) fn converge(
 
 /// The interface's state as the kernel has it.
 fn actual(rtnl: &mut Rtnl, facts: &LinkFacts, rules: Vec<RuleEntry>) -> Result<Plan> {
-    let routes = rtnl.routes(facts.index)?.into_iter();
-    let neighbours = rtnl.permanent_neighbours(facts.index)?.into_iter();
-    Ok(Plan {
-        mtu: Some(facts.mtu),
-        mac: facts.mac,
-        alias: facts.alias.clone(),
-        addresses: rtnl.addresses(facts.index)?.into_iter().map(|(_, address)| address).collect(),
-        routes: routes.filter(|route| route.protocol == PROTOCOL).map(|route| route.entry).collect(),
-        rules,
-        neighbours: neighbours.map(|(_, neighbour)| (neighbour.ip, neighbour)).collect(),
-    })
+    let found = Plan::found(rtnl, facts.index)?.remove(&facts.index).unwrap_or_default();
+    Ok(Plan { mtu: Some(facts.mtu), mac: facts.mac, alias: facts.alias.clone(), rules, ..found })
 }
 
 /// The interface, if it is there and carries the mark.

@@ -62,29 +62,17 @@ pub enum Event {
 
 /// What an interface is like, apart from addresses and routes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinkState {
-    /// Its number.
-    pub index: u32,
-    /// Its name.
-    pub name: String,
-    /// Its mark (link alias).
-    pub alias: String,
-    /// Its MTU.
-    pub mtu: u32,
-    /// Its hardware address.
-    pub mac: Option<[u8; 6]>,
-    /// Whether it is up.
-    pub up: bool,
-}
+pub struct LinkState(LinkFacts);
 
 impl LinkState {
+    /// Its number.
+    pub fn index(&self) -> u32 {
+        self.0.index
+    }
+
     /// Whether it is as `spec` says, up, under that name and mark.
     pub fn shows(&self, spec: &InterfaceSpec) -> bool {
-        self.up
-            && self.name == spec.name.as_str()
-            && self.alias == spec.alias
-            && spec.mtu.is_none_or(|mtu| mtu == self.mtu)
-            && spec.mac.is_none_or(|mac| self.mac == Some(mac))
+        self.0.shows(spec)
     }
 }
 
@@ -196,8 +184,8 @@ fn event(netns: NetnsId, message: M) -> Option<Event> {
     let less = |index| Some(Event::Less { netns, index });
     match message {
         M::NewLink(link) => {
-            let LinkFacts { index, name, alias, mtu, mac, up, .. } = link.into();
-            Some(Event::Link(netns, LinkState { index, name, alias: alias?, mtu, mac, up }))
+            let facts = LinkFacts::from(link);
+            facts.alias.is_some().then_some(Event::Link(netns, LinkState(facts)))
         }
         M::DelLink(link) => less(link.header.index),
         M::DelAddress(address) if address.header.scope == AddressScope::Universe => less(address.header.index),

@@ -7,11 +7,10 @@
 //! descriptors of other processes are looked for (a supervisor's, say). Those that only name it (`O_PATH`) do not count:
 //! so it is passed on from hop to hop, by managers that would keep it until a token ends.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,7 +24,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     Error, NetnsId, Result,
-    netns::{Lane, work},
+    netns::{Lane, processes, work},
     wakes::watched,
 };
 
@@ -196,7 +195,7 @@ fn holders_of(wanted: &HashSet<NetnsId>, left: &HashSet<NetnsId>) -> HashMap<Net
     let names = mounted();
     let mut found: HashMap<_, _> =
         wanted.iter().filter(|id| names.contains(&id.ino)).map(|id| (*id, Holder::Name)).collect();
-    keepers(wanted, &mut found, |pid| namespace_of(pid).into_iter().collect());
+    keepers(wanted, &mut found, |pid| NetnsId::of_process(pid).into_iter().collect());
     keepers(left, &mut found, descriptors_of);
     found
 }
@@ -231,9 +230,9 @@ fn descriptors_of(pid: i32) -> HashSet<NetnsId> {
         if !link.to_str()?.starts_with("net:[") {
             return None;
         }
-        let file = fs::metadata(entry.path()).ok()?;
+        let id = NetnsId::at(entry.path())?;
         let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", entry.file_name().to_str()?)).ok()?;
-        (!only_names(&info)).then_some(NetnsId { dev: file.dev(), ino: file.ino() })
+        (!only_names(&info)).then_some(id)
     });
     held.collect()
 }
@@ -242,18 +241,6 @@ fn descriptors_of(pid: i32) -> HashSet<NetnsId> {
 fn only_names(fdinfo: &str) -> bool {
     let flags = fdinfo.lines().find_map(|line| line.strip_prefix("flags:"));
     flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok()).is_some_and(|flags| flags & libc::O_PATH != 0)
-}
-
-/// All processes, the longest running first, as far as numbers tell.
-fn processes() -> impl Iterator<Item = i32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    numbers.collect::<BTreeSet<_>>().into_iter()
-}
-
-fn namespace_of(pid: i32) -> Option<NetnsId> {
-    let file = fs::metadata(format!("/proc/{pid}/ns/net")).ok()?;
-    Some(NetnsId { dev: file.dev(), ino: file.ino() })
 }
 
 /// Inode numbers of the network namespaces that have a name in our mount namespace.

@@ -1,7 +1,7 @@
 //! The difference between two states of an interface, as requests.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
 };
 
@@ -10,8 +10,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::{
     InterfaceSpec, Neighbour, Result, Route, policy,
     rtnl::{
-        Request, address, link, neighbour,
-        route::{MAIN, RouteEntry},
+        Request, Rtnl, address, link, neighbour,
+        route::{MAIN, PROTOCOL, RouteEntry},
         rule::RuleEntry,
     },
 };
@@ -56,6 +56,22 @@ impl Plan {
             plan.rules.extend(rules.into_iter().map(|rule| RuleEntry { table, ..rule }));
         }
         Ok(plan)
+    }
+
+    /// What the kernel has for the interface of this number, or for all (0), by their numbers: addresses, our routes and
+    /// permanent neighbours. One that has nothing is left out.
+    pub(crate) fn found(rtnl: &mut Rtnl, index: u32) -> Result<HashMap<u32, Self>> {
+        let mut found: HashMap<u32, Self> = HashMap::new();
+        for (link, address) in rtnl.addresses(index)? {
+            found.entry(link).or_default().addresses.insert(address);
+        }
+        for route in rtnl.routes(index)?.into_iter().filter(|route| route.protocol == PROTOCOL) {
+            found.entry(route.index).or_default().routes.insert(route.entry);
+        }
+        for (link, neighbour) in rtnl.permanent_neighbours(index)? {
+            found.entry(link).or_default().neighbours.insert(neighbour.ip, neighbour);
+        }
+        Ok(found)
     }
 
     /// The tables its rules lead to.

@@ -6,7 +6,7 @@ use crate::{
     InterfaceName, InterfaceSpec, MarkedLink, Netns, NetnsId, Result,
     netns::{Lane, work},
     plan::Plan,
-    rtnl::{Rtnl, link::LinkFacts, route::PROTOCOL, rule::RuleEntry},
+    rtnl::{Rtnl, link::LinkFacts, rule::RuleEntry},
 };
 
 /// The state of all interfaces of a namespace at one time.
@@ -54,27 +54,11 @@ impl Snapshot {
                     }
                 },
             };
-            Self::of_links(&mut rtnl, netns, links, index)
+            let (found, rules) = (Plan::found(&mut rtnl, index)?, rtnl.rules(true)?);
+            let links = links.into_iter().map(|link| (link.name.clone(), link)).collect();
+            Ok(Self { netns, links, found, rules })
         })
         .await
-    }
-
-    fn of_links(rtnl: &mut Rtnl, netns: Netns, links: Vec<LinkFacts>, index: u32) -> Result<Self> {
-        let mut found: HashMap<u32, Plan> = links.iter().map(|link| (link.index, Plan::default())).collect();
-        for (link, address) in rtnl.addresses(index)? {
-            found.entry(link).or_default().addresses.insert(address);
-        }
-        for route in rtnl.routes(index)? {
-            if route.protocol == PROTOCOL {
-                found.entry(route.index).or_default().routes.insert(route.entry);
-            }
-        }
-        for (link, neighbour) in rtnl.permanent_neighbours(index)? {
-            found.entry(link).or_default().neighbours.insert(neighbour.ip, neighbour);
-        }
-        let rules = rtnl.rules(true)?;
-        let links = links.into_iter().map(|link| (link.name.clone(), link)).collect();
-        Ok(Self { netns, links, found, rules })
     }
 
     /// Of which namespace it is.
@@ -99,7 +83,7 @@ impl Snapshot {
     /// beyond that does not count, nor do neighbours that may age.
     pub fn shows(&self, spec: &InterfaceSpec) -> bool {
         let named = self.links.get(spec.name.as_str());
-        let Some(link) = named.filter(|link| link.up && link.alias.as_ref() == Some(&spec.alias)) else {
+        let Some(link) = named.filter(|link| link.shows(spec)) else {
             return false;
         };
         let nothing = Plan::default();
@@ -114,8 +98,6 @@ impl Snapshot {
         drop(tables);
         let Ok(wanted) = wanted else { return false };
         complete
-            && wanted.mtu.is_none_or(|mtu| mtu == link.mtu)
-            && wanted.mac.is_none_or(|mac| link.mac == Some(mac))
             && wanted.addresses.is_subset(&found.addresses)
             && wanted.routes.is_subset(&found.routes)
             && wanted.rules.iter().all(|rule| self.rules.contains(rule))

@@ -84,6 +84,7 @@ fn wire(number: u16, client: &Netns, endpoint: &Netns) -> Result<Wire, Box<dyn E
         next: side(endpoint, &format!("nse-{number}"))?,
         context: ConnectionContext { ip_context: Some(ip), mtu: 1400, ..Default::default() },
         payload: payload::IP.into(),
+        origin: None,
     })
 }
 

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::metrics::{self, CLIENT_INTERFACE, SERVER_INTERFACE};
 use crate::select::select;
-use crate::{Class, Dataplane, Wire, Wired, mtu};
+use crate::{Class, Dataplane, Origin, Wire, Wired, mtu};
 
 /// Joins the caller to the next hop: a forwarder's purpose.
 ///
@@ -63,7 +63,7 @@ impl<D: Dataplane> CrossConnect<D> {
         let Some(mut caller) = connection.mechanism.clone() else {
             return Err(Error::internal("the caller's mechanism was not chosen"));
         };
-        let lease = self.dataplane.accept(&mut caller, before.as_ref().map(|joined| &joined.lease))?;
+        let lease = self.dataplane.accept(&connection.id, &mut caller, before.as_ref().map(|joined| &joined.lease))?;
 
         let agreed = before.as_ref().filter(|joined| joined.with == with).map(|joined| joined.next.clone());
         mtu::limit(call.connection_mut(), mtu::of(&caller));
@@ -111,6 +111,7 @@ impl<D: Dataplane> CrossConnect<D> {
             next: inner.clone(),
             context: connection.context.clone().unwrap_or_default(),
             payload: connection.payload.clone(),
+            origin: call.fact::<Origin>().cloned(),
         };
         let begun = Instant::now();
         let programmed = self.dataplane.connect(&wire).await?;

@@ -22,12 +22,13 @@ pub trait Dataplane: Send + Sync + 'static {
     /// What is offered to a next hop of this class, best first; empty where it cannot be reached.
     fn offers(&self, class: Class, payload: &str) -> Vec<Mechanism>;
 
-    /// Checks the mechanism that the caller brings and completes it with this side's parameters. `held` is what an
-    /// earlier Request for the same connection leased.
+    /// Checks the mechanism that the caller brings for the connection of this id, and completes it with this side's
+    /// parameters. `held` is what an earlier Request for the same connection leased; without it, what an earlier life of
+    /// this forwarder gave the connection is given again, as far as the data plane still shows it.
     ///
     /// # Errors
     /// What is wrong with it, in words for its sender.
-    fn accept(&self, mechanism: &mut Mechanism, held: Option<&Self::Lease>) -> Result<Self::Lease>;
+    fn accept(&self, id: &str, mechanism: &mut Mechanism, held: Option<&Self::Lease>) -> Result<Self::Lease>;
 
     /// Makes this wire, or changes the one that this connection has into it.
     ///
@@ -56,6 +57,32 @@ pub struct Wire {
     pub context: ConnectionContext,
     /// What the connection carries (`nsm_api::payload`).
     pub payload: String,
+    /// Whose it is, if that is known.
+    pub origin: Option<Origin>,
+}
+
+/// Whose connection it is, whatever ids it has at the hops: a fact that `NoteOrigin` of the SDK leaves in a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The client's identity, its name, and what it calls the connection.
+    pub client: Arc<str>,
+    /// It asks as if there were none yet. If there is one, then of a life of the client that is over: one that lives knows
+    /// what it has.
+    pub starts_over: bool,
+}
+
+impl Wire {
+    /// Whether it takes the place of `former`: both are one connection to their client, which has forgotten that one.
+    pub(crate) fn supersedes(&self, former: &Self) -> bool {
+        let (Some(new), Some(old)) = (&self.origin, &former.origin) else { return false };
+        new.starts_over && new.client == old.client && self.id != former.id
+    }
+
+    /// As it is remembered: whoever asks for it again does not start over.
+    pub(crate) fn remembered(&self) -> Self {
+        let origin = self.origin.clone().map(|origin| Origin { starts_over: false, ..origin });
+        Self { origin, ..self.clone() }
+    }
 }
 
 /// What was done to have a wire as it should be.

@@ -25,7 +25,7 @@ mod vni;
 pub use class::Class;
 pub use client_mac::ClientMac;
 pub use cross_connect::CrossConnect;
-pub use dataplane::{Dataplane, Programmed, Wire, Wired};
+pub use dataplane::{Dataplane, Origin, Programmed, Wire, Wired};
 pub use filter_mechanisms::FilterMechanisms;
 pub use kernel::{KernelAccept, KernelLiveness, KernelOffer, Workload};
 pub use linux::Linux;

@@ -2,6 +2,7 @@
 
 mod named;
 mod open;
+mod seen;
 mod worker;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 };
 
 pub use named::NamedNetns;
+pub(crate) use seen::processes;
 pub(crate) use worker::{Here, Lane, work, work_or_undo};
 
 use crate::{Error, Result, liveness::Sockets, policy::Tables};
@@ -89,6 +91,13 @@ impl Netns {
     /// [`Error::NotANetns`] if it is something else, [`Error::NamespaceGone`] if nothing is there.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         open::open(path.as_ref())
+    }
+
+    /// Every namespace that can be seen from here, each once, with a path that led there: those named in `/run/netns`, and
+    /// those of running processes. It reads a file of each process: not for a thread of the runtime.
+    #[must_use]
+    pub fn seen() -> Vec<(PathBuf, Self)> {
+        seen::seen()
     }
 
     /// Takes over a descriptor of a namespace, as received over a unix socket.

@@ -56,6 +56,17 @@ impl From<LinkMessage> for LinkFacts {
     }
 }
 
+impl LinkFacts {
+    /// Whether it is as `spec` says, up, under that name and mark.
+    pub(crate) fn shows(&self, spec: &InterfaceSpec) -> bool {
+        self.up
+            && self.name == spec.name.as_str()
+            && self.alias.as_ref() == Some(&spec.alias)
+            && spec.mtu.is_none_or(|mtu| mtu == self.mtu)
+            && spec.mac.is_none_or(|mac| self.mac == Some(mac))
+    }
+}
+
 impl Rtnl {
     /// The link of that name in this socket's namespace.
     pub(crate) fn link(&mut self, name: &InterfaceName) -> Result<Option<LinkFacts>> {

@@ -27,7 +27,7 @@ async fn changes_are_heard_in_the_namespaces_that_are_listened_to_and_no_others(
     let wire = wire(&a, &b).await;
     let index = wire.a().index();
     let made = heard(&events).await;
-    let whole = |event: &Event| matches!(event, Event::Link(id, state) if *id == a.id() && state.index == index && state.shows(wire.a().spec()));
+    let whole = |event: &Event| matches!(event, Event::Link(id, state) if *id == a.id() && state.index() == index && state.shows(wire.a().spec()));
     assert!(made.iter().all(|event| !matches!(event, Event::Link(id, _) if *id == b.id())), "{made:?}");
     assert!(made.iter().any(whole), "{made:?}");
 

@@ -123,10 +123,14 @@ impl Dataplane for Linux {
         }
     }
 
-    fn accept(&self, mechanism: &mut Mechanism, held: Option<&Self::Lease>) -> Result<Self::Lease> {
+    fn accept(&self, id: &str, mechanism: &mut Mechanism, held: Option<&Self::Lease>) -> Result<Self::Lease> {
         match (&self.0.underlay, mechanism.as_kernel()) {
             (_, Some(kernel)) => plan::check_kernel(kernel).map(|_| None),
-            (Some((underlay, _)), None) => underlay.accept(mechanism, held.and_then(Option::as_ref)).map(Some),
+            (Some((underlay, _)), None) => {
+                let held = held.and_then(Option::as_ref);
+                let former = if held.is_none() { self.0.former(id, mechanism, underlay) } else { None };
+                underlay.accept(mechanism, held.or(former.as_ref())).map(Some)
+            }
             (None, None) => Err(Error::unsupported(format!("{} cannot be used here", mechanism.r#type))),
         }
     }
@@ -143,7 +147,7 @@ impl Dataplane for Linux {
         let work = async move {
             let outcome = converge(&mut held.wiring, &wire, &linux.0).await;
             if answer.is_closed() {
-                abandon(&mut held.wiring, &outcome).await;
+                abandon(&mut held.wiring, &outcome, &linux.0).await;
             }
             let places = held.wiring.as_ref().map(|wiring| wiring.places().cloned().collect::<Vec<_>>());
             let changed = outcome.as_ref().is_ok_and(|how| *how != (Programmed::Changed { writes: 0 }));
@@ -165,12 +169,17 @@ impl Dataplane for Linux {
         let Some(mut wiring) = held.wiring.take() else {
             return Ok(());
         };
+        let linux = self.clone();
         let work = async move {
             let outcome = wiring.remove().await;
             if outcome.is_err() {
+                wiring.give_up();
                 held.wiring = Some(wiring);
             }
             drop(held);
+            if outcome.is_err() {
+                linux.0.watching.tell_given_up();
+            }
             outcome
         };
         let removed = tokio::spawn(work.in_current_span()).await;
@@ -199,9 +208,13 @@ async fn converge(here: &mut Option<Wiring>, wire: &Wire, linux: &Inner) -> Resu
         return Ok(programmed);
     }
     // The old one goes first: they may share a name, or a tunnel.
-    wiring.remove().await?;
+    match wiring.remove().await {
+        // What is left of it is nobody's now: a census finds it.
+        Err(error) if wiring.is_given_up() => tracing::warn!(%error, "a former wire is left for now"),
+        removed => removed?,
+    }
     let vni = wiring.take_vni();
-    let old = here.take();
+    let old = here.take().filter(|old| !old.is_given_up());
     match Wiring::make(wire, plan, linux, vni).await {
         Ok((wiring, _)) => {
             *here = Some(wiring);
@@ -217,13 +230,15 @@ async fn converge(here: &mut Option<Wiring>, wire: &Wire, linux: &Inner) -> Resu
 }
 
 /// Whoever asked is gone and will not ask for a Close.
-async fn abandon(here: &mut Option<Wiring>, outcome: &Result<Programmed>) {
+async fn abandon(here: &mut Option<Wiring>, outcome: &Result<Programmed>, linux: &Inner) {
     match outcome {
         Ok(Programmed::Made) => {
             if let Some(wiring) = here
                 && let Err(error) = wiring.remove().await
             {
                 tracing::warn!(%error, "could not remove a wire nobody waited for");
+                wiring.give_up();
+                linux.watching.tell_given_up();
             } else {
                 *here = None;
             }

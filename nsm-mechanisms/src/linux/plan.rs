@@ -222,7 +222,7 @@ mod tests {
             let context = ConnectionContext { ip_context: Some(ip), ..Default::default() };
             let mut accepted = caller;
             let _lease = underlay.accept(&mut accepted, None);
-            let wire = Wire { id: id.into(), caller: accepted, next, context, payload: payload::IP.into() };
+            let wire = Wire { id: id.into(), caller: accepted, next, context, payload: payload::IP.into(), origin: None };
             let plan = Plan::of(&wire, &Mark::new("fwd").unwrap(), Some(&(underlay, node)));
             if let Ok(plan) = plan {
                 prop_assert_eq!(plan.ends.len(), if plan.tunnel.is_some() { 1 } else { 2 });

@@ -2,13 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
+use nsm_api::Mechanism;
 use nsm_chain::Result;
-use nsm_kernel::{MarkedLink, Netns, NetnsId, Snapshot, delete_link};
+use nsm_kernel::{MarkedLink, Netns, NetnsId, Snapshot, VxlanTunnel, delete_link};
 
 use tracing::Instrument;
 
@@ -17,12 +16,7 @@ use super::mark::Mark;
 use super::table::Held;
 use super::{Inner, Linux};
 use crate::vni::Reserved;
-use crate::{Census, Mended, Reach, Reconciled};
-
-/// How many namespaces are looked at.
-const NAMESPACES: usize = 4096;
-/// How many processes are asked for theirs.
-const PROCESSES: usize = 65_536;
+use crate::{Census, Mended, Reach, Reconciled, Underlay, Vni, Wire};
 
 /// An interface with this forwarder's mark that belongs to no connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -43,8 +37,8 @@ impl fmt::Display for Stray {
     }
 }
 
-/// Tunnel identifiers that strays occupy.
-pub(super) type Occupied = HashMap<u32, Reserved>;
+/// Tunnel identifiers that strays occupy, with their marks.
+pub(super) type Occupied = HashMap<u32, (Reserved, String)>;
 
 impl Reconciled for Linux {
     type Stray = Stray;
@@ -53,7 +47,7 @@ impl Reconciled for Linux {
         let mut places = self.0.table.places();
         self.0.watching.retain(|id| places.contains_key(&id));
         if reach == Reach::Everywhere {
-            let seen = tokio::task::spawn_blocking(seen).await.unwrap_or_default();
+            let seen = tokio::task::spawn_blocking(Netns::seen).await.unwrap_or_default();
             for (path, netns) in seen {
                 places.entry(netns.id()).or_insert((path, netns));
             }
@@ -78,6 +72,7 @@ impl Reconciled for Linux {
         }
         // Those that were being worked on when their workload ended.
         drifted.extend(self.0.table.at(&self.0.watching.all_deserted()));
+        drifted.extend(self.0.table.given_up());
         self.0.occupy(reach, &strays);
         Census { strays, drifted: drifted.into_iter().collect() }
     }
@@ -107,6 +102,11 @@ impl Reconciled for Linux {
         let Some(wiring) = &mut held.wiring else {
             return Ok(Mended::Unknown);
         };
+        if wiring.is_given_up() {
+            wiring.remove().await?;
+            held.wiring = None;
+            return Ok(Mended::Gone);
+        }
         let mended = wiring.mend(&self.0).await?;
         drop(held);
         if matches!(mended, Mended::Changed { .. } | Mended::Remade) {
@@ -125,14 +125,41 @@ impl Inner {
     /// Keeps the identifiers of the strays' tunnels from new connections.
     fn occupy(&self, reach: Reach, strays: &[Stray]) {
         let Some((underlay, _)) = &self.underlay else { return };
-        let found: HashSet<u32> = strays.iter().filter_map(|stray| Mark::vni(&stray.mark)).collect();
+        let found: HashMap<u32, &str> =
+            strays.iter().filter_map(|stray| Some((Mark::vni(&stray.mark)?, &*stray.mark))).collect();
         let mut occupied = self.occupied.lock().unwrap_or_else(PoisonError::into_inner);
         if reach == Reach::Everywhere {
-            occupied.retain(|vni, _| found.contains(vni));
+            occupied.retain(|vni, _| found.contains_key(vni));
         }
-        for vni in found {
-            occupied.entry(vni).or_insert_with(|| underlay.vnis().reserve(vni));
+        for (vni, mark) in found {
+            occupied.entry(vni).or_insert_with(|| (underlay.vnis().reserve(vni), mark.to_owned()));
         }
+    }
+
+    /// The identifier of the tunnel that an earlier life made for this connection, to the node that asks now: both ends of it
+    /// may still be there, though both forwarders were restarted.
+    pub(super) fn former(&self, id: &str, mechanism: &Mechanism, underlay: &Underlay) -> Option<Arc<Vni>> {
+        let remote = mechanism.as_vxlan()?.src_ip().ok()??;
+        let to_there = |vni| {
+            let tunnel = VxlanTunnel { vni, local: underlay.address, remote, port: underlay.port, ttl: None };
+            self.mark.of(id, Some(&tunnel)).ok()
+        };
+        let found = {
+            let occupied = self.occupied.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut of_this = occupied.iter().filter(|(_, (_, mark))| self.mark.names(id, mark));
+            of_this.find(|(vni, (_, mark))| to_there(**vni).as_ref() == Some(mark)).map(|(vni, _)| *vni)
+        };
+        underlay.vnis().claim(found?).ok().map(Arc::new)
+    }
+
+    /// Gives up the wire that has this interface if it is in the way of a client that starts over, and has its connection
+    /// closed.
+    pub(super) fn supersede(&self, wire: &Wire, link: (NetnsId, &str, &str)) -> bool {
+        let superseded = self.table.supersede(wire, &self.mark, link);
+        if superseded {
+            self.watching.tell_given_up();
+        }
+        superseded
     }
 
     fn vacate(&self, mark: &str) {
@@ -140,31 +167,4 @@ impl Inner {
             self.occupied.lock().unwrap_or_else(PoisonError::into_inner).remove(&vni);
         }
     }
-}
-
-/// Every namespace that can be seen from here, each once: those named in `/run/netns`, and those of running processes.
-fn seen() -> Vec<(PathBuf, Netns)> {
-    let mut known = HashSet::new();
-    let mut open = Vec::new();
-    let named = fs::read_dir("/run/netns").into_iter().flatten().flatten().map(|entry| entry.path());
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
-        let name = entry.file_name();
-        let number = name.to_str()?.bytes().all(|byte| byte.is_ascii_digit());
-        number.then(|| entry.path().join("ns/net"))
-    });
-    let mut look = |path: PathBuf| {
-        // Identity first: most processes share one namespace, and each open costs a descriptor for a moment.
-        let Ok(file) = fs::metadata(&path) else {
-            return;
-        };
-        if open.len() < NAMESPACES
-            && known.insert((file.dev(), file.ino()))
-            && let Ok(netns) = Netns::open(&path)
-        {
-            open.push((path, netns));
-        }
-    };
-    named.for_each(&mut look);
-    processes.take(PROCESSES).for_each(&mut look);
-    open
 }

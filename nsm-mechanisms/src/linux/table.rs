@@ -12,6 +12,7 @@ use super::Linux;
 use super::mark::Mark;
 use super::watching::suspects;
 use super::wiring::Wiring;
+use crate::Wire;
 
 /// By connection id.
 #[derive(Default)]
@@ -67,14 +68,27 @@ impl Table {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.lock().values().flatten().count()
+        self.lock().values().flatten().filter(|wiring| !wiring.is_given_up()).count()
     }
 
     /// Whether an interface belongs to a wire, or may in a moment: its connection is being worked on.
     pub(super) fn claims(&self, mark: &Mark, link: (NetnsId, &str, &str)) -> bool {
         let wires = self.lock();
         let found = mark.id(link.2).and_then(|id| wires.get(id));
-        found.is_some_and(|wiring| wiring.as_ref().is_none_or(|wiring| wiring.has(link)))
+        found.is_some_and(|wiring| wiring.as_ref().is_none_or(|wiring| !wiring.is_given_up() && wiring.has(link)))
+    }
+
+    /// Gives up the wire that has this interface, if `wire` is the same connection to a client that starts over.
+    pub(super) fn supersede(&self, wire: &Wire, mark: &Mark, link: (NetnsId, &str, &str)) -> bool {
+        let mut wires = self.lock();
+        let found = mark.id(link.2).and_then(|id| wires.get_mut(id)?.as_mut());
+        let former = found.filter(|wiring| wiring.has(link) && wire.supersedes(wiring.wire()));
+        former.map(Wiring::give_up).is_some()
+    }
+
+    /// Connections whose wire is given up.
+    pub(super) fn given_up(&self) -> Vec<Arc<str>> {
+        self.whose(Wiring::is_given_up)
     }
 
     /// Where connections have interfaces, each place once, with a path that leads there.
@@ -103,7 +117,7 @@ impl Table {
 
     /// Connections with an interface in that namespace which is not as it should be.
     pub(super) fn drifted(&self, snapshot: &Snapshot) -> Vec<Arc<str>> {
-        self.whose(|wiring| wiring.differs(snapshot))
+        self.whose(|wiring| !wiring.is_given_up() && wiring.differs(snapshot))
     }
 
     /// Connections with such a wire, that are not being worked on.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nsm_kernel::{Error as Kernel, Event, Events, Holders, Interface, Netns, NetnsId};
-use tokio::sync::OnceCell;
+use tokio::sync::{Notify, OnceCell};
 
 use super::table::Table;
 
@@ -15,6 +15,8 @@ pub(super) struct Watching {
     ears: OnceCell<Option<Ears>>,
     /// Where no workload is any more, though our own descriptors keep it.
     deserted: Mutex<HashSet<NetnsId>>,
+    /// Told when wires were given up.
+    given_up: Notify,
 }
 
 struct Ears {
@@ -56,6 +58,11 @@ impl Watching {
         self.deserted().iter().copied().collect()
     }
 
+    /// Wakes whoever waits for what is disturbed: wires were given up.
+    pub(super) fn tell_given_up(&self) {
+        self.given_up.notify_one();
+    }
+
     /// Waits until wires of the table may have been changed, or left alone, by others; says which connections have them.
     pub(super) async fn disturbed(&self, table: &Table) -> Vec<Arc<str>> {
         let open = || async {
@@ -68,10 +75,14 @@ impl Watching {
             }
         };
         let Some(ears) = self.ears.get_or_init(open).await else {
-            return std::future::pending().await;
+            self.given_up.notified().await;
+            return table.given_up();
         };
-        let places: Vec<Netns> = table.places().into_values().map(|(_, netns)| netns).collect();
-        self.add(&places).await;
+        {
+            // Not kept while it waits: they may go.
+            let places: Vec<Netns> = table.places().into_values().map(|(_, netns)| netns).collect();
+            self.add(&places).await;
+        }
         loop {
             let heard = tokio::select! {
                 events = ears.events.next() => events.map(|events| table.touched(&events)),
@@ -79,13 +90,15 @@ impl Watching {
                     self.deserted().extend(&gone);
                     table.at(&gone)
                 }),
+                () = self.given_up.notified() => Ok(table.given_up()),
             };
             match heard {
                 Ok(ids) if ids.is_empty() => {}
                 Ok(ids) => return ids,
                 Err(error) => {
                     tracing::warn!(%error, "what others do to wires is found by the census only from now on");
-                    return std::future::pending().await;
+                    self.given_up.notified().await;
+                    return table.given_up();
                 }
             }
         }
@@ -108,7 +121,7 @@ pub(super) fn suspects(events: &[Event]) -> impl Fn(&Interface) -> bool {
     for event in events {
         match event {
             Event::Less { netns, index } => _ = less.insert((*netns, *index)),
-            Event::Link(netns, state) => _ = links.insert((*netns, state.index), state),
+            Event::Link(netns, state) => _ = links.insert((*netns, state.index()), state),
             _ => all = true,
         }
     }

@@ -19,6 +19,8 @@ pub(super) struct Wiring {
     vni: Option<Vni>,
     /// `interfaces` says what the kernel has.
     sure: bool,
+    /// Nobody wants it any more, and it may still be there.
+    given_up: bool,
 }
 
 /// How often an interface of ours may be in the way of a new wire: once at each end.
@@ -42,17 +44,19 @@ impl Wiring {
                 break (interfaces, Programmed::Adopted);
             }
             let end = plan.ends.iter().find(|end| end.netns.id() == netns);
+            let link = (netns, &*name, &*alias);
             let over = linux.mark.names(&wire.id, &alias)
-                || (alias.starts_with(linux.mark.prefix()) && !linux.table.claims(&linux.mark, (netns, &name, &alias)));
+                || (alias.starts_with(linux.mark.prefix())
+                    && (linux.supersede(wire, link) || !linux.table.claims(&linux.mark, link)));
             match end {
-                // Of a life that is over: this connection's or another's.
+                // Of a life that is over: this connection's, its client's or another's.
                 Some(end) if over => delete_link(&end.netns, &name, &alias).await.map_err(what)?,
                 _ => {
                     return Err(what(Kernel::NameTaken { name, netns, alias: Some(alias) }));
                 }
             };
         };
-        let mut wiring = Self { wire: wire.clone(), plan, interfaces, vni, sure: true };
+        let mut wiring = Self { wire: wire.remembered(), plan, interfaces, vni, sure: true, given_up: false };
         match wiring.set_route_localnet(&[]).await {
             Ok(_) => Ok((wiring, programmed)),
             Err(error) => {
@@ -72,6 +76,20 @@ impl Wiring {
     /// Whether it is known what the kernel has: no change or removal stopped half way.
     pub(super) fn is_sure(&self) -> bool {
         self.sure
+    }
+
+    /// Nobody wants it any more: its connection is closed, or has got another one. What is left of it is to be removed.
+    pub(super) fn give_up(&mut self) {
+        self.given_up = true;
+        self.sure = false;
+    }
+
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up
+    }
+
+    pub(super) fn wire(&self) -> &Wire {
+        &self.wire
     }
 
     /// What it had claimed, for the wire that takes its place.
@@ -114,7 +132,7 @@ impl Wiring {
         }
         let old = std::mem::replace(&mut self.plan, plan);
         writes += self.set_route_localnet(&old.ends).await?;
-        self.wire = wire.clone();
+        self.wire = wire.remembered();
         self.sure = true;
         Ok(writes)
     }

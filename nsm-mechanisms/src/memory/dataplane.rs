@@ -36,6 +36,18 @@ impl Memory {
         &self.name
     }
 
+    /// The identifier of the tunnel that an earlier life made for this connection, to the node that asks now.
+    fn former(&self, id: &str, mechanism: &Mechanism, underlay: &Underlay) -> Option<Arc<Vni>> {
+        let remote = mechanism.as_vxlan()?.src_ip().ok()??;
+        let found = {
+            let inner = self.fabric.lock();
+            let mut of_this =
+                inner.wires.values().filter(|s| s.forwarder == self.name && !self.made(s) && *s.wire.id == *id);
+            of_this.find_map(|s| s.place.tunnel.as_ref().filter(|t| t.remote == remote).map(|tunnel| tunnel.vni))
+        };
+        underlay.vnis().claim(found?).ok().map(Arc::new)
+    }
+
     /// A drawn identifier that a wire on this node has is one that the next tunnel cannot get.
     fn check_issued(&self, vni: &Vni) {
         let mut inner = self.fabric.lock();
@@ -65,12 +77,14 @@ impl Dataplane for Memory {
         }
     }
 
-    fn accept(&self, mechanism: &mut Mechanism, held: Option<&Self::Lease>) -> Result<Self::Lease> {
+    fn accept(&self, id: &str, mechanism: &mut Mechanism, held: Option<&Self::Lease>) -> Result<Self::Lease> {
         if mechanism.is(VXLAN)
             && let Some(underlay) = &self.underlay
         {
             let named = mechanism.parameter(keys::VNI).is_some();
             let held = held.and_then(Option::as_ref);
+            let former = if held.is_none() { self.former(id, mechanism, underlay) } else { None };
+            let held = held.or(former.as_ref());
             let vni = underlay.accept(mechanism, held)?;
             if !named && held.is_none() {
                 self.check_issued(&vni);

@@ -67,6 +67,14 @@ impl Memory {
         Ok(())
     }
 
+    /// Its connection is to be closed.
+    fn sever(&self, inner: &mut Inner, id: Arc<str>) {
+        if let Some(forwarder) = inner.forwarders.get_mut(&self.name) {
+            forwarder.severed.insert(id, false);
+        }
+        self.fabric.0.lost.notify_waiters();
+    }
+
     fn forget_severed(&self, inner: &mut Inner, id: &str) {
         if let Some(forwarder) = inner.forwarders.get_mut(&self.name) {
             forwarder.severed.remove(id);
@@ -117,10 +125,12 @@ impl Memory {
             }
             _ => own.or(same).unwrap_or_default(),
         };
-        let standing = Standing { forwarder: Arc::clone(&self.name), wire: wire.clone(), place, life: self.life, vni };
-        let before = inner.wires.insert(serial, standing);
+        let (forwarder, remembered) = (Arc::clone(&self.name), wire.remembered());
         // To take up what is as it should be changes nothing.
-        let untouched = programmed == Programmed::Adopted && before.as_ref().is_some_and(|b| b.wire == *wire);
+        let untouched =
+            programmed == Programmed::Adopted && inner.wires.get(&serial).is_some_and(|b| b.wire == remembered);
+        let standing = Standing { forwarder, wire: remembered, place, life: self.life, vni };
+        let before = inner.wires.insert(serial, standing);
         dropped.extend(before);
         self.forget_severed(inner, &wire.id);
         inner.note(&self.name, &wire.id, written);
@@ -148,7 +158,7 @@ impl Memory {
     }
 
     /// Checks that interfaces and tunnel are free. What stands in the way gives way if it is of a life of this forwarder
-    /// that is over.
+    /// or of the wire's client that is over.
     fn make_room(
         &self,
         inner: &mut Inner,
@@ -178,6 +188,12 @@ impl Memory {
             let Some(standing) = inner.wires.get(&at) else { continue };
             if standing.forwarder == self.name && standing.life != self.life {
                 dropped.extend(inner.take(at, Written::Swept));
+                continue;
+            }
+            if standing.forwarder == self.name && wire.supersedes(&standing.wire) {
+                let former = Arc::clone(&standing.wire.id);
+                dropped.extend(inner.take(at, Written::Swept));
+                self.sever(inner, former);
                 continue;
             }
             let (owner, whose) = (Arc::clone(&standing.wire.id), Arc::clone(&standing.forwarder));

@@ -47,7 +47,7 @@ fn context(number: u8) -> ConnectionContext {
 }
 
 fn wire(id: &str, caller: Mechanism, next: Mechanism) -> Wire {
-    Wire { id: id.into(), caller, next, context: context(1), payload: payload::IP.into() }
+    Wire { id: id.into(), caller, next, context: context(1), payload: payload::IP.into(), origin: None }
 }
 
 fn local(id: &str) -> Wire {
@@ -65,7 +65,7 @@ fn connection(mechanism: &Mechanism, segments: &[(&str, &str)]) -> Connection {
 /// A tunnel as both forwarders agree about it; the lease is the far one's.
 fn agreed(two: &Two) -> (Mechanism, Option<Arc<Vni>>) {
     let mut tunnel = two.near.offers(Class::Remote, "").pop().unwrap();
-    let lease = two.far.accept(&mut tunnel, None).unwrap();
+    let lease = two.far.accept("2", &mut tunnel, None).unwrap();
     (tunnel, lease)
 }
 
@@ -130,10 +130,15 @@ async fn a_wire_outlives_its_forwarder_and_the_next_life_takes_it_up() {
     let [stray] = &census.strays[..] else { panic!("{census:?}") };
     assert!(stray.to_string().starts_with("wire 2 of far"), "{stray}");
     // Two of four identifiers are the far side's to issue; one of them is in use.
-    let (other, _lease) = agreed(&two);
+    let offered = || two.near.offers(Class::Remote, "").pop().unwrap();
+    let mut other = offered();
+    let _lease = two.far.accept("8", &mut other, None).unwrap();
     assert_ne!(other.parameter("vni"), tunnel.parameter("vni"));
-    let mut offer = two.near.offers(Class::Remote, "").pop().unwrap();
-    assert!(two.far.accept(&mut offer, None).is_err());
+    assert!(two.far.accept("9", &mut offered(), None).is_err());
+    // By the connection that has it, it is had again.
+    let mut again = offered();
+    let _again = two.far.accept("2", &mut again, None).unwrap();
+    assert_eq!(again.parameter("vni"), tunnel.parameter("vni"));
 
     assert_eq!(remote(&two, &tunnel).await, [Programmed::Adopted, Programmed::Unchanged]);
     assert_eq!((two.fabric.writes(), two.fabric.orphans().len()), (writes, 0));

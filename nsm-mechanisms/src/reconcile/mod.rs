@@ -18,7 +18,7 @@ pub use element::{Pace, Reconcile};
 /// Everything it makes carries a mark by which it is known as this forwarder's, also after a restart. Nothing here may
 /// touch what does not carry it, nor what an event of a connection that is under way may be about to take up.
 pub trait Reconciled: Dataplane {
-    /// Something that carries the mark and belongs to no connection: what an earlier life left, or a removal that failed.
+    /// Something that carries the mark and belongs to no connection: what an earlier life left.
     ///
     /// It says where it is, so that it can be found again, but keeps nothing open.
     type Stray: Clone + Eq + Hash + fmt::Display + fmt::Debug + Send + Sync;
@@ -60,7 +60,7 @@ pub enum Reach {
 pub struct Census<S> {
     /// What carries the mark and belongs to no connection, nor to one that is being worked on.
     pub strays: Vec<S>,
-    /// Ids of the connections whose wire is not as it should be, or where it should be has gone.
+    /// Ids of the connections whose wire is not as it should be, or is to go: its place has gone, or nobody wants it.
     pub drifted: Vec<Arc<str>>,
 }
 
@@ -76,7 +76,8 @@ pub enum Mended {
     },
     /// It was gone, or part of it was, and is there again.
     Remade,
-    /// Where one of its ends was is gone for good: its workload has ended. The connection is to be closed.
+    /// It is gone for good: the workload at one of its ends has ended, or its client has started over and has another
+    /// one in its place. The connection is to be closed, if it is not yet.
     Gone,
     /// No connection of that id has a wire.
     Unknown,

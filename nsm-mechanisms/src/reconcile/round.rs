@@ -139,7 +139,10 @@ impl<D: Reconciled> Rounds<D> {
             Ok(Mended::Whole | Mended::Unknown) => return,
             Ok(Mended::Gone) => {
                 if let Some(handle) = self.connections.get(&id) {
-                    tracing::info!(connection = &*id, "its workload is gone from this node; it is closed");
+                    tracing::info!(
+                        connection = &*id,
+                        "its wire is gone for good: its workload has ended, or its client has started over; it is closed"
+                    );
                     // A Close waits for those further on; other wires do not wait for it.
                     tokio::spawn(async move {
                         if let Err(error) = handle.close().await {

@@ -60,7 +60,7 @@ impl Dataplane for Bench {
         Vec::new()
     }
 
-    fn accept(&self, _mechanism: &mut Mechanism, _held: Option<&()>) -> Result<()> {
+    fn accept(&self, _id: &str, _mechanism: &mut Mechanism, _held: Option<&()>) -> Result<()> {
         Ok(())
     }
 

@@ -2,7 +2,7 @@ use futures::FutureExt;
 use nsm_api::connectioncontext::{PolicyRoute, Route};
 use nsm_chain::Code;
 use nsm_kernel::{InterfaceSpec, Item, Netns, PeerNeighbours, VethWire};
-use nsm_mechanisms::{Dataplane, Linux, Programmed};
+use nsm_mechanisms::{Dataplane, Linux, Mended, Origin, Programmed, Reconciled};
 
 use super::*;
 
@@ -71,6 +71,36 @@ async fn a_name_that_another_connection_has_stays_with_it() {
     let error = linux.connect(&second).await.unwrap_err();
     assert_eq!(error.code(), Code::AlreadyExists);
     assert_packets_both_ways(&ns, 1).await;
+}
+
+#[tokio::test]
+async fn a_client_that_starts_over_gets_the_name_that_an_earlier_life_of_it_has() {
+    let Some(ns) = workloads().await else { return };
+    let before = census(&ns).await;
+    let linux = linux();
+    let asked = |id: &str, number: u8, client: &str, starts_over: bool| {
+        let endpoint = kernel(&ns[1], &format!("nse-{id}"));
+        let origin = Some(Origin { client: client.into(), starts_over });
+        Wire { origin, ..wire(id, kernel(&ns[0], "nsm-1"), endpoint, number) }
+    };
+    linux.connect(&asked("1", 1, "nsc", true)).await.unwrap();
+    // Not somebody else, and not one that lives: it knows what it has.
+    for (client, starts_over) in [("other", true), ("nsc", false)] {
+        let error = linux.connect(&asked("2", 2, client, starts_over)).await.unwrap_err();
+        assert_eq!(error.code(), Code::AlreadyExists);
+    }
+    assert_packets_both_ways(&ns, 1).await;
+
+    assert_eq!(linux.connect(&asked("2", 2, "nsc", true)).await.unwrap(), Programmed::Made);
+    assert_packets_both_ways(&ns, 2).await;
+    // The former connection is to be closed, and takes nothing along.
+    assert_eq!((linux.wires(), linux.disturbed().await), (1, vec![Arc::from("1")]));
+    assert_eq!(linux.mend("1").await.unwrap(), Mended::Gone);
+    linux.disconnect("1").await.unwrap();
+    assert_eq!(linux.connect(&asked("2", 2, "nsc", false)).await.unwrap(), Programmed::Unchanged);
+    assert_packets_both_ways(&ns, 2).await;
+    linux.disconnect("2").await.unwrap();
+    assert_nothing_left(&before, &ns).await;
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ fn context(number: u8) -> ConnectionContext {
 }
 
 fn wire(id: &str, caller: Mechanism, next: Mechanism, number: u8) -> Wire {
-    Wire { id: Arc::from(id), caller, next, context: context(number), payload: payload::IP.into() }
+    Wire { id: Arc::from(id), caller, next, context: context(number), payload: payload::IP.into(), origin: None }
 }
 
 fn addresses(number: u8, host: u8) -> [IpAddr; 2] {

@@ -1,7 +1,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Stdio};
 
-use nsm_mechanisms::{Dataplane, Linux, Mended, Pace, Reach, Reconcile, Reconciled};
+use nsm_mechanisms::{Dataplane, Linux, Mended, Pace, Programmed, Reach, Reconcile, Reconciled};
 
 use super::*;
 
@@ -68,6 +68,41 @@ async fn whatever_somebody_does_to_a_wire_is_found_and_mended() {
 
     linux.disconnect("1").await.unwrap();
     assert_eq!(linux.mend("1").await.unwrap(), Mended::Unknown);
+    assert_nothing_left(&before, &ns).await;
+}
+
+#[tokio::test]
+async fn a_wire_that_could_not_be_removed_is_nobodys_until_it_can() {
+    let Some(ns) = workloads().await else { return };
+    ip(&ns[0], "link set lo alias x").await;
+    let before = census(&ns).await;
+    let linux = Linux::new("fwd").unwrap();
+    let wire = |name: &str| wire("1", kernel(&ns[0], name), kernel(&ns[1], "nse-1"), 1);
+    linux.connect(&wire("nsm-1")).await.unwrap();
+    // The kernel removes no loopback interface, whatever its name is.
+    for step in ["link del nsm-1", "link set lo down", "link set lo name nsm-1", "link set nsm-1 alias nsm:fwd:1"] {
+        ip(&ns[0], step).await;
+    }
+    assert!(linux.disconnect("1").await.is_err());
+    // It is tried again at once, and by each census.
+    assert_eq!((linux.wires(), linux.disturbed().await), (0, vec![Arc::from("1")]));
+    assert!(linux.mend("1").await.is_err());
+    assert_eq!(drifted(&linux).await, [Arc::from("1")]);
+    // Whoever asks for the connection again is not held up by it.
+    assert_eq!(linux.connect(&wire("nsm-2")).await.unwrap(), Programmed::Moved);
+    assert_packets_both_ways(&ns, 1).await;
+    linux.disconnect("1").await.unwrap();
+
+    linux.connect(&wire("nsm-2")).await.unwrap();
+    for step in ["link del nsm-2", "link set nsm-1 name nsm-2"] {
+        ip(&ns[0], step).await;
+    }
+    assert!(linux.disconnect("1").await.is_err());
+    for step in ["link set nsm-2 alias x", "link set nsm-2 name lo", "link set lo up"] {
+        ip(&ns[0], step).await;
+    }
+    assert_eq!(linux.mend("1").await.unwrap(), Mended::Gone);
+    assert_eq!((linux.mend("1").await.unwrap(), drifted(&linux).await), (Mended::Unknown, Vec::new()));
     assert_nothing_left(&before, &ns).await;
 }
 
@@ -147,6 +182,22 @@ async fn a_workload_that_ends_takes_its_wire_along_though_we_hold_its_namespace(
     linux.disconnect("1").await.unwrap();
     assert_nothing_left(&before, &[endpoint]).await;
     assert!(!descriptors().contains(&id.ino), "its namespace is still held");
+}
+
+#[tokio::test]
+async fn who_listens_for_changes_holds_no_namespace() {
+    let Some((mut child, caller)) = process().await else { return };
+    let Some(endpoint) = netns().await else { return };
+    let linux = Linux::new("fwd").unwrap();
+    linux.connect(&wire("1", caller, kernel(&endpoint, "nse-1"), 1)).await.unwrap();
+    let id = Netns::open(format!("/proc/{}/ns/net", child.id())).unwrap().id();
+    let mut disturbed = std::pin::pin!(linux.disturbed());
+    assert!(tokio::time::timeout(Duration::from_millis(100), &mut disturbed).await.is_err());
+    assert!(descriptors().contains(&id.ino));
+    linux.disconnect("1").await.unwrap();
+    assert!(!descriptors().contains(&id.ino), "its namespace is still held");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 /// Inode numbers of what this process has open.

@@ -1,3 +1,5 @@
+use std::process::Command;
+
 use nsm_chain::Code;
 use nsm_kernel::{InterfaceSpec, Node, PeerNeighbours, Underlay as Network, VethWire};
 use nsm_mechanisms::{Census, Class, Dataplane, Linux, Programmed, Reach, Reconciled, Underlay};
@@ -23,7 +25,7 @@ async fn nodes(prefix: &str) -> Option<(Network, [Linux; 2])> {
 /// As the two forwarders negotiate it: the near one offers, the far one completes.
 fn negotiated([near, far]: &[Linux; 2]) -> (Mechanism, Option<Arc<nsm_mechanisms::Vni>>) {
     let mut mechanism = near.offers(Class::Remote, payload::IP).remove(0);
-    let lease = far.accept(&mut mechanism, None).unwrap();
+    let lease = far.accept("far", &mut mechanism, None).unwrap();
     (mechanism, lease)
 }
 
@@ -134,10 +136,49 @@ async fn a_restarted_forwarder_takes_up_its_tunnel_but_no_other() {
     assert_packets_both_ways(&ns, 1).await;
 }
 
+#[tokio::test]
+async fn two_restarted_forwarders_take_up_their_tunnel_by_its_mark() {
+    let Some((network, linux)) = nodes("192.0.2.0/24").await else {
+        return;
+    };
+    let Some(ns) = workloads().await else { return };
+    // By its process the workload is found.
+    let mut child = ns[1].run(|| Command::new("sleep").arg("1000").spawn()).await.unwrap();
+    let (tunnel, lease) = negotiated(&linux);
+    linux[0].connect(&wire("near", kernel(&ns[0], "nsm-1"), tunnel.clone(), 1)).await.unwrap();
+    linux[1].connect(&wire("far", tunnel.clone(), kernel(&ns[1], "nse-1"), 1)).await.unwrap();
+    let made = (index(&ns[0], "nsm-1").await, index(&ns[1], "nse-1").await);
+    drop((lease, linux));
+
+    let [a, b] = network.nodes() else { unreachable!("two were asked for") };
+    let again = [(a, "fwd-a"), (b, "fwd-b")]
+        .map(|(node, name)| Linux::with_underlay(name, Underlay::new(node.ip()), node.netns.clone()).unwrap());
+    let found = again[1].census(Reach::Everywhere).await.strays.len();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(found, 1);
+    // Another connection gets another one, and so does this one from another node.
+    let offered = || again[0].offers(Class::Remote, payload::IP).remove(0);
+    let mut elsewhere = Underlay::new("192.0.2.77".parse().unwrap()).offer();
+    for (id, mechanism) in [("other", &mut offered()), ("far", &mut elsewhere)] {
+        let _lease = again[1].accept(id, mechanism, None).unwrap();
+        assert_ne!(mechanism.as_vxlan().unwrap().vni(), tunnel.as_vxlan().unwrap().vni(), "{id}");
+    }
+    let (tunnel, _lease) = negotiated(&again);
+    for (linux, wire) in [
+        (&again[0], wire("near", kernel(&ns[0], "nsm-1"), tunnel.clone(), 1)),
+        (&again[1], wire("far", tunnel, kernel(&ns[1], "nse-1"), 1)),
+    ] {
+        assert_eq!(linux.connect(&wire).await.unwrap(), Programmed::Adopted);
+    }
+    assert_eq!((index(&ns[0], "nsm-1").await, index(&ns[1], "nse-1").await), made);
+    assert_packets_both_ways(&ns, 1).await;
+}
+
 /// Runs `ip` in the namespace.
 async fn ip(netns: &Netns, arguments: &str) {
     let words: Vec<String> = arguments.split_whitespace().map(str::to_owned).collect();
-    let done = netns.run(move || std::process::Command::new("ip").args(words).output()).await.unwrap();
+    let done = netns.run(move || Command::new("ip").args(words).output()).await.unwrap();
     assert!(done.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&done.stderr));
 }
 

@@ -8,6 +8,7 @@ use crate::descriptors::SendFd;
 use crate::discovery::{Discover, RoundRobin};
 use crate::monitor::Monitor;
 use crate::registry::Finder;
+use crate::security::NoteOrigin;
 
 /// A forwarder: finds the endpoint, and programs the wire between its client and it.
 #[derive(Debug, Clone)]
@@ -35,6 +36,7 @@ impl Forwarder {
         let (connections, monitor) = (Arc::default(), hop.monitor());
         let mut list = hop.head(&connections, &monitor);
         list.extend(elements![
+            NoteOrigin,                        // whose it is: who starts over gets the interface of before
             Discover::new(Arc::clone(finder)), // who may serve it
             RoundRobin::default(),             // whose turn it is; the others if that one declines
         ]);

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use nsm_api::ServiceUrl;
 use nsm_api::connection::{Connection, Mechanism, Path, PathSegment};
 use nsm_api::networkservice::NetworkServiceRequest;
 use nsm_chain::{Call, Closed, Code, Error, elements};
 use nsm_sdk::testing::{Mesh, Node};
 
-use crate::kit::{Count, SOON, ask, ask_within, mesh_of, nothing_left, pass};
+use crate::kit::{Count, SOON, ask, ask_within, mesh_of, mesh_with_token_life, nothing_left, pass, until};
 
 /// A mesh with an endpoint and a client that is connected to it.
 async fn connected() -> (Mesh, Node, Count, nsm_sdk::stacks::Client, Connection) {
@@ -174,6 +175,30 @@ async fn a_connection_without_an_id_gets_one() {
     client.shutdown(SOON).await.unwrap();
     nothing_left(&mesh, &[&client]).await;
     drop(node);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_starts_over_gets_the_interface_of_its_former_life_at_once() {
+    let (mesh, nodes) = mesh_with_token_life(Duration::from_secs(60), 2).await;
+    let count = Count::default();
+    nodes[1].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
+    let request = || {
+        let mut request = "kernel://vpn/nsm-1".parse::<ServiceUrl>().unwrap().to_request("c");
+        request.mechanism_preferences[0].set_parameter("inodeURL", "file:///sim/nsc");
+        request
+    };
+    let former = nodes[0].client("nsc").build().unwrap();
+    former.request(request(), SOON).await.unwrap();
+    // It ends without a word.
+    drop(former);
+    let client = nodes[0].client("nsc").build().unwrap();
+    client.request(request(), Duration::from_millis(1)).await.unwrap();
+    // What it had before is closed up to the endpoint; its manager keeps that until the token ends.
+    until("the former connection is closed", || count.closes() == 1).await;
+    assert_eq!((count.requests(), mesh.wires().wires().len(), mesh.wires().faults()), (2, 2, Vec::new()));
+    client.shutdown(SOON).await.unwrap();
+    until("the end of the former token", || mesh.kept().is_empty()).await;
+    nothing_left(&mesh, &[&client]).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -73,7 +73,7 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         name: "H1 forwarders, all",
         steps: &[Step::Restart(&["forwarder-1", "forwarder-2", "forwarder-3"])],
-        bound: EXTENDED,
+        bound: Bound::Nothing,
     },
     Case { name: "H2 manager, near", steps: &[Step::Restart(&["nsmgr-1"])], bound: Bound::Nothing },
     Case { name: "H2 managers, far", steps: &[Step::Restart(&["nsmgr-2", "nsmgr-3"])], bound: Bound::Nothing },
