@@ -64,7 +64,7 @@ pub struct Wire {
 /// Whose connection it is, whatever ids it has at the hops: a fact that `NoteOrigin` of the SDK leaves in a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// The client's identity, its name, and what it calls the connection.
+    /// The client's identity, its name, what it calls the connection, and how far it is from here.
     pub client: Arc<str>,
     /// It asks as if there were none yet. If there is one, then of a life of the client that is over: one that lives knows
     /// what it has.
