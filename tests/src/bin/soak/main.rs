@@ -22,7 +22,7 @@ use std::time::Duration;
 use clap::Parser;
 use nsm_tests::heap;
 use nsm_tests::mesh::{Failure, Part, play};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use self::churn::{Churn, TOKENS};
 use self::count::Count;
@@ -46,7 +46,9 @@ struct Arguments {
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// Of each minute, for closing, waiting and counting.
-const QUIET: Duration = Duration::from_secs(12);
+const QUIET: Duration = Duration::from_secs(15);
+/// A hop looks on for so long after the last connection to the next one.
+const LINGERING: Duration = Duration::from_secs(6);
 /// For what is on its way.
 const A_MOMENT: Duration = Duration::from_secs(5);
 
@@ -66,6 +68,7 @@ async fn soak(minutes: u64, seed: u64) -> Result<ExitCode, Failure> {
         churn.until(end - QUIET).await?;
         // What nobody could close goes when its tokens end: at the end that is waited for.
         let tally = churn.settle(if minute == minutes { TOKENS * 2 } else { A_MOMENT }).await?;
+        sleep(LINGERING).await;
         let count = Count::take(&mut churn, tally).await?;
         println!("{}", count.line(minute));
         verdict.hear(minute, count);
