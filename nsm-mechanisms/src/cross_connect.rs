@@ -12,9 +12,9 @@ use crate::{Class, Dataplane, Origin, Wire, Wired, mtu};
 ///
 /// *Request*: chooses the caller's mechanism among those its data plane accepts, asks the next hop with what the data
 /// plane offers it, and when the answer is there has the wire programmed between the two. The caller gets its own
-/// mechanism back, completed. If the wire cannot be made the connection is closed further on again. A Request that
-/// changes nothing programs nothing. *Close*: closes further on, with the mechanism negotiated there, and removes the
-/// wire, both whatever becomes of the other.
+/// mechanism back, completed. If the wire cannot be made, what this Request made further on is closed again: a new
+/// connection, or one at another hop than before. A Request that changes nothing programs nothing. *Close*: closes
+/// further on, with the mechanism negotiated there, and removes the wire, both whatever becomes of the other.
 ///
 /// It stands behind what chose the next hop and before what calls it.
 pub struct CrossConnect<D: Dataplane> {
@@ -29,6 +29,8 @@ struct Joined<L> {
     /// The mechanism negotiated with the next hop, and with whom.
     next: Mechanism,
     with: With,
+    /// The connection's id there.
+    further: Option<String>,
 }
 
 /// The other side of a negotiation. What was agreed with one is of no use with another.
@@ -71,10 +73,11 @@ impl<D: Dataplane> CrossConnect<D> {
         let preferences = std::mem::replace(call.extra_mut(), offers);
         let mut call = next.request(call).await?;
 
+        let further = call.connection().next_segment().map(|segment| segment.id.clone());
         let (inner, wired) = match self.program(&mut call, &caller).await {
             Ok(done) => done,
-            Err(error) if before.is_none() => return Err(next.undo(call, error).await),
-            Err(error) => return Err(error),
+            Err(error) if before.is_some_and(|before| before.further == further) => return Err(error),
+            Err(error) => return Err(next.undo(call, error).await),
         };
         // The endpoint may have been chosen further on, its name is in the answer.
         let endpoint = call.connection().network_service_endpoint_name.clone();
@@ -84,7 +87,7 @@ impl<D: Dataplane> CrossConnect<D> {
         metrics::record(connection, SERVER_INTERFACE, &caller);
         metrics::record(connection, CLIENT_INTERFACE, &inner);
         connection.mechanism = Some(caller);
-        self.joined.set(&state, Joined { lease, next: inner, with: With { endpoint, ..with } });
+        self.joined.set(&state, Joined { lease, next: inner, with: With { endpoint, ..with }, further });
         Ok(call)
     }
 

@@ -1,5 +1,6 @@
 use std::sync::Mutex;
 
+use nsm_api::mechanism::VXLAN;
 use nsm_api::{Connection, ConnectionContext, Path, PathSegment};
 use nsm_chain::{Begin, Chain, Closed, Code, OwnedNext, elements, from_fn};
 
@@ -18,6 +19,8 @@ struct Seen {
     refuses: bool,
     answers: Option<Mechanism>,
     mtu: u32,
+    /// Its id of the connection; none: it stays out of the path.
+    id: Option<&'static str>,
 }
 
 impl Further {
@@ -44,6 +47,9 @@ impl Element for Further {
         }
         call.connection_mut().mechanism = Some(mechanism);
         mtu::limit(call.connection_mut(), seen.mtu);
+        if let (Some(id), Some(path)) = (seen.id, &mut call.connection_mut().path) {
+            path.path_segments.push(PathSegment { name: "nse".into(), id: id.into(), ..Default::default() });
+        }
         Ok(call)
     }
 
@@ -210,6 +216,23 @@ async fn what_was_agreed_with_one_next_hop_is_not_used_with_another() {
     mesh.further.with(|seen| assert_eq!(seen.requests, [None, None]));
     assert_eq!(wired(&call), Programmed::Moved);
     assert!(mesh.fabric.wires()[0].1.next.as_vxlan().is_some());
+}
+
+#[tokio::test]
+async fn a_wire_that_cannot_be_moved_leaves_nothing_where_it_was_to_lead() {
+    let mesh = mesh();
+    mesh.further.with(|seen| seen.id = Some("there"));
+    mesh.chain.request(asked()).await.unwrap();
+    mesh.fabric.set_full("fwd", true);
+    *mesh.hop.lock().unwrap() = "tcp://10.0.0.2:5001";
+    // The same connection, which has another way there now, is not to be closed.
+    mesh.chain.request(asked()).await.unwrap_err();
+    mesh.further.with(|seen| assert!(seen.closes.is_empty()));
+    mesh.further.with(|seen| seen.id = Some("elsewhere"));
+    let error = mesh.chain.request(asked()).await.unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted);
+    mesh.further.with(|seen| assert!(matches!(&seen.closes[..], [Some(tunnel)] if tunnel.is(VXLAN))));
+    assert_eq!(mesh.fabric.wires()[0].1.next, kernel("nse-1"), "what stands, stands");
 }
 
 #[tokio::test]

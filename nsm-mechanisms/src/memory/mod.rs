@@ -80,6 +80,7 @@ struct Forwarder {
     /// Connections whose wire was lost with a namespace, and whether the forwarder has heard of it.
     severed: BTreeMap<Arc<str>, bool>,
     failing: usize,
+    full: bool,
 }
 
 /// A wire that is there.
@@ -263,6 +264,13 @@ impl Fabric {
     pub fn fail_next_of(&self, forwarder: &str, count: usize) {
         if let Some(forwarder) = self.lock().forwarders.get_mut(forwarder) {
             forwarder.failing = count;
+        }
+    }
+
+    /// Whether this forwarder can make no wire any more; it can change those that stand, and remove them.
+    pub fn set_full(&self, forwarder: &str, full: bool) {
+        if let Some(forwarder) = self.lock().forwarders.get_mut(forwarder) {
+            forwarder.full = full;
         }
     }
 

@@ -95,6 +95,9 @@ impl Memory {
         let of_this = |standing: &Standing| standing.forwarder == self.name && standing.wire.id == wire.id;
         let own = inner.wires.iter().find(|(_, s)| of_this(s) && self.made(s)).map(|(at, _)| *at);
         let same = inner.wires.iter().find(|(_, s)| of_this(s) && s.place == place).map(|(at, _)| *at);
+        if same.is_none() && inner.forwarders.get(&self.name).is_some_and(|forwarder| forwarder.full) {
+            return Err(Error::exhausted("the data plane can make no further wire, as it was told"));
+        }
         let former = own.and_then(|at| inner.wires.get_mut(&at)?.vni.take());
         let vni = match self.claim(&place, former) {
             Ok(vni) => vni,
