@@ -387,8 +387,11 @@ impl Element for Heal {
         let call = match next.request(call).await {
             Ok(call) => call,
             Err(error) => {
-                let mut seen = patient.seen();
-                seen.broken = seen.broken.or(before);
+                // A healing that looked meanwhile has found nothing to heal, and ended.
+                let broken = patient.seen().broken.or(before);
+                if let Some(reason) = broken {
+                    patient.broke(reason);
+                }
                 return Err(error);
             }
         };

@@ -49,6 +49,24 @@ async fn when_an_endpoint_dies_its_clients_move_to_another() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_asks_in_the_middle_of_a_healing_and_fails_does_not_end_it() {
+    let (mesh, nodes) = mesh_of(1).await;
+    let first = nodes[0].endpoint("nse-1", "vpn", elements![]).await.unwrap();
+    let client = nodes[0].client("nsc").build().unwrap();
+    ask(&client, "vpn", "c").await.unwrap();
+    first.kill();
+    // Long enough that the healing looks while the other Request is under way.
+    mesh.network().slow("nsc", "*", Duration::from_secs(1)..Duration::from_secs(1));
+    for _ in 0..3 {
+        let again = client.request_url(&"kernel://vpn/nsm-1".parse().unwrap(), "c", Duration::from_secs(3)).await;
+        assert!(again.is_err());
+    }
+    mesh.network().mend();
+    nodes[0].endpoint("nse-2", "vpn", elements![]).await.unwrap();
+    at(&client, "nse-2").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_endpoint_that_restarts_gets_its_clients_back() {
     for remote in [0, 1] {
         let (mesh, nodes) = mesh_of(2).await;
