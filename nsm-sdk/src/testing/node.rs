@@ -19,7 +19,8 @@ use crate::identity::PolicySet;
 use crate::registry::stacks::{Admission, ManagerRegistry};
 use crate::stacks::{Client, ClientBuilder, Endpoint, Forwarder, Manager, Onward, Passthrough};
 
-/// Tunnel identifiers of a node: few, so that a mistake with one soon meets it again.
+/// Tunnel identifiers of a node: few, so that a mistake with one soon meets it again, and in the same order in each life
+/// of a forwarder, so that one that forgets what an earlier life issued soon issues it again.
 const VNIS: RangeInclusive<u32> = 1..=1024;
 
 /// A node of a test mesh.
@@ -30,6 +31,8 @@ pub struct Node {
     manager: String,
     url: Arc<str>,
     address: IpAddr,
+    /// In which order its forwarders issue tunnel identifiers, each life anew.
+    order: u64,
 }
 
 impl Node {
@@ -37,7 +40,8 @@ impl Node {
         let manager = format!("nsmgr-{name}");
         // Not on this node, to other nodes: what leads there is a tunnel.
         let url = format!("tcp://{manager}:5001").into();
-        let node = Self { mesh: mesh.clone(), name: name.into(), manager, url, address };
+        let order = Random::default().next();
+        let node = Self { mesh: mesh.clone(), name: name.into(), manager, url, address, order };
         node.restart_manager()?;
         Ok(node)
     }
@@ -108,12 +112,12 @@ impl Node {
         name: &str,
         labels: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<RunningEndpoint> {
-        let (mesh, url, address) = (self.mesh.clone(), Arc::clone(&self.url), self.address);
+        let (mesh, url, address, order) = (self.mesh.clone(), Arc::clone(&self.url), self.address, self.order);
         let make = move |life: &Life| {
             let plug = Plug::default();
             let registry = plug.registry_client(&mesh, life, &url).map_err(broken)?;
             let hop = mesh.hop(life)?;
-            let vnis = Vnis::within(VNIS, Random::default());
+            let vnis = Vnis::within(VNIS, Random::seeded(order));
             let underlay = Underlay::new(address).with_vnis(vnis);
             let plane = mesh.wires.forwarder(&**life.name(), Some(underlay)).on_node(Arc::clone(life.node()));
             // As long as the clients of an earlier life may take to ask again.

@@ -60,6 +60,8 @@ pub struct Plan {
     pub certificate_life: Option<Duration>,
     /// When the storm is over, from its beginning on.
     pub over: Duration,
+    /// How long the data plane takes to change a wire, until the storm is over.
+    pub programming: Duration,
     /// The faults, in the order of time.
     pub faults: Vec<Fault>,
 }
@@ -93,6 +95,8 @@ pub enum What {
     Endpoint(usize),
     /// An endpoint is killed, and does not come back.
     EndpointForGood(usize),
+    /// An endpoint declines what it is asked for, and keeps what it has.
+    Declines(usize),
     /// A forwarder is killed, and starts again.
     Forwarder(usize),
     /// A manager is killed, and starts again.
@@ -108,6 +112,8 @@ pub enum What {
     ClientForGood(usize),
     /// A client closes its connection, and asks again.
     Churn(usize),
+    /// A client closes its connection, and asks again with so many milliseconds' patience only.
+    Hasty(usize, u64),
     /// A node loses its power, with all that runs on it but clients, which end for good.
     Node(usize),
     /// Nothing gets through between two ends.
@@ -126,6 +132,8 @@ pub enum What {
     Authority,
     /// The data plane refuses changes of a forwarder.
     Refuses(usize),
+    /// A forwarder can make no further wire.
+    Full(usize),
 }
 
 impl Plan {
@@ -156,6 +164,7 @@ impl Plan {
             token_life: if expiry { millis(random, 8_000, 20_000) } else { millis(random, 30_000, 90_000) },
             certificate_life: expiry.then(|| millis(random, 10_000, 30_000)),
             over,
+            programming: Duration::ZERO,
             faults: Vec::new(),
         };
         for _ in 0..random.between(1, 8) {
@@ -164,8 +173,36 @@ impl Plan {
             let what = plan.draw(profile, random);
             plan.faults.push(Fault { at: Duration::from_millis(at as u64), lasts, what });
         }
+        plan.spare_hops(profile, seed);
         plan.faults.sort_by_key(|fault| fault.at);
         plan
+    }
+
+    /// Makes a storm in five one of its own kind: all hops but endpoints are there and remember, and so, soon after it,
+    /// nothing may be left of what failed.
+    fn spare_hops(&mut self, profile: Profile, seed: u64) {
+        // A generator of its own: other storms are what they would be without this.
+        let random = &mut Random::new(seed ^ 0x005e_ed00_0000_0001 ^ ((profile as u64) << 56));
+        if profile == Profile::Partition || !random.percent(20) {
+            return;
+        }
+        self.programming = millis(random, 0, 60);
+        self.faults.clear();
+        for _ in 0..random.between(2, 8) {
+            let at = Duration::from_millis(random.below(self.over.as_millis() as usize) as u64);
+            let lasts = millis(random, 1, 6_000);
+            let (node, client) = (random.below(self.nodes), random.below(self.clients.len()));
+            let endpoint = random.below(self.endpoints.len());
+            let what = match random.below(10) {
+                0..2 => What::Endpoint(endpoint),
+                2 => What::EndpointForGood(endpoint),
+                3 => What::Churn(client),
+                4 | 5 => What::Full(node),
+                6 | 7 => What::Declines(endpoint),
+                _ => What::Hasty(client, random.between(1, 150) as u64),
+            };
+            self.faults.push(Fault { at, lasts, what });
+        }
     }
 
     /// How often a client may ask in so much quiet time: a refresh comes after a fifth of the shortest token's life,
@@ -185,7 +222,17 @@ impl Plan {
     /// Whether every hop but endpoints is there and remembers: then nothing need wait for tokens to end.
     #[must_use]
     pub fn spares_hops(&self) -> bool {
-        let spares = |what: &What| matches!(what, What::Endpoint(_) | What::EndpointForGood(_) | What::Churn(_));
+        let spares = |what: &What| {
+            matches!(
+                what,
+                What::Endpoint(_)
+                    | What::EndpointForGood(_)
+                    | What::Declines(_)
+                    | What::Churn(_)
+                    | What::Hasty(..)
+                    | What::Full(_)
+            )
+        };
         self.faults.iter().all(|fault| spares(&fault.what))
     }
 

@@ -9,7 +9,7 @@ use nsm_sdk::testing::{Census, RunningEndpoint};
 use tokio::time::Instant;
 
 use super::plan::{Fault, Plan, Profile, What, name};
-use super::world::{LIVENESS, World};
+use super::world::{self, LIVENESS, User, World};
 use crate::Simulation;
 
 /// Once nothing is disturbed any more, everybody who wants a connection has it after that time.
@@ -35,6 +35,9 @@ const HEALING: (usize, usize) = (16, 40);
 
 /// How long streams and caches linger when nobody uses them.
 const LINGER: Duration = Duration::from_secs(120);
+
+/// No storm takes that long, with all that is looked at after it.
+const LONGEST: Duration = Duration::from_secs(2 * 3600);
 
 /// One storm: a profile and a seed.
 ///
@@ -88,13 +91,12 @@ impl Storm {
         let plan = Plan::new(self.profile, self.seed);
         let records = self.records;
         Simulation::new(self.seed).run(async move {
-            match weather(&plan, records).await {
-                Ok(outcome) => outcome,
-                Err(error) => {
-                    let violations = vec![format!("the mesh cannot be built: {error}")];
-                    Outcome { violations, trace: 0, lines: Vec::new(), healed: None }
-                }
-            }
+            let violation = match tokio::time::timeout(LONGEST, weather(&plan, records)).await {
+                Ok(Ok(outcome)) => return outcome,
+                Ok(Err(error)) => format!("the mesh cannot be built: {error}"),
+                Err(_) => format!("the storm has not ended after {LONGEST:?}"),
+            };
+            Outcome { violations: vec![violation], trace: 0, lines: Vec::new(), healed: None }
         })
     }
 }
@@ -111,6 +113,7 @@ async fn weather(plan: &Plan, records: bool) -> Result<Outcome> {
     if records {
         world.mesh.network().record();
     }
+    world.mesh.wires().takes(plan.programming);
     // What the mesh itself begins, it has begun by then.
     tokio::time::sleep(SETTLED).await;
     let before = world.census();
@@ -130,7 +133,8 @@ async fn weather(plan: &Plan, records: bool) -> Result<Outcome> {
             Next::Begins(fault) => {
                 world.note(format_args!("FAULT {:?} for {:?}", fault.what, fault.lasts));
                 if plan.spares_wires() {
-                    world.standing(&mut healthy);
+                    // Those who see no packets rather take another endpoint than wait for a manager (docs/healing.md).
+                    world.standing(&mut healthy, User::watches_packets);
                 }
                 world.begin(&fault.what)?;
             }
@@ -158,6 +162,9 @@ async fn weather(plan: &Plan, records: bool) -> Result<Outcome> {
         let left = [invariants::connections(&census), invariants::wires(&census), invariants::vnis(&census)].concat();
         violations.extend(left.iter().map(|violation| format!("soon after: {violation}")));
     }
+    // What heals has healed by then: nothing disturbs any wire any more.
+    tokio::time::sleep(bound).await;
+    world.standing(&mut healthy, |_| true);
     let before_quiet = world.asked(&BTreeMap::new());
     let quiet = plan.token_life + plan.certificate_life.unwrap_or_default() + SWEPT;
     tokio::time::sleep(quiet).await;
@@ -208,6 +215,7 @@ impl World {
                 endpoint.gone |= others > 1;
                 endpoint.running.crash();
             }
+            What::Declines(number) => self.endpoints[*number].declines(true),
             What::Forwarder(node) => {
                 if let Some(forwarder) = self.forwarder(*node) {
                     forwarder.crash();
@@ -217,13 +225,17 @@ impl World {
             What::Registry { .. } => self.mesh.stop_registry(),
             What::Client(number) | What::ClientForGood(number) => self.clients[*number].kill(&self.mesh),
             What::Churn(number) => self.clients[*number].churn()?,
+            What::Hasty(number, patience) => {
+                self.clients[*number].set_patience(Duration::from_millis(*patience));
+                self.clients[*number].churn()?;
+            }
             What::Node(node) => {
                 self.nodes[*node].stop_manager();
                 if let Some(forwarder) = self.forwarder(*node) {
                     forwarder.crash();
                 }
                 self.endpoints.iter().filter(|endpoint| endpoint.node == *node).for_each(|e| e.running.crash());
-                let here = |user: &&Arc<super::world::User>| user.node().name() == name(*node);
+                let here = |user: &&Arc<User>| user.node().name() == name(*node);
                 self.clients.iter().filter(here).for_each(|user| user.kill(&self.mesh));
                 self.mesh.wires().lose_node(&name(*node));
             }
@@ -242,6 +254,7 @@ impl World {
             What::Lossy(from, to, percent) => network.lossy(from, to, f64::from(*percent) / 100.0),
             What::Authority => self.mesh.stop_authority(),
             What::Refuses(node) => self.mesh.wires().fail_next_of(&forwarder_of(*node), usize::MAX),
+            What::Full(node) => self.mesh.wires().set_full(&forwarder_of(*node), true),
         }
         Ok(())
     }
@@ -250,12 +263,14 @@ impl World {
         let network = self.mesh.network();
         match what {
             What::Endpoint(number) | What::EndpointForGood(number) => self.revive(*number),
+            What::Declines(number) => self.endpoints[*number].declines(false),
             What::Forwarder(node) => self.revive_forwarder(*node),
             What::Manager(node) => self.nodes[*node].restart_manager()?,
             What::Registry { remembers: true } => self.mesh.resume_registry()?,
             What::Registry { remembers: false } => self.mesh.restart_registry()?,
             What::Client(number) => self.clients[*number].start()?,
             What::ClientForGood(_) | What::Churn(_) => {}
+            What::Hasty(number, _) => self.clients[*number].set_patience(world::PATIENCE),
             What::Node(node) => {
                 self.nodes[*node].restart_manager()?;
                 self.revive_forwarder(*node);
@@ -279,6 +294,7 @@ impl World {
             What::Freeze(name) => network.thaw(name),
             What::Authority => self.mesh.start_authority(),
             What::Refuses(node) => self.mesh.wires().fail_next_of(&forwarder_of(*node), 0),
+            What::Full(node) => self.mesh.wires().set_full(&forwarder_of(*node), false),
         }
         Ok(())
     }
@@ -287,6 +303,7 @@ impl World {
     fn calm(&self) {
         self.mesh.network().mend();
         self.mesh.start_authority();
+        self.mesh.wires().takes(Duration::ZERO);
     }
 
     fn forwarder(&self, node: usize) -> Option<RunningEndpoint> {
@@ -341,19 +358,18 @@ impl World {
 
     /// How often each client has asked since.
     fn asked(&self, since: &BTreeMap<String, usize>) -> BTreeMap<String, usize> {
-        let count = |user: &Arc<super::world::User>| {
+        let count = |user: &Arc<User>| {
             let before = since.get(&user.name).copied().unwrap_or_default();
             (user.name.clone(), user.asked() - before)
         };
         self.clients.iter().map(count).collect()
     }
 
-    /// Notes the wires through which packets flow now, and which nothing will touch: those of clients that see that they
-    /// flow. Others rather take another endpoint than wait for a manager (docs/healing.md).
-    fn standing(&self, healthy: &mut Since) {
-        let sees = |name: &String| self.clients.iter().any(|user| user.name == *name && user.watches_packets());
+    /// Notes the wires of these clients through which packets flow now, and which nothing will touch.
+    fn standing(&self, healthy: &mut Since, whose: impl Fn(&User) -> bool) {
+        let theirs = |name: &String| self.clients.iter().any(|user| user.name == *name && whose(user));
         let census = self.census();
-        let clients = census.clients.iter().filter(|(name, _)| sees(name)).map(|(_, client)| client);
+        let clients = census.clients.iter().filter(|(name, _)| theirs(name)).map(|(_, client)| client);
         for connection in clients.flat_map(|client| client.connections.values()).flatten() {
             let trail = self.mesh.wires().flows(connection).map(|trail| trail.wires).unwrap_or_default();
             for wire in trail {

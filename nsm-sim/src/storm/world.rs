@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use super::plan::{Plan, client_name, endpoint_name, name};
 pub(super) const SERVICE: &str = "vpn";
 
 /// How long an application waits for its connection before it asks once more.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How often a client looks after its packets, and how long they may take.
 pub(super) const LIVENESS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(100));
@@ -42,6 +42,7 @@ pub(super) struct Endpoint {
     pub(super) gone: bool,
     /// The addresses it gives.
     pub(super) pool: Pool,
+    declines: Declines,
 }
 
 /// Somebody who wants one connection, and his client while it lives.
@@ -51,6 +52,8 @@ pub(super) struct User {
     wires: Option<Fabric>,
     namespaces: AtomicUsize,
     seat: Mutex<Option<Seat>>,
+    /// How long he waits for his connection, in milliseconds.
+    patience: AtomicU64,
     asked: Asked,
 }
 
@@ -81,9 +84,10 @@ impl World {
             let prefix: IpNet = format!("10.{number}.0.0/16").parse().map_err(wrong)?;
             let pool = Pool::new([prefix]).map_err(wrong)?;
             // Strict: what a client brings from elsewhere may be somebody else's there by now.
-            let elements = elements![PointToPoint::new(pool.clone()).strict()];
+            let declines = Declines::default();
+            let elements = elements![declines.clone(), PointToPoint::new(pool.clone()).strict()];
             let running = nodes[node].endpoint(&endpoint_name(number), SERVICE, elements).await?;
-            endpoints.push(Endpoint { running, node, gone: false, pool });
+            endpoints.push(Endpoint { running, node, gone: false, pool, declines });
         }
         let clients = plan.clients.iter().enumerate().map(|(number, client)| {
             Arc::new(User {
@@ -92,11 +96,19 @@ impl World {
                 wires: client.watches_packets.then(|| mesh.wires().clone()),
                 namespaces: AtomicUsize::new(0),
                 seat: Mutex::default(),
+                patience: AtomicU64::new(PATIENCE.as_millis() as u64),
                 asked: Asked::default(),
             })
         });
         let clients = clients.collect();
         Ok(Self { mesh, nodes, endpoints, clients })
+    }
+}
+
+impl Endpoint {
+    /// From now on it declines what it is asked for, or not any more.
+    pub(super) fn declines(&self, declines: bool) {
+        self.declines.0.store(declines, Ordering::Relaxed);
     }
 }
 
@@ -116,7 +128,7 @@ impl User {
     }
 
     /// Starts his client, which asks for the connection until it has it.
-    pub(super) fn start(&self) -> Result<()> {
+    pub(super) fn start(self: &Arc<Self>) -> Result<()> {
         let timers = Timers::default();
         let mut client = self.node.client(&self.name).timers(timers.clone()).with(elements![self.asked.clone()]);
         if let Some(wires) = &self.wires {
@@ -139,14 +151,14 @@ impl User {
     }
 
     /// Closes the connection, and asks for it again.
-    pub(super) fn churn(&self) -> Result<()> {
+    pub(super) fn churn(self: &Arc<Self>) -> Result<()> {
         let Some(seat) = self.seat() else { return Ok(()) };
         seat.asking.abort();
-        let (request, client) = (self.request()?, seat.client);
+        let (request, client, user) = (self.request()?, seat.client, Arc::clone(self));
         let asking = tokio::spawn(async move {
             // What cannot be closed everywhere ends with its tokens.
             let _ = client.shutdown(PATIENCE).await;
-            ask(&client, request).await;
+            user.insist(&client, request).await;
         });
         if let Some(seat) = &mut *self.lock() {
             seat.asking = asking.abort_handle();
@@ -154,9 +166,30 @@ impl User {
         Ok(())
     }
 
-    fn ask(&self, client: Client) -> Result<AbortHandle> {
-        let request = self.request()?;
-        Ok(tokio::spawn(async move { ask(&client, request).await }).abort_handle())
+    fn ask(self: &Arc<Self>, client: Client) -> Result<AbortHandle> {
+        let (request, user) = (self.request()?, Arc::clone(self));
+        Ok(tokio::spawn(async move { user.insist(&client, request).await }).abort_handle())
+    }
+
+    /// Asks until he has it. Who gives up early starts over: what he asked for may still be on its way to be undone.
+    async fn insist(&self, client: &Client, mut request: NetworkServiceRequest) {
+        loop {
+            let patience = Duration::from_millis(self.patience.load(Ordering::Relaxed));
+            if client.request(request.clone(), patience).await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if patience < PATIENCE
+                && let Ok(another) = self.request()
+            {
+                request = another;
+            }
+        }
+    }
+
+    /// From his next try on he waits that long for his connection.
+    pub(super) fn set_patience(&self, patience: Duration) {
+        self.patience.store(patience.as_millis() as u64, Ordering::Relaxed);
     }
 
     /// What he asks for: an interface in a namespace of his own, a new one each time he starts over. What he had in a
@@ -187,12 +220,6 @@ impl User {
     }
 }
 
-async fn ask(client: &Client, request: NetworkServiceRequest) {
-    while client.request(request.clone(), PATIENCE).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
 fn wrong(error: impl Into<nsm_chain::BoxError>) -> Error {
     Error::internal("the simulation").because(error)
 }
@@ -213,6 +240,19 @@ struct Asked(Arc<AtomicUsize>);
 impl Element for Asked {
     async fn request(&self, call: Call, next: Next<'_>) -> Result<Call> {
         self.0.fetch_add(1, Ordering::Relaxed);
+        next.request(call).await
+    }
+}
+
+/// Declines Requests when it is told to.
+#[derive(Debug, Clone, Default)]
+struct Declines(Arc<AtomicBool>);
+
+impl Element for Declines {
+    async fn request(&self, call: Call, next: Next<'_>) -> Result<Call> {
+        if self.0.load(Ordering::Relaxed) {
+            return Err(Error::exhausted("this endpoint takes nobody, as it was told"));
+        }
         next.request(call).await
     }
 }

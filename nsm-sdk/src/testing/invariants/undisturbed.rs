@@ -24,10 +24,10 @@ pub fn unhurried(requests: &BTreeMap<String, usize>, most: usize) -> Vec<Violati
 pub type Since = BTreeMap<(Arc<str>, Arc<str>), Instant>;
 
 /// Of the wires that stood well nothing was removed or made anew: `log` is what the data plane did
-/// ([`take_log`](nsm_mechanisms::memory::Fabric::take_log)).
+/// ([`take_log`](nsm_mechanisms::memory::Fabric::take_log)). What an earlier life left under the same id may be swept.
 #[must_use]
 pub fn uncut(log: &[Write], healthy: &Since) -> Vec<Violation> {
-    let cuts = log.iter().filter(|write| !matches!(write.what, Written::Adopted | Written::Changed));
+    let cuts = log.iter().filter(|write| !matches!(write.what, Written::Adopted | Written::Changed | Written::Swept));
     let unjust = cuts.filter(|write| {
         let since = healthy.get(&(Arc::clone(&write.forwarder), Arc::clone(&write.id)));
         since.is_some_and(|since| write.at >= *since)
