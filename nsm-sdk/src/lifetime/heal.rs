@@ -58,7 +58,8 @@ const LONGEST_TRY: Duration = Duration::from_secs(60);
 /// How long hops further on may refuse what still stands, because they restart and find each other again, while packets
 /// flow.
 const GRACE: Duration = Duration::from_secs(15);
-/// The same where nobody knows whether packets flow.
+/// The same where nobody knows whether packets flow. A program that is started again is back within a second, and what it
+/// left may well carry packets: a Close would cut them.
 const GRACE_UNSEEN: Duration = Duration::from_secs(2);
 
 impl Heal {
