@@ -17,6 +17,9 @@ use crate::{Call, Element, Error, Next, Peer, Protocol, Result, Service, State, 
 /// How long an event of our own may take where the first Request came without a deadline.
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How long a healing waits for a refresh that is under way: one that gets on is done by then.
+const A_MOMENT: Duration = Duration::from_millis(50);
+
 /// Lets one event at a time happen to each connection, first come first served, and keeps what was established.
 ///
 /// *Request*: the connection's state ([`State`]) is made at the first one. If that fails, or its caller is gone by the
@@ -357,6 +360,8 @@ impl<P: Protocol> Handle<P> {
 
     /// Asks again for what is established. `None`: it is not there (any more), nothing was done.
     ///
+    /// What heals does not wait for long for a refresh that is under way: that ends after a moment.
+    ///
     /// With [`Why::Reselect`] at an initiator, everything is closed first and chosen afresh; elsewhere that works as
     /// [`Why::Heal`]. If a reselect fails the connection is still wanted: call again.
     ///
@@ -372,7 +377,12 @@ impl<P: Protocol> Handle<P> {
     /// # Errors
     /// As [`Handle::request`].
     pub async fn request_with(&self, why: Why, change: impl FnOnce(&mut Call<P>) + Send) -> Result<Option<Call<P>>> {
-        let Some((entry, mut life)) = self.lock().await? else {
+        let turn = self.lock();
+        let locked = match why {
+            Why::Heal | Why::Reselect => self.soon(turn).await?,
+            Why::First | Why::Refresh => turn.await?,
+        };
+        let Some((entry, mut life)) = locked else {
             return Ok(None);
         };
         let Some(established) = &life.established else {
@@ -393,14 +403,6 @@ impl<P: Protocol> Handle<P> {
             reselect(call.body_mut());
         }
         entry.run(&mut life, call, next.next()).await.map(Some)
-    }
-
-    /// Ends the patience of a Request of our own that is under way, such as a refresh that a silent hop does not answer:
-    /// what follows need not wait for it.
-    pub fn hurry(&self) {
-        if let Some(entry) = self.entry.upgrade() {
-            entry.own().cancel();
-        }
     }
 
     /// Closes it and drops its state.
@@ -437,6 +439,21 @@ impl<P: Protocol> Handle<P> {
         let entry = Swept(self.entry.upgrade()?);
         let life = entry.life.try_lock().ok()?;
         life.established.as_ref().map(|established| Arc::clone(&established.body))
+    }
+
+    /// Waits for its turn, and after a moment ends the patience of a Request of our own that is under way, such as a refresh
+    /// that nobody answers.
+    async fn soon<T>(&self, turn: impl Future<Output = T> + Send) -> T {
+        let mut turn = std::pin::pin!(turn);
+        tokio::select! {
+            biased;
+            turn = &mut turn => return turn,
+            () = tokio::time::sleep(A_MOMENT) => {}
+        }
+        if let Some(entry) = self.entry.upgrade() {
+            entry.own().cancel();
+        }
+        turn.await
     }
 
     /// The entry, locked: nothing else happens to it meanwhile.

@@ -62,6 +62,9 @@ const GRACE: Duration = Duration::from_secs(15);
 /// left may well carry packets: a Close would cut them.
 const GRACE_UNSEEN: Duration = Duration::from_secs(2);
 
+/// What a program that is started again needs until the others find it.
+const RESTART: Duration = Duration::from_millis(300);
+
 impl Heal {
     /// Heals when the control plane reports a break.
     #[must_use]
@@ -253,15 +256,19 @@ impl Patient {
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
-        // As long as the next hop itself is out of reach, there is nobody who could do any better.
         if !self.is_further_on(&error) {
+            // Somebody is silent. That may well be the endpoint: where no packets are known to flow, others are worth asking.
+            if error.code() == Code::DeadlineExceeded && flowing.is_none() {
+                return self.ask_another(course).await;
+            }
+            // As long as the next hop itself is out of reach, there is nobody who could do any better.
             return Err(error);
         }
-        course.refused.get_or_insert_with(Instant::now);
+        let refused = course.refused.get_or_insert_with(Instant::now).elapsed();
         match self.gone(&error) {
             Some(reason) => course.reason = reason,
-            // Packets flow, and hops on the way find each other again.
-            None if flowing == Some(true) => return Err(error),
+            // Hops on the way restart, and find each other and the endpoint again.
+            None if refused < settling(flowing, &error) => return Err(error),
             None => {}
         }
         self.ask_another(course).await
@@ -285,8 +292,6 @@ impl Patient {
             call.set_deadline(Some(call.deadline().map_or(until, |deadline| deadline.min(until))));
             change(call);
         };
-        // A refresh that waits for who is lost waits for long.
-        self.handle.hurry();
         self.handle.request_with(why, changed).await.map(|call| call.is_some())
     }
 
@@ -307,7 +312,7 @@ impl Patient {
         let asks_it = segments.iter().rev().nth(1).map(|segment| segment.name.as_str());
         match error.code() {
             Code::FailedPrecondition => Some(Reason::ServiceChanged),
-            Code::Unavailable | Code::NotFound if error.hop() == asks_it => Some(Reason::EndpointGone),
+            Code::Unavailable if error.hop() == asks_it => Some(Reason::EndpointGone),
             _ => None,
         }
     }
@@ -368,6 +373,16 @@ impl Sink for Ear {
             }
             News::Lost(_) => patient.broke(Reason::NextHopLost),
         }
+    }
+}
+
+/// How long the connection stays with its endpoint where hops on the way refuse, though the endpoint may be well. One that
+/// nobody finds any more has not registered again after its manager's restart, or never will.
+fn settling(flowing: Option<bool>, error: &Error) -> Duration {
+    match flowing {
+        Some(true) if error.code() == Code::NotFound => GRACE_UNSEEN,
+        Some(true) => GRACE,
+        _ => RESTART,
     }
 }
 

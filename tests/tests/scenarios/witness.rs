@@ -221,6 +221,27 @@ async fn an_endpoint_that_freezes_is_left_in_time_and_nobody_waits_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_frozen_endpoint_that_answers_no_refresh_is_left_by_a_client_that_cannot_look_at_packets() {
+    for remote in [0, 1] {
+        let (mesh, nodes) = mesh_with_token_life(Duration::from_secs(6), 2).await;
+        let two = Count::default();
+        nodes[remote].endpoint("nse-1", "vpn", elements![]).await.unwrap();
+        let client = nodes[0].client("nsc").try_timeout(Duration::from_millis(500)).build().unwrap();
+        let connection = ask(&client, "vpn", "c").await.unwrap();
+        nodes[1].endpoint("nse-2", "vpn", elements![two.clone()]).await.unwrap();
+        pass(Duration::from_millis(100)).await;
+        mesh.network().freeze("nse-1");
+        let took = until_at(&client, "nse-2").await;
+        assert!(took <= Duration::from_secs(4), "the next refresh tells: {took:?}");
+        mesh.network().thaw("nse-1");
+        client.close(connection, SOON).await.unwrap();
+        assert_eq!(two.closes(), 1);
+        pass(Duration::from_secs(10)).await;
+        nothing_left(&mesh, &[&client]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_forwarder_that_freezes_is_replaced_though_it_hears_no_close() {
     let (mesh, nodes) = mesh_of(2).await;
     nodes[1].endpoint("nse", "vpn", elements![]).await.unwrap();
