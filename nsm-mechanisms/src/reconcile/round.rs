@@ -141,7 +141,7 @@ impl<D: Reconciled> Rounds<D> {
                 if let Some(handle) = self.connections.get(&id) {
                     tracing::info!(
                         connection = &*id,
-                        "its wire is gone for good: its workload has ended, or its client has started over; it is closed"
+                        "its workload is gone from this node, or its client has started over; it is closed"
                     );
                     // A Close waits for those further on; other wires do not wait for it.
                     tokio::spawn(async move {
