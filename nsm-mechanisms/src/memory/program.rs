@@ -54,9 +54,15 @@ impl Memory {
         let at =
             inner.wires.iter().find(|(_, s)| (self.made(s) || self.left(s)) && *s.wire.id == *id).map(|(at, _)| *at);
         if let Err(refused) = inner.admit(&self.name, self.life) {
-            // Its connection is gone: it is an orphan now, as one of an earlier life.
-            if let Some(left) = at.and_then(|at| inner.wires.get_mut(&at)) {
+            // Its connection is gone: it is an orphan now, as one of an earlier life, and keeps its identifier.
+            let left = at.and_then(|at| inner.wires.get_mut(&at));
+            let vni = left.and_then(|left| {
                 left.life = NOBODY;
+                left.place.tunnel.as_ref().map(|tunnel| tunnel.vni)
+            });
+            if let Some(forwarder) = inner.forwarders.get_mut(&self.name).filter(|f| f.life == self.life) {
+                let kept = vni.zip(forwarder.vnis.as_ref()).map(|(vni, pool)| pool.reserve(vni));
+                forwarder.occupied.extend(kept);
             }
             return Err(refused);
         }

@@ -169,6 +169,28 @@ async fn nobody_gets_an_interface_or_a_tunnel_that_somebody_has() {
     }
 }
 
+#[tokio::test]
+async fn a_tunnel_that_could_not_be_removed_keeps_its_identifier_until_it_is() {
+    let two = two();
+    let (tunnel, lease) = agreed(&two);
+    two.far.connect(&wire("2", tunnel.clone(), kernel("nse", "nse-1"))).await.unwrap();
+    two.fabric.fail_next_of("far", 1);
+    assert!(two.far.disconnect("2").await.is_err());
+    drop(lease);
+    // Two of four identifiers are the far side's to issue.
+    let offered = || two.near.offers(Class::Remote, "").pop().unwrap();
+    let (mut other, mut again) = (offered(), offered());
+    let _other = two.far.accept("8", &mut other, None).unwrap();
+    assert_ne!(other.parameter("vni"), tunnel.parameter("vni"));
+    assert!(two.far.accept("9", &mut again, None).is_err());
+    let strays = two.far.census(Reach::Wires).await.strays;
+    assert!(two.far.remove(&strays[0]).await.unwrap());
+    assert!(two.far.census(Reach::Wires).await.strays.is_empty());
+    let _again = two.far.accept("9", &mut again, None).unwrap();
+    assert_eq!(again.parameter("vni"), tunnel.parameter("vni"));
+    assert!(two.fabric.faults().is_empty());
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_log_says_who_did_what_when() {
     let two = two();
