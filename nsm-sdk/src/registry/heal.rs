@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use nsm_chain::{
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::watching::open;
+use super::watching::QUIET;
 use crate::lifetime::Backoff;
 
 /// Fills a registry again that has lost what was registered through here.
@@ -137,57 +138,77 @@ impl<R: Record> Drop for Listed<R> {
 
 /// Watches over the list while there is anything on it.
 async fn keep<R: Record>(names: Arc<Names<R>>, next: WeakNext<Registry<R>>) {
-    let mut missing = BTreeSet::new();
-    let mut pauses = pauses();
-    while let Some(name) = names.any() {
+    let mut ward = Ward { names, missing: BTreeSet::new(), pauses: pauses() };
+    while let Some(name) = ward.names.any() {
         let opened = Instant::now();
         let Some(next) = next.upgrade() else { return };
-        let events = open(&next, &Watch::new(query::<R>(&name))).await;
-        drop(next);
-        match events {
-            Ok(events) => follow(&names, &name, events, &mut missing, &mut pauses).await,
-            Err(error) => {
-                tracing::debug!(what = R::WHAT, %error, "the registry is lost");
-                missing = names.all();
+        let watch = Watch::new(query::<R>(&name));
+        let mut opening = pin!(async move { next.monitor(watch).await });
+        let events = match tokio::time::timeout(QUIET, &mut opening).await {
+            Ok(opened) => Some(opened),
+            // It is not waited for. When it is open it is perhaps at another registry than what is registered now.
+            Err(_) => {
+                let opened = ward.heal_until(&name, &mut opening).await;
+                ward.missing = ward.names.all();
+                opened
             }
+        };
+        match events {
+            Some(Ok(events)) => ward.follow(&name, events).await,
+            Some(Err(error)) => {
+                tracing::debug!(what = R::WHAT, %error, "the registry is lost");
+                ward.missing = ward.names.all();
+            }
+            None => {}
         }
         if opened.elapsed() >= STEADY {
-            pauses = self::pauses();
+            ward.pauses = pauses();
         }
-        if !missing.is_empty() {
-            tokio::time::sleep(pauses.pause()).await;
+        if !ward.missing.is_empty() {
+            tokio::time::sleep(ward.pauses.pause()).await;
         }
     }
 }
 
-/// Follows one watch until it is lost, everything is missing then, or its name is no longer listed.
-async fn follow<R: Record>(
-    names: &Names<R>,
-    name: &Arc<str>,
-    mut events: EventStream<Registry<R>>,
-    missing: &mut BTreeSet<Arc<str>>,
-    pauses: &mut Backoff,
-) {
-    loop {
-        names.heal(missing).await;
-        let later = async {
-            if missing.is_empty() {
-                std::future::pending::<()>().await;
-            }
-            tokio::time::sleep(pauses.pause()).await;
-        };
-        tokio::select! {
-            biased;
-            event = events.next() => match event {
-                Some(Ok(Change { deleted: true, .. })) => drop(missing.insert(Arc::clone(name))),
+/// What one who watches over the list knows.
+struct Ward<R: Record> {
+    names: Arc<Names<R>>,
+    missing: BTreeSet<Arc<str>>,
+    pauses: Backoff,
+}
+
+impl<R: Record> Ward<R> {
+    /// Follows one watch until it is lost, everything is missing then, or its name is no longer listed.
+    async fn follow(&mut self, name: &Arc<str>, mut events: EventStream<Registry<R>>) {
+        while let Some(event) = self.heal_until(name, events.next()).await {
+            match event {
+                Some(Ok(Change { deleted: true, .. })) => drop(self.missing.insert(Arc::clone(name))),
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => {
-                    *missing = names.all();
+                    self.missing = self.names.all();
                     return;
                 }
-            },
-            () = names.without(name) => return,
-            () = later => {}
+            }
+        }
+    }
+
+    /// Registers what is missing, ever more slowly, until there is news; none, if the name is no longer listed.
+    async fn heal_until<T>(&mut self, name: &str, news: impl Future<Output = T>) -> Option<T> {
+        let mut news = pin!(news);
+        loop {
+            self.names.heal(&mut self.missing).await;
+            let later = async {
+                if self.missing.is_empty() {
+                    std::future::pending::<()>().await;
+                }
+                tokio::time::sleep(self.pauses.pause()).await;
+            };
+            tokio::select! {
+                biased;
+                news = &mut news => return Some(news),
+                () = self.names.without(name) => return None,
+                () = later => {}
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 /// A registry of the reference says nothing at all, not even headers, until the first record of a watch: one
 /// that has been quiet for so long counts as open.
-const QUIET: Duration = Duration::from_millis(200);
+pub(super) const QUIET: Duration = Duration::from_millis(200);
 
 /// Opens a watch.
 pub(super) async fn open<R: Record>(

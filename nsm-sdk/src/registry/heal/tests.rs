@@ -71,6 +71,33 @@ async fn what_the_registry_forgets_while_it_is_up_is_registered_again() {
     assert_eq!(memory.len(), 1);
 }
 
+/// Lets watches through a second late.
+struct Late;
+
+impl Element<Endpoints> for Late {
+    async fn monitor(&self, watch: Watch<Endpoints>, next: Next<'_, Endpoints>) -> Result<EventStream<Endpoints>> {
+        tokio::time::sleep(seconds(1)).await;
+        next.monitor(watch).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_restarts_before_a_watch_is_open_there_is_filled_again() {
+    let mesh = mesh();
+    let connect = Connect::new(mesh.hops.links()).to("mem://registry");
+    let list = elements![Begin::initiator(), RegistrationHeal::<Nse>::default(), Late, connect];
+    let client = Chain::new("nse", list).unwrap();
+    mesh.serve();
+    for name in ["a", "b"] {
+        register(&client, nse(name, &[])).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (fresh, memory) = mesh.serve();
+    tokio::time::sleep(seconds(1)).await;
+    assert_eq!(names(&fresh, named("")).await, ["a", "b"]);
+    assert_eq!(memory.watchers(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_registration_that_cannot_be_made_again_at_once_is_tried_again() {
     let mesh = mesh();
