@@ -9,10 +9,21 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use nsm_api::connection::{Connection, ConnectionEvent, ConnectionEventType, MonitorScopeSelector, PathSegment};
+use nsm_api::connection::{Connection, ConnectionEvent, ConnectionEventType, MonitorScopeSelector, PathSegment, State};
 use nsm_chain::sync::tokio::sync::Notify;
 use nsm_chain::sync::{Mutex, MutexGuard, tokio};
 use nsm_chain::{Code, Error, Node, Service, Watch};
+
+/// Which connection is meant.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Subject {
+    /// The id of our segment of its path.
+    pub(super) id: Arc<str>,
+    pub(super) epoch: Epoch,
+    /// The id of the next hop's segment. That hop may know our id under others too: a Request whose answer was lost left
+    /// something there, which ends by itself, and that is no news of what stands.
+    pub(super) there: Option<Arc<str>>,
+}
 
 /// Which life of a connection is meant. An id that was closed a moment ago and is asked for again has news of its former
 /// life under way: the new life is marked. The first has no mark.
@@ -59,14 +70,43 @@ struct Board {
     next: u64,
     open: bool,
     listeners: HashMap<Arc<str>, Vec<Listener>>,
+    /// What was told of connections that are being asked for, by the id of our segment.
+    asking: HashMap<Arc<str>, Asked>,
+}
+
+/// How often a connection is being asked for, and what broke of it meanwhile: the answer may be older.
+#[derive(Default)]
+struct Asked {
+    times: usize,
+    broke: Vec<Broke>,
+}
+
+/// That the next hop closed a connection, or that it is down there.
+#[derive(Clone)]
+struct Broke {
+    epoch: Option<String>,
+    there: Option<String>,
+    down: Option<Arc<Connection>>,
 }
 
 #[derive(Clone)]
 struct Listener {
     key: u64,
-    epoch: Epoch,
+    subject: Subject,
     sink: Arc<dyn Sink>,
     over: Arc<AtomicBool>,
+}
+
+impl Subject {
+    /// Whether the next hop may mean this one when it names these two segments.
+    fn is(&self, caller: Caller<'_>) -> bool {
+        *self.id == caller.segment.id
+            && self.there.as_deref().zip(caller.there).is_none_or(|(known, told)| known == told)
+    }
+
+    fn is_of_life(&self, caller: Caller<'_>) -> bool {
+        caller.segment.metrics.get(EPOCH).map(String::as_str) == self.epoch.as_deref()
+    }
 }
 
 impl Listener {
@@ -87,15 +127,15 @@ impl Downstream {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells `sink` of the connection whose segment of ours has this id, until the subscription is dropped.
-    pub(super) fn listen(self: &Arc<Self>, id: Arc<str>, epoch: Epoch, sink: Arc<dyn Sink>) -> Subscription {
+    /// Tells `sink` of this connection, until the subscription is dropped.
+    pub(super) fn listen(self: &Arc<Self>, subject: Subject, sink: Arc<dyn Sink>) -> Subscription {
         let over = Arc::new(AtomicBool::new(false));
         let (key, open) = {
             let mut board = self.board();
             let key = board.next;
             board.next += 1;
-            let listener = Listener { key, epoch: epoch.clone(), sink, over: Arc::clone(&over) };
-            board.listeners.entry(Arc::clone(&id)).or_default().push(listener);
+            let listener = Listener { key, subject: subject.clone(), sink, over: Arc::clone(&over) };
+            board.listeners.entry(Arc::clone(&subject.id)).or_default().push(listener);
             (key, std::mem::replace(&mut board.open, true))
         };
         if open {
@@ -103,7 +143,29 @@ impl Downstream {
         } else {
             tokio::spawn(run(Arc::downgrade(self)));
         }
-        Subscription { downstream: Arc::downgrade(self), id, epoch, key, over }
+        Subscription { downstream: Arc::downgrade(self), subject, key, over }
+    }
+
+    /// Keeps in mind what breaks of the connection of this id as long as the returned lives. To be called before it is
+    /// asked for: until its answer is here, nobody listens, and nobody knows under which id.
+    pub(super) fn asks(self: &Arc<Self>, id: Arc<str>) -> Asking {
+        self.board().asking.entry(Arc::clone(&id)).or_default().times += 1;
+        Asking { downstream: Arc::clone(self), id }
+    }
+
+    /// Keeps in mind what a caller is told that may not have its answer yet.
+    fn keep(&self, caller: Caller<'_>, kind: ConnectionEventType, connection: &Connection) {
+        let mut board = self.board();
+        let Some(asked) = board.asking.get_mut(&*caller.segment.id) else {
+            return;
+        };
+        let (epoch, there) = (caller.segment.metrics.get(EPOCH).cloned(), caller.there.map(ToOwned::to_owned));
+        asked.broke.retain(|broke| (&broke.epoch, &broke.there) != (&epoch, &there));
+        let gone = kind == ConnectionEventType::Delete;
+        if gone || connection.state() == State::Down {
+            let down = (!gone).then(|| Arc::new(connection.clone()));
+            asked.broke.push(Broke { epoch, there, down });
+        }
     }
 
     /// Whoever listens to this id; by value, so that a sink may subscribe and unsubscribe while it is told.
@@ -113,10 +175,10 @@ impl Downstream {
 
     fn told(&self, event: &ConnectionEvent) {
         for connection in event.connections.values() {
-            for segment in callers(connection).filter(|segment| segment.name == *self.name) {
-                let epoch = segment.metrics.get(EPOCH);
-                for listener in self.listeners(&segment.id) {
-                    if epoch.map(String::as_str) == listener.epoch.as_deref() {
+            for caller in callers(connection).filter(|caller| caller.segment.name == *self.name) {
+                self.keep(caller, event.r#type(), connection);
+                for listener in self.listeners(&caller.segment.id) {
+                    if listener.subject.is(caller) && listener.subject.is_of_life(caller) {
                         listener.tell(match event.r#type() {
                             ConnectionEventType::Delete => News::Gone,
                             _ => News::Changed(connection),
@@ -129,11 +191,16 @@ impl Downstream {
 
     /// After the first message of a stream: what we believe to be there and the next hop does not know is gone.
     fn missing(&self, before: &[(Arc<str>, u64)], initial: &ConnectionEvent) {
-        let ids: HashSet<&str> =
-            initial.connections.values().flat_map(callers).map(|segment| segment.id.as_str()).collect();
-        for (id, key) in before.iter().filter(|(id, _)| !ids.contains(&**id)) {
+        let mut known: HashMap<&str, Vec<Caller<'_>>> = HashMap::new();
+        for caller in initial.connections.values().flat_map(callers) {
+            known.entry(&caller.segment.id).or_default().push(caller);
+        }
+        for (id, key) in before {
+            let known = known.get(&**id).map_or(&[][..], Vec::as_slice);
             for listener in self.listeners(id).iter().filter(|listener| listener.key == *key) {
-                listener.tell(News::Gone);
+                if !known.iter().any(|caller| listener.subject.is(*caller)) {
+                    listener.tell(News::Gone);
+                }
             }
         }
     }
@@ -219,12 +286,21 @@ impl Downstream {
     }
 }
 
-/// The segments whose own next hop's connection this may be: the one before it, or itself where a hop of one name calls
-/// itself. A path that comes through a hop twice names it further left too; what happens here is not news of that one.
-fn callers(connection: &Connection) -> impl Iterator<Item = &PathSegment> {
+/// A segment whose own next hop's connection this may be, and the id that it would have there.
+#[derive(Clone, Copy)]
+struct Caller<'a> {
+    segment: &'a PathSegment,
+    there: Option<&'a str>,
+}
+
+/// The one before it, or itself where a hop of one name calls itself. A path that comes through a hop twice names it
+/// further left too; what happens here is not news of that one.
+fn callers(connection: &Connection) -> impl Iterator<Item = Caller<'_>> {
     connection.path.iter().flat_map(|path| {
         let index = path.index as usize;
-        path.path_segments.iter().skip(index.saturating_sub(1)).take(index.min(1) + 1)
+        let there = path.path_segments.get(index).map(|segment| segment.id.as_str());
+        let segments = path.path_segments.iter().enumerate().skip(index.saturating_sub(1)).take(index.min(1) + 1);
+        segments.map(move |(at, segment)| Caller { segment, there: there.filter(|_| at < index) })
     })
 }
 
@@ -285,21 +361,76 @@ async fn one_by_one(downstream: &Arc<Downstream>) {
     }
 }
 
+/// A connection that is being asked for.
+pub(super) struct Asking {
+    downstream: Arc<Downstream>,
+    id: Arc<str>,
+}
+
+impl Asking {
+    pub(super) fn downstream(&self) -> &Arc<Downstream> {
+        &self.downstream
+    }
+
+    /// Tells `sink` of this connection from when it was asked for, until the subscription is dropped.
+    pub(super) fn listen(&self, subject: &Subject, sink: Arc<dyn Sink>) -> Subscription {
+        let subscription = self.downstream.listen(subject.clone(), sink);
+        self.repeat(&subscription);
+        subscription
+    }
+
+    /// Tells once more what broke since it was asked for: the answer, which is here now, may be older.
+    pub(super) fn repeat(&self, subscription: &Subscription) {
+        let subject = &subscription.subject;
+        let broke = {
+            let board = self.downstream.board();
+            let broke = board.asking.get(&self.id).map_or(&[][..], |asked| &asked.broke);
+            let of_it = |broke: &&Broke| {
+                broke.epoch.as_deref() == subject.epoch.as_deref() && broke.there.as_deref() == subject.there.as_deref()
+            };
+            broke.iter().rfind(of_it).cloned()
+        };
+        let Some(broke) = broke else { return };
+        let listeners = self.downstream.listeners(&subject.id);
+        let news = broke.down.as_deref().map_or(News::Gone, News::Changed);
+        if let Some(listener) = listeners.iter().find(|listener| listener.key == subscription.key) {
+            listener.tell(news);
+        }
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        let mut board = self.downstream.board();
+        if let Some(asked) = board.asking.get_mut(&self.id) {
+            asked.times -= 1;
+            if asked.times == 0 {
+                board.asking.remove(&self.id);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Asking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Asking({} of {:?})", self.id, self.downstream)
+    }
+}
+
 /// While it lives, its sink is told.
 pub struct Subscription {
     downstream: Weak<Downstream>,
-    id: Arc<str>,
-    epoch: Epoch,
+    subject: Subject,
     key: u64,
     over: Arc<AtomicBool>,
 }
 
 impl Subscription {
-    /// Whether it still tells of this life of this connection at this hop.
-    pub(super) fn tells(&self, downstream: &Arc<Downstream>, id: &str, epoch: &Epoch) -> bool {
+    /// Whether it still tells of this connection at this hop.
+    pub(super) fn tells(&self, downstream: &Arc<Downstream>, subject: &Subject) -> bool {
         !self.over.load(Ordering::SeqCst)
             && std::ptr::eq(self.downstream.as_ptr(), Arc::as_ptr(downstream))
-            && (&*self.id, &self.epoch) == (id, epoch)
+            && self.subject == *subject
     }
 }
 
@@ -310,13 +441,13 @@ impl Drop for Subscription {
             return;
         };
         let mut board = downstream.board();
-        let Some(listeners) = board.listeners.get_mut(&self.id) else {
+        let Some(listeners) = board.listeners.get_mut(&self.subject.id) else {
             return;
         };
         // Dropped after the lock is released: a sink may own what subscribes.
         let gone: Vec<_> = listeners.extract_if(.., |listener| listener.key == self.key).collect();
         if listeners.is_empty() {
-            board.listeners.remove(&self.id);
+            board.listeners.remove(&self.subject.id);
             downstream.changed.notify_waiters();
         }
         drop(board);
@@ -350,7 +481,7 @@ impl fmt::Debug for Downstream {
 
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Subscription({})", self.id)
+        write!(f, "Subscription({})", self.subject.id)
     }
 }
 
@@ -373,7 +504,7 @@ mod tests {
         let told = |index: u32| {
             let path = Path { index, path_segments: path_segments.clone() };
             let connection = Connection { path: Some(path), ..Default::default() };
-            callers(&connection).map(|segment| segment.id.clone()).collect::<Vec<_>>()
+            callers(&connection).map(|caller| caller.segment.id.clone()).collect::<Vec<_>>()
         };
         assert_eq!(told(2), ["1", "2"]);
         assert_eq!(told(5), ["4", "5"]);

@@ -8,7 +8,7 @@ use nsm_api::Connection;
 use nsm_api::registry::{NetworkService, NetworkServiceEndpoint};
 use nsm_chain::{Call, Element, Error, Next, NextHop, Node, Order, Protocol, Registry, Result, Service, Slot, Watch};
 
-use super::downstream::{Epoch, is_marked, mark};
+use super::downstream::{Asking, Epoch, Subject, is_marked, mark};
 use super::recent::Recent;
 use super::{Downstream, Links, Sink, Subscription};
 use crate::path::Continued;
@@ -45,23 +45,23 @@ struct There {
 /// Left in a call that came back from the next hop: by it one listens to what that hop reports of this connection.
 #[derive(Debug, Clone)]
 pub struct NextHopWatch {
-    downstream: Arc<Downstream>,
-    id: Arc<str>,
-    epoch: Epoch,
+    asking: Arc<Asking>,
+    subject: Subject,
 }
 
 impl NextHopWatch {
-    /// Tells `sink` what the next hop reports of this connection, until the subscription is dropped.
+    /// Tells a sink what the next hop reports of this connection, from when it was asked for, until the subscription is
+    /// dropped. That is the former one, with its sink, if it tells of the same life of the same connection at the same
+    /// hop.
     #[must_use = "dropping the subscription ends it"]
-    pub fn listen(&self, sink: Arc<dyn Sink>) -> Subscription {
-        self.downstream.listen(Arc::clone(&self.id), self.epoch.clone(), sink)
-    }
-
-    /// Whether this subscription still tells of the same life of the same connection at the same hop: nothing need be
-    /// done then.
-    #[must_use]
-    pub fn is_heard_by(&self, subscription: &Subscription) -> bool {
-        subscription.tells(&self.downstream, &self.id, &self.epoch)
+    pub fn listen(&self, former: Option<Subscription>, sink: impl FnOnce() -> Arc<dyn Sink>) -> Subscription {
+        match former.filter(|former| former.tells(self.asking.downstream(), &self.subject)) {
+            Some(former) => {
+                self.asking.repeat(&former);
+                former
+            }
+            None => self.asking.listen(&self.subject, sink()),
+        }
     }
 }
 
@@ -123,14 +123,19 @@ impl<P: Protocol + Listens> Element<P> for Connect<P> {
         // It still names, right of us, the segment under which the former hop knows it.
         let former = there.filter(|there| there.url != url).map(|there| (there.url, call.share()));
         let link = call.patiently(self.links.link(&url)).await??;
+        let asking = own.and_then(|(name, id)| {
+            let downstream = P::downstream(&self.hops, &url, name, &link)?;
+            Some((downstream.asks(Arc::clone(&id)), id))
+        });
         let mut call = link.request(call).await?;
         if let Some((url, before)) = former.filter(|(_, before)| !P::is_at_one_hop(before, call.body())) {
             self.farewell(url, before, &call);
         }
-        let downstream = own.and_then(|(name, id)| {
-            let downstream = P::downstream(&self.hops, &url, name, &link)?;
-            call.set_fact(NextHopWatch { downstream: Arc::clone(&downstream), id, epoch: epoch.clone() });
-            Some(downstream)
+        let downstream = asking.map(|(asking, id)| {
+            let downstream = Arc::clone(asking.downstream());
+            let subject = Subject { id, epoch: epoch.clone(), there: P::next_id(call.body()) };
+            call.set_fact(NextHopWatch { asking: Arc::new(asking), subject });
+            downstream
         });
         call.set_fact(Continued);
         if let Some(state) = &state {
@@ -179,6 +184,12 @@ pub trait Listens: Protocol + Sized {
         false
     }
 
+    /// The id under which the next hop has it.
+    #[doc(hidden)]
+    fn next_id(_answer: &Self::Body) -> Option<Arc<str>> {
+        None
+    }
+
     /// The shared stream of a next hop.
     #[doc(hidden)]
     fn downstream(_hops: &Hops, _url: &Arc<str>, _name: String, _link: &Node<Self>) -> Option<Arc<Downstream>> {
@@ -201,6 +212,10 @@ impl Listens for Service {
 
     fn is_at_one_hop(before: &Connection, now: &Connection) -> bool {
         before.next_segment().zip(now.next_segment()).is_some_and(|(before, now)| before.id == now.id)
+    }
+
+    fn next_id(answer: &Connection) -> Option<Arc<str>> {
+        answer.next_segment().map(|segment| segment.id.as_str().into())
     }
 
     fn downstream(hops: &Hops, url: &Arc<str>, name: String, link: &Node) -> Option<Arc<Downstream>> {

@@ -109,6 +109,7 @@ impl Heal {
                 watch: None,
                 ticker: None,
                 broken: None,
+                asked: None,
                 healing: false,
                 closed: false,
                 unproven: false,
@@ -138,6 +139,8 @@ struct Seen {
     ticker: Option<Timer>,
     /// What broke since the last Request that worked began.
     broken: Option<Reason>,
+    /// What had broken when the Request under way began: that one may fail, whoever made it.
+    asked: Option<Reason>,
     healing: bool,
     closed: bool,
     /// It moved because packets did not get through, and none has since. Whoever is to blame, it need not be the endpoint.
@@ -201,7 +204,7 @@ impl Patient {
             }
             let reason = {
                 let mut seen = self.seen();
-                match seen.broken.filter(|_| !seen.closed) {
+                match seen.broken.or(seen.asked).filter(|_| !seen.closed) {
                     Some(reason) => reason,
                     None => {
                         seen.healing = false;
@@ -399,12 +402,19 @@ impl Element for Heal {
         let state = Arc::clone(call.state()?);
         let patient = self.patient(&handle);
         // Whatever is told from now on is news of what this Request makes.
-        let before = patient.seen().broken.take();
-        let call = match next.request(call).await {
+        {
+            let mut seen = patient.seen();
+            seen.asked = seen.broken.take().or(seen.asked);
+        }
+        let afresh = call.why() == Why::Reselect;
+        let afresh = afresh.then(|| call.fact::<Reason>().copied().unwrap_or(Reason::Asked));
+        let result = next.request(call).await;
+        let before = patient.seen().asked.take();
+        let call = match result {
             Ok(call) => call,
             Err(error) => {
-                // A healing that looked meanwhile has found nothing to heal, and ended.
-                let broken = patient.seen().broken.or(before);
+                // What was closed to be chosen afresh is broken, even if the next hop said just before that it was up.
+                let broken = patient.seen().broken.or(before).or(afresh);
                 if let Some(reason) = broken {
                     patient.broke(reason);
                 }
@@ -415,17 +425,13 @@ impl Element for Heal {
             return Ok(call);
         };
         self.patient.set(&state, Arc::clone(&patient));
-        let (new, former) = {
+        let former = {
             let mut seen = patient.seen();
             seen.connection = call.share();
-            let new = seen.watch.as_ref().is_none_or(|now| !watch.is_heard_by(now));
-            (new, if new { seen.watch.take() } else { None })
+            seen.watch.take()
         };
-        drop(former);
-        if new {
-            let subscription = watch.listen(Arc::new(Ear(Arc::downgrade(&patient))));
-            patient.seen().watch = Some(subscription);
-        }
+        let subscription = watch.listen(former, || Arc::new(Ear(Arc::downgrade(&patient))));
+        patient.seen().watch = Some(subscription);
         if self.liveness.is_some() && patient.seen().ticker.is_none() {
             patient.tick(self.timers.clone(), self.interval);
         }

@@ -80,11 +80,11 @@ impl Element for UpstreamRefresh {
         let (Some(watch), Some(handle)) = (call.fact::<NextHopWatch>(), call.handle()) else {
             return Ok(call);
         };
-        if self.listening.with(state, |now| now.is_none_or(|now| !watch.is_heard_by(now))) {
-            let ear =
-                Arc::new_cyclic(|own| Ear { own: own.clone(), handle: handle.clone(), wanted: AtomicU8::new(NONE) });
-            drop(self.listening.set(state, watch.listen(ear)));
-        }
+        let ear = || -> Arc<dyn Sink> {
+            Arc::new_cyclic(|own| Ear { own: own.clone(), handle: handle.clone(), wanted: AtomicU8::new(NONE) })
+        };
+        let former = self.listening.take(state);
+        drop(self.listening.set(state, watch.listen(former, ear)));
         Ok(call)
     }
 

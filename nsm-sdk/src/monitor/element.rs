@@ -76,11 +76,11 @@ impl Monitor {
             self.listening.take(state);
             return Ok(());
         };
-        if self.listening.with(state, |now| now.is_some_and(|now| watch.is_heard_by(now))) {
-            return Ok(());
-        }
-        let relay = Relay { board: Arc::clone(&self.board), id: call.body().id.as_str().into() };
-        self.listening.set(state, watch.listen(Arc::new(relay)));
+        let relay = || -> Arc<dyn Sink> {
+            Arc::new(Relay { board: Arc::clone(&self.board), id: call.body().id.as_str().into() })
+        };
+        let former = self.listening.take(state);
+        self.listening.set(state, watch.listen(former, relay));
         Ok(())
     }
 }

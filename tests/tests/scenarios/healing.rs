@@ -49,6 +49,37 @@ async fn when_an_endpoint_dies_its_clients_move_to_another() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_endpoint_that_dies_before_its_answer_is_here_is_not_taken_for_alive() {
+    // The answer is one to a first Request, or to a refresh.
+    for before in [&["other"][..], &["other", "c"]] {
+        let (mesh, nodes) = mesh_of(2).await;
+        let first = nodes[1].endpoint("nse-1", "vpn", elements![]).await.unwrap();
+        let client = nodes[0].client("nsc").build().unwrap();
+        // The stream by which one node hears of the other is open from now on.
+        for id in before {
+            ask(&client, "vpn", id).await.unwrap();
+        }
+        mesh.network().cut_one_way("nsmgr-2", "forwarder-1");
+        let asking = {
+            let client = client.clone();
+            tokio::spawn(async move { ask(&client, "vpn", "c").await })
+        };
+        pass(Duration::from_millis(100)).await;
+        first.kill();
+        nodes[1].endpoint("nse-2", "vpn", elements![]).await.unwrap();
+        // The answer that it is there, and the news that it is not, arrive at one moment.
+        mesh.network().mend();
+        assert_eq!(asking.await.unwrap().unwrap().network_service_endpoint_name, "nse-1");
+        pass(Duration::from_secs(1)).await;
+        for id in ["c", "other"] {
+            assert_eq!(client.session(id).unwrap().interface().endpoint(), "nse-2", "{id} of {before:?}");
+        }
+        client.shutdown(SOON).await.unwrap();
+        nothing_left(&mesh, &[&client]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_asks_in_the_middle_of_a_healing_and_fails_does_not_end_it() {
     let (mesh, nodes) = mesh_of(1).await;
     let first = nodes[0].endpoint("nse-1", "vpn", elements![]).await.unwrap();

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
-use nsm_api::connection::{ConnectionEvent, ConnectionEventType, MonitorScopeSelector, PathSegment, State};
+use nsm_api::ServiceUrl;
+use nsm_api::connection::{ConnectionEvent, ConnectionEventType, MonitorScopeSelector, Path, PathSegment, State};
 use nsm_chain::{Call, EventStream, OwnedNext, Peer, Service, Watch, elements, from_fn};
 use nsm_sdk::connect::InProcess;
 use nsm_sdk::identity::{HmacTokens, PolicySet};
@@ -177,6 +178,29 @@ async fn a_next_hop_that_is_lost_is_down() {
     let down: BTreeMap<_, _> = come(&mut events).into_iter().flat_map(|(_, states)| states).collect();
     assert_eq!(down, is(Update, &[("a", State::Down), ("b", State::Down)]).1);
     assert_eq!(mesh.kept().len(), 4, "nothing was closed: that is for the initiator to do");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_lost_answer_left_at_the_next_hop_ends_without_news_of_what_stands() {
+    let (mesh, nodes) = mesh_of(1).await;
+    let count = Count::default();
+    nodes[0].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
+    let client = nodes[0].client("nsc").build().unwrap();
+    ask(&client, "vpn", "c").await.unwrap();
+    // The same asked for once more by somebody who never heard of the first answer, and does not hear of this one.
+    let segment = PathSegment { name: "nsc".into(), id: "c".into(), ..Default::default() };
+    let path = Some(Path { index: 0, path_segments: vec![segment] });
+    let url: ServiceUrl = "kernel://vpn/nsm-2".parse().unwrap();
+    let mut lost = url.to_request("c");
+    lost.connection.as_mut().unwrap().path = path;
+    let lost = Call::request(lost.connection.unwrap(), lost.mechanism_preferences);
+    let manager = nodes[0].links("nsc").unwrap().link(nodes[0].manager_url()).await.unwrap();
+    let left = manager.request(lost.within(SOON)).await.unwrap();
+    assert_eq!(count.requests(), 2);
+    manager.close(Call::new(left.into_body()).within(SOON)).await.unwrap();
+    pass(Duration::from_secs(1)).await;
+    assert_eq!(count.both(), (2, 1), "nothing was healed");
+    assert_eq!(mesh.kept().len(), 3);
 }
 
 #[tokio::test(start_paused = true)]

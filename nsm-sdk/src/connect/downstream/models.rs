@@ -75,17 +75,21 @@ impl Sink for Ear {
     }
 }
 
+fn subject(id: &str) -> Subject {
+    Subject { id: id.into(), epoch: None, there: Some(format!("theirs of {id}").into()) }
+}
+
 /// Listens until it is told of the connection, as often as the stream has to be opened for that.
 fn listens(downstream: &Arc<Downstream>, id: &'static str) -> BoxFuture<'static, ()> {
     let downstream = Arc::clone(downstream);
     async move {
         loop {
             let ear = Arc::new(Ear::default());
-            let subscription = downstream.listen(id.into(), None, Arc::clone(&ear) as _);
+            let subscription = downstream.listen(subject(id), Arc::clone(&ear) as _);
             tokio::select! {
                 () = ear.heard.notified() => break drop(subscription),
                 () = ear.lost.notified() => {
-                    assert!(!subscription.tells(&downstream, id, &None), "lost, and thinks that it hears");
+                    assert!(!subscription.tells(&downstream, &subject(id)), "lost, and thinks that it hears");
                 }
             }
         }
@@ -162,9 +166,9 @@ fn a_subscription_that_is_dropped_is_told_nothing_more() {
         let hop = Hop::default();
         let downstream = Downstream::new("us".into(), Node::new(hop.clone()));
         let jealous = Arc::new(Jealous { other: Mutex::default(), heard: Notify::new() });
-        let _first = downstream.listen("a".into(), None, Arc::clone(&jealous) as _);
+        let _first = downstream.listen(subject("a"), Arc::clone(&jealous) as _);
         let ear = Arc::new(Ear::default());
-        let second = downstream.listen("a".into(), None, Arc::clone(&ear) as _);
+        let second = downstream.listen(subject("a"), Arc::clone(&ear) as _);
         *jealous.other.lock().unwrap() = Some((second, ear));
         jealous.heard.notified().await;
         hop.tells(ConnectionEventType::Delete, &["a"]);
