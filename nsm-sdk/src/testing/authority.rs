@@ -65,13 +65,13 @@ impl Tokens for Certified {
         if self.authority.is_present() && *end < now + self.life / 2 {
             *end = now + self.life;
         }
-        if *end <= now {
-            return Err(TokenError { reason: format!("the certificate of {} has expired", self.id) });
-        }
         let until = (now + self.authority.0.tokens).min(*end);
         let seconds = until.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let text = format!("{} until {seconds}", self.id).into();
-        Ok(Token { text, expires: UNIX_EPOCH + Duration::from_secs(seconds) })
+        let expires = UNIX_EPOCH + Duration::from_secs(seconds);
+        if expires <= now {
+            return Err(TokenError { reason: format!("the certificate of {} has expired", self.id) });
+        }
+        Ok(Token { text: format!("{} until {seconds}", self.id).into(), expires })
     }
 }
 

@@ -213,6 +213,22 @@ impl Plan {
         (quiet.as_secs_f64() / (shortest.as_secs_f64() * 0.18)) as usize + 5
     }
 
+    /// Whether some clients look after their packets.
+    #[must_use]
+    pub fn watches_packets(&self) -> bool {
+        self.clients.iter().any(|client| client.watches_packets)
+    }
+
+    /// Whether nobody may know that an endpoint is dead: the registry has forgotten it, the forwarder that had it has
+    /// forgotten where it was, and what is left of it carries packets. It may as well be about to register again.
+    #[must_use]
+    pub fn hides_a_death(&self) -> bool {
+        let any = |of: fn(&What) -> bool| self.faults.iter().any(|fault| of(&fault.what));
+        any(|what| matches!(what, What::Registry { remembers: false }))
+            && any(|what| matches!(what, What::EndpointForGood(_)))
+            && any(|what| matches!(what, What::Forwarder(_) | What::Node(_)))
+    }
+
     /// Whether managers and the registry are all that is disturbed: no wire is touched then.
     #[must_use]
     pub fn spares_wires(&self) -> bool {

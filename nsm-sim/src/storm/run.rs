@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nsm_chain::Result;
-use nsm_sdk::testing::invariants::{self, Since, Wanted};
+use nsm_sdk::testing::invariants::{self, Since, Violation, Wanted};
 use nsm_sdk::testing::{Census, RunningEndpoint};
 use tokio::time::Instant;
 
@@ -14,6 +14,9 @@ use crate::Simulation;
 
 /// Once nothing is disturbed any more, everybody who wants a connection has it after that time.
 const BOUND: Duration = Duration::from_secs(1);
+
+/// How long a client that sees that packets flow waits for an endpoint that may come back (docs/healing.md), and BOUND.
+const GRACE: Duration = Duration::from_secs(16);
 
 /// How long it is waited for those who are late.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -149,7 +152,11 @@ async fn weather(plan: &Plan, records: bool) -> Result<Outcome> {
     world.note(format_args!("CALM"));
 
     let mut violations = Vec::new();
-    let bound = if plan.clients.iter().any(|client| client.watches_packets) { BOUND + LIVENESS.0 } else { BOUND };
+    let bound = match plan.watches_packets() {
+        true if plan.hides_a_death() => GRACE,
+        true => BOUND + LIVENESS.0,
+        false => BOUND,
+    };
     let (healed, ill) = world.wait_until_well(bound).await;
     violations.extend(ill.iter().map(|ill| format!("not healed after {bound:?}, but after {healed:?}: {ill}")));
     world.note(format_args!("HEALED {healed:?}"));
@@ -172,8 +179,9 @@ async fn weather(plan: &Plan, records: bool) -> Result<Outcome> {
     violations.extend(hurried.iter().map(|violation| format!("while quiet: {violation}")));
     let cut = invariants::uncut(&world.mesh.wires().take_log(), &healthy);
     violations.extend(cut.iter().map(ToString::to_string));
-    let wanted = world.wanted();
-    violations.extend(invariants::while_quiet(&world.census(), &wanted).iter().map(ToString::to_string));
+    let (wanted, census) = (world.wanted(), world.census());
+    violations.extend(invariants::while_quiet(&census, &wanted).iter().map(ToString::to_string));
+    violations.extend(world.told(&census).iter().map(ToString::to_string));
     for node in &world.nodes {
         let links = node.links("nobody")?;
         let lies = invariants::closes_are_honest(&*links, node.manager_url()).await;
@@ -189,7 +197,10 @@ async fn weather(plan: &Plan, records: bool) -> Result<Outcome> {
         }
     }
     tokio::time::sleep(LINGER).await;
-    violations.extend(invariants::as_before(&before, &world.census()).iter().map(ToString::to_string));
+    let census = world.census();
+    violations.extend(invariants::as_before(&before, &census).iter().map(ToString::to_string));
+    violations.extend(world.told(&census).iter().map(ToString::to_string));
+    violations.extend(world.clients.iter().flat_map(|user| user.told_out_of_order()).map(|wrong| wrong.to_string()));
     for (number, endpoint) in world.endpoints.iter().enumerate() {
         let free = endpoint.pool.free();
         if free != 1 << 16 {
@@ -376,6 +387,12 @@ impl World {
                 healthy.entry(wire).or_insert_with(Instant::now);
             }
         }
+    }
+
+    /// Whether clients that run were told how it is.
+    fn told(&self, census: &Census) -> Vec<Violation> {
+        let seats = self.clients.iter().filter_map(|user| Some((&user.name, user.seat()?)));
+        seats.flat_map(|(name, seat)| invariants::told(name, &seat.told, &census.clients[name])).collect()
     }
 
     /// What clients that run want.

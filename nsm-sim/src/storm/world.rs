@@ -11,8 +11,10 @@ use nsm_api::{Connection, ServiceUrl};
 use nsm_chain::{Call, Element, Error, Next, Result, Timers, elements};
 use nsm_mechanisms::memory::Fabric;
 use nsm_sdk::ipam::{PointToPoint, Pool};
+use nsm_sdk::lifecycle::Lifecycle;
 use nsm_sdk::lifetime::Liveness;
 use nsm_sdk::stacks::Client;
+use nsm_sdk::testing::invariants::{Told, Violation};
 use nsm_sdk::testing::{Mesh, Node, RunningEndpoint};
 use tokio::task::AbortHandle;
 
@@ -55,6 +57,8 @@ pub(super) struct User {
     /// How long he waits for his connection, in milliseconds.
     patience: AtomicU64,
     asked: Asked,
+    /// What the clients of his former lives were told.
+    former: Mutex<Vec<Told>>,
 }
 
 /// One life of a client.
@@ -62,6 +66,7 @@ pub(super) struct User {
 pub(super) struct Seat {
     pub(super) client: Client,
     pub(super) timers: Timers,
+    pub(super) told: Told,
     asking: AbortHandle,
 }
 
@@ -98,6 +103,7 @@ impl World {
                 seat: Mutex::default(),
                 patience: AtomicU64::new(PATIENCE.as_millis() as u64),
                 asked: Asked::default(),
+                former: Mutex::default(),
             })
         });
         let clients = clients.collect();
@@ -130,14 +136,17 @@ impl User {
     /// Starts his client, which asks for the connection until it has it.
     pub(super) fn start(self: &Arc<Self>) -> Result<()> {
         let timers = Timers::default();
-        let mut client = self.node.client(&self.name).timers(timers.clone()).with(elements![self.asked.clone()]);
+        let told = Told::default();
+        let hears = told.clone();
+        let tells = Lifecycle::telling(move |id, change| hears.hear(id, change));
+        let mut client = self.node.client(&self.name).timers(timers.clone()).with(elements![tells, self.asked.clone()]);
         if let Some(wires) = &self.wires {
             client = client.liveness(Arc::new(Walks(wires.clone())), LIVENESS.0, LIVENESS.1);
         }
         let client = client.build().map_err(wrong)?;
         let asking = self.ask(client.clone())?;
-        let former = self.lock().replace(Seat { client, timers, asking });
-        drop(former);
+        let former = self.lock().replace(Seat { client, timers, told, asking });
+        self.end(former);
         Ok(())
     }
 
@@ -145,9 +154,24 @@ impl User {
     pub(super) fn kill(&self, mesh: &Mesh) {
         mesh.end(&self.name);
         let former = self.lock().take();
-        if let Some(former) = former {
-            former.asking.abort();
+        self.end(former);
+    }
+
+    fn end(&self, former: Option<Seat>) {
+        if let Some(Seat { told, asking, .. }) = former {
+            asking.abort();
+            self.former.lock().unwrap_or_else(PoisonError::into_inner).push(told);
         }
+    }
+
+    /// What his clients were told that does not follow from what they were told before.
+    pub(super) fn told_out_of_order(&self) -> Vec<Violation> {
+        let former = self.former.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        former
+            .into_iter()
+            .chain(self.seat().map(|seat| seat.told))
+            .flat_map(|told| told.out_of_order(&self.name))
+            .collect()
     }
 
     /// Closes the connection, and asks for it again.

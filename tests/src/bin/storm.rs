@@ -15,6 +15,10 @@ use clap::Parser;
 use nsm_sim::storm::{Outcome, Profile, Storm};
 use tokio::time::Instant;
 
+/// Half of a storm is spent allocating.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Debug, Parser)]
 #[command(about = "Storms over simulated meshes: one seed, one storm")]
 struct Options {

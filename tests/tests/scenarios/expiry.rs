@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use nsm_chain::elements;
 
-use crate::kit::{Census, Count, SOON, ask, ask_within, mesh_of, mesh_with_token_life, nothing_left, pass};
+use nsm_sdk::testing::Mesh;
+
+use crate::kit::{Census, Count, SOON, ask, ask_within, mesh_of, mesh_with_token_life, nothing_left, pass, with_nodes};
 
 const LIFE: Duration = Duration::from_secs(60);
 
@@ -85,6 +87,32 @@ async fn a_refresh_at_the_last_moment_wins_against_the_end() {
         ask_within(&client, "vpn", "c", within).await.unwrap();
     }
     assert_eq!((count.closes(), endpoint.connections().handles().len()), (0, 1));
+    client.close(connection, SOON).await.unwrap();
+    nothing_left(&mesh, &[&client]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_absent_authority_cuts_nothing_before_certificates_end_and_all_is_healed_when_it_is_back() {
+    let mesh = Mesh::builder().token_life(LIFE).certificate_life(2 * LIFE).build().unwrap();
+    let (mesh, nodes) = with_nodes(mesh, 2).await;
+    let count = Count::default();
+    nodes[1].endpoint("nse", "vpn", elements![count.clone()]).await.unwrap();
+    let client = nodes[0].client("nsc").build().unwrap();
+    let connection = ask(&client, "vpn", "c").await.unwrap();
+    let wired = mesh.wires().writes();
+    // Certificates are two lives of a token old at most, and are renewed when they are one life old.
+    mesh.stop_authority();
+    pass(2 * LIFE - SOON - Duration::from_secs(2)).await;
+    assert_eq!((count.closes(), mesh.wires().writes()), (0, wired), "nothing was cut while a certificate was good");
+    pass(SOON + Duration::from_secs(4)).await;
+    assert!(mesh.wires().wires().is_empty(), "nobody has a certificate any more");
+    assert!((1..5).contains(&count.closes()), "{} Closes", count.closes());
+    pass(LIFE).await;
+    assert!(client.request_url(&"kernel://vpn/nsm-1".parse().unwrap(), "d", Duration::from_secs(1)).await.is_err());
+
+    mesh.start_authority();
+    pass(Duration::from_secs(1)).await;
+    assert_eq!(mesh.wires().wires().len(), 2);
     client.close(connection, SOON).await.unwrap();
     nothing_left(&mesh, &[&client]).await;
 }

@@ -83,7 +83,7 @@ pub(crate) async fn mesh_with_token_life(life: Duration, nodes: usize) -> (Mesh,
     with_nodes(Mesh::with_token_life(life).unwrap(), nodes).await
 }
 
-async fn with_nodes(mesh: Mesh, count: usize) -> (Mesh, Vec<Node>) {
+pub(crate) async fn with_nodes(mesh: Mesh, count: usize) -> (Mesh, Vec<Node>) {
     mesh.network_service("vpn").await.unwrap();
     let mut nodes = Vec::new();
     for number in 1..=count {

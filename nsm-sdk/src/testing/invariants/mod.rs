@@ -25,6 +25,7 @@
 mod closing;
 mod connected;
 mod owned;
+mod told;
 mod undisturbed;
 
 use std::collections::BTreeSet;
@@ -35,6 +36,7 @@ use super::Census;
 pub use closing::closes_are_honest;
 pub use connected::{connected, flowing};
 pub use owned::{connections, faultless, shown, timers, unshared, vnis, wires};
+pub use told::{Told, told};
 pub use undisturbed::{Since, as_before, flat, uncut, unhurried};
 
 /// A connection that a client wants: the client's name and its id there.
@@ -78,6 +80,8 @@ pub enum Rule {
     Unhurried,
     /// What was healthy was not cut.
     Uncut,
+    /// An application is told what becomes of its connections, in an order that makes sense.
+    Told,
     /// A Close of what is unknown says so.
     Closing,
     /// With nothing connected everything is as before.
