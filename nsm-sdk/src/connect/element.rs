@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use nsm_api::Connection;
+use nsm_api::connection::PathSegment;
 use nsm_api::registry::{NetworkService, NetworkServiceEndpoint};
 use nsm_chain::{Call, Element, Error, Next, NextHop, Node, Order, Protocol, Registry, Result, Service, Slot, Watch};
 
@@ -20,8 +21,9 @@ const FAREWELL: Duration = Duration::from_secs(15);
 ///
 /// *Request*: goes to the hop that was chosen for this call ([`NextHop`]), or to the fixed one. If that is another hop
 /// than before and it accepts, the former one is sent a Close, without waiting for it: what stands, stands until there is
-/// something else. On return the call carries [`NextHopWatch`],
-/// by which elements further out listen to what that hop reports. *Close*: goes to the hop where the connection lives.
+/// something else. On return the call carries [`NextHopWatch`], by which elements further out listen to what that hop
+/// reports. *Close*: goes to the hop where the connection lives. Both name the segment under which that hop knows it,
+/// whatever the caller's path says: the caller may never have heard of it.
 ///
 /// It stands last: it is the answer.
 pub struct Connect<P: Protocol = Service> {
@@ -38,8 +40,17 @@ pub struct Connect<P: Protocol = Service> {
 struct There {
     url: Arc<str>,
     epoch: Epoch,
+    segment: Option<Segment>,
     /// Kept by those who listen, and while the connection lives: whoever asks again finds the stream open.
     _downstream: Option<Arc<Downstream>>,
+}
+
+/// The next hop's segment of a path.
+#[derive(Debug, Clone)]
+#[doc(hidden)]
+pub struct Segment {
+    name: Arc<str>,
+    id: Arc<str>,
 }
 
 /// Left in a call that came back from the next hop: by it one listens to what that hop reports of this connection.
@@ -120,6 +131,9 @@ impl<P: Protocol + Listens> Element<P> for Connect<P> {
             None => None,
         };
         let own = P::prepare(&mut call, &epoch);
+        if let Some(segment) = there.as_ref().and_then(|there| there.segment.as_ref()) {
+            P::put_right(&mut call, segment);
+        }
         // It still names, right of us, the segment under which the former hop knows it.
         let former = there.filter(|there| there.url != url).map(|there| (there.url, call.share()));
         let link = call.patiently(self.links.link(&url)).await??;
@@ -131,23 +145,28 @@ impl<P: Protocol + Listens> Element<P> for Connect<P> {
         if let Some((url, before)) = former.filter(|(_, before)| !P::is_at_one_hop(before, call.body())) {
             self.farewell(url, before, &call);
         }
+        let segment = P::right_segment(call.body());
         let downstream = asking.map(|(asking, id)| {
             let downstream = Arc::clone(asking.downstream());
-            let subject = Subject { id, epoch: epoch.clone(), there: P::next_id(call.body()) };
+            let there = segment.as_ref().map(|segment| Arc::clone(&segment.id));
+            let subject = Subject { id, epoch: epoch.clone(), there };
             call.set_fact(NextHopWatch { asking: Arc::new(asking), subject });
             downstream
         });
         call.set_fact(Continued);
         if let Some(state) = &state {
-            self.there.set(state, There { url, epoch, _downstream: downstream });
+            self.there.set(state, There { url, epoch, segment, _downstream: downstream });
         }
         Ok(call)
     }
 
-    async fn close(&self, call: Call<P>, _next: Next<'_, P>) -> Result<Call<P>> {
+    async fn close(&self, mut call: Call<P>, _next: Next<'_, P>) -> Result<Call<P>> {
         self.closed.add(P::key(call.body()));
-        let lives = call.state().ok().and_then(|state| self.there.cloned(state)).map(|there| there.url);
-        let Some(url) = lives.or_else(|| self.chosen(&call)) else {
+        let there = call.state().ok().and_then(|state| self.there.cloned(state));
+        if let Some(segment) = there.as_ref().and_then(|there| there.segment.as_ref()) {
+            P::put_right(&mut call, segment);
+        }
+        let Some(url) = there.map(|there| there.url).or_else(|| self.chosen(&call)) else {
             // It was never anywhere else.
             return Ok(call);
         };
@@ -184,11 +203,15 @@ pub trait Listens: Protocol + Sized {
         false
     }
 
-    /// The id under which the next hop has it.
+    /// The segment under which the next hop has it.
     #[doc(hidden)]
-    fn next_id(_answer: &Self::Body) -> Option<Arc<str>> {
+    fn right_segment(_answer: &Self::Body) -> Option<Segment> {
         None
     }
+
+    /// Names this segment as the next hop's. What stood right of it, if it was another one, was another path.
+    #[doc(hidden)]
+    fn put_right(_call: &mut Call<Self>, _segment: &Segment) {}
 
     /// The shared stream of a next hop.
     #[doc(hidden)]
@@ -214,8 +237,20 @@ impl Listens for Service {
         before.next_segment().zip(now.next_segment()).is_some_and(|(before, now)| before.id == now.id)
     }
 
-    fn next_id(answer: &Connection) -> Option<Arc<str>> {
-        answer.next_segment().map(|segment| segment.id.as_str().into())
+    fn right_segment(answer: &Connection) -> Option<Segment> {
+        answer.next_segment().map(|right| Segment { name: right.name.as_str().into(), id: right.id.as_str().into() })
+    }
+
+    fn put_right(call: &mut Call, segment: &Segment) {
+        let is_there = |right: &PathSegment| *right.id == *segment.id && *right.name == *segment.name;
+        if call.body().next_segment().is_some_and(is_there) {
+            return;
+        }
+        if let Some(path) = &mut call.body_mut().path {
+            path.path_segments.truncate(path.index as usize + 1);
+            let (name, id) = (segment.name.to_string(), segment.id.to_string());
+            path.path_segments.push(PathSegment { name, id, ..Default::default() });
+        }
     }
 
     fn downstream(hops: &Hops, url: &Arc<str>, name: String, link: &Node) -> Option<Arc<Downstream>> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use nsm_api::Connection;
 use nsm_api::networkservice::NetworkServiceRequest;
 use nsm_chain::elements;
+use nsm_sdk::ipam::{PointToPoint, Pool};
 use nsm_sdk::stacks::Client;
 
 use crate::kit::{Census, Count, EVERY, Match, Packets, SOON, ask, mesh_of, names, nothing_left, pass, service, until};
@@ -95,6 +96,23 @@ async fn who_asks_in_the_middle_of_a_healing_and_fails_does_not_end_it() {
     mesh.network().mend();
     nodes[0].endpoint("nse-2", "vpn", elements![]).await.unwrap();
     at(&client, "nse-2").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_an_answer_was_of_no_use_further_out_the_next_request_goes_on_from_it() {
+    let (mesh, nodes) = mesh_of(2).await;
+    let pool = |prefix: &str| elements![PointToPoint::new(Pool::new([prefix.parse().unwrap()]).unwrap())];
+    let first = nodes[1].endpoint("nse-1", "vpn", pool("10.0.0.0/24")).await.unwrap();
+    let client = nodes[0].client("nsc").build().unwrap();
+    let connection = ask(&client, "vpn", "c").await.unwrap();
+    nodes[1].endpoint("nse-2", "vpn", pool("10.1.0.0/24")).await.unwrap();
+    // The far forwarder turns its wire to the other endpoint three times, and nobody hears of it.
+    mesh.wires().fail_next_of("forwarder-1", 3);
+    first.kill();
+    at(&client, "nse-2").await;
+    assert_eq!(mesh.wires().wires().len(), 2);
+    client.close(connection, SOON).await.unwrap();
+    nothing_left(&mesh, &[&client]).await;
 }
 
 #[tokio::test(start_paused = true)]
