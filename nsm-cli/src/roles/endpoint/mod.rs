@@ -65,7 +65,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "GROUPS", default_value = "169.254.0.0/16")]
     cidr_prefix: CidrGroups,
 
-    /// What happens to addresses that a client brings from elsewhere: they stay (polite) or are taken away (strict).
+    /// What happens to addresses that a client brings: they stay (polite) or are taken away (strict). Those of an endpoint
+    /// that it had before never stay.
     #[arg(long, value_name = "POLICY", default_value = "polite")]
     ipam_policy: Policy,
 
