@@ -79,6 +79,8 @@ struct Board {
 struct Asked {
     times: usize,
     broke: Vec<Broke>,
+    /// Why the stream ended meanwhile: what answered may be no more, and the next stream says nothing of it.
+    lost: Option<Code>,
 }
 
 /// That the next hop closed a connection, or that it is down there.
@@ -214,6 +216,8 @@ impl Downstream {
     fn lost(&self, id: Option<&str>, error: &Error) {
         let lost: Vec<Listener> = {
             let mut board = self.board();
+            let asking = board.asking.iter_mut().filter(|(asked, _)| id.is_none_or(|id| ***asked == *id));
+            asking.for_each(|(_, asked)| asked.lost = Some(error.code()));
             match id {
                 Some(id) => board.listeners.remove(id).unwrap_or_default(),
                 None => {
@@ -382,19 +386,23 @@ impl Asking {
     /// Tells once more what broke since it was asked for: the answer, which is here now, may be older.
     pub(super) fn repeat(&self, subscription: &Subscription) {
         let subject = &subscription.subject;
-        let broke = {
+        let (broke, lost, listener) = {
             let board = self.downstream.board();
-            let broke = board.asking.get(&self.id).map_or(&[][..], |asked| &asked.broke);
+            let Some(asked) = board.asking.get(&self.id) else { return };
             let of_it = |broke: &&Broke| {
                 broke.epoch.as_deref() == subject.epoch.as_deref() && broke.there.as_deref() == subject.there.as_deref()
             };
-            broke.iter().rfind(of_it).cloned()
+            let listeners = board.listeners.get(&subject.id).map_or(&[][..], Vec::as_slice);
+            let listener = listeners.iter().find(|listener| listener.key == subscription.key).cloned();
+            (asked.broke.iter().rfind(of_it).cloned(), asked.lost, listener)
         };
-        let Some(broke) = broke else { return };
-        let listeners = self.downstream.listeners(&subject.id);
-        let news = broke.down.as_deref().map_or(News::Gone, News::Changed);
-        if let Some(listener) = listeners.iter().find(|listener| listener.key == subscription.key) {
-            listener.tell(news);
+        let Some(listener) = listener else { return };
+        if let Some(code) = lost {
+            subscription.end();
+            let error = Error::new(code, "the next hop's monitor stream ended before its answer was here");
+            listener.sink.told(News::Lost(&error));
+        } else if let Some(broke) = broke {
+            listener.tell(broke.down.as_deref().map_or(News::Gone, News::Changed));
         }
     }
 }
@@ -432,10 +440,9 @@ impl Subscription {
             && std::ptr::eq(self.downstream.as_ptr(), Arc::as_ptr(downstream))
             && self.subject == *subject
     }
-}
 
-impl Drop for Subscription {
-    fn drop(&mut self) {
+    /// Nobody is told anything any more.
+    fn end(&self) {
         self.over.store(true, Ordering::SeqCst);
         let Some(downstream) = self.downstream.upgrade() else {
             return;
@@ -452,6 +459,12 @@ impl Drop for Subscription {
         }
         drop(board);
         drop(gone);
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

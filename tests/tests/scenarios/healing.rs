@@ -135,6 +135,29 @@ async fn an_endpoint_that_restarts_gets_its_clients_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_endpoint_that_restarts_while_a_wire_to_it_is_made_is_asked_again() {
+    let (mesh, nodes) = mesh_of(1).await;
+    let endpoint = nodes[0].endpoint("nse", "vpn", elements![]).await.unwrap();
+    let client = nodes[0].client("nsc").build().unwrap();
+    let other = ask(&client, "vpn", "other").await.unwrap();
+    mesh.wires().takes(Duration::from_millis(50));
+    let asking = {
+        let client = client.clone();
+        tokio::spawn(async move { ask(&client, "vpn", "c").await })
+    };
+    pass(Duration::from_millis(10)).await;
+    // The other connection is there again, and listened to, before this one's wire is done.
+    endpoint.restart().await.unwrap();
+    let connection = asking.await.unwrap().unwrap();
+    pass(Duration::from_secs(1)).await;
+    assert_eq!(endpoint.connections().handles().len(), 2);
+    for connection in [other, connection] {
+        client.close(connection, SOON).await.unwrap();
+    }
+    nothing_left(&mesh, &[&client]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn packets_that_stop_move_a_client_though_every_hop_is_healthy() {
     for remote in [0, 1] {
         let (mesh, nodes) = mesh_of(2).await;
