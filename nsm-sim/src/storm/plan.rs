@@ -219,12 +219,13 @@ impl Plan {
         self.clients.iter().any(|client| client.watches_packets)
     }
 
-    /// Whether nobody may know that an endpoint is dead: the registry has forgotten it, the forwarder that had it has
-    /// forgotten where it was, and what is left of it carries packets. It may as well be about to register again.
+    /// Whether nobody may know that an endpoint is dead: its manager or the registry has forgotten it, the forwarder that
+    /// had it has forgotten where it was, and what is left of it carries packets. It may as well be about to register
+    /// again.
     #[must_use]
     pub fn hides_a_death(&self) -> bool {
         let any = |of: fn(&What) -> bool| self.faults.iter().any(|fault| of(&fault.what));
-        any(|what| matches!(what, What::Registry { remembers: false }))
+        any(|what| matches!(what, What::Manager(_) | What::Node(_) | What::Registry { remembers: false }))
             && any(|what| matches!(what, What::EndpointForGood(_)))
             && any(|what| matches!(what, What::Forwarder(_) | What::Node(_)))
     }

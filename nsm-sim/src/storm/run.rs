@@ -15,8 +15,9 @@ use crate::Simulation;
 /// Once nothing is disturbed any more, everybody who wants a connection has it after that time.
 const BOUND: Duration = Duration::from_secs(1);
 
-/// How long a client that sees that packets flow waits for an endpoint that may come back (docs/healing.md), and BOUND.
-const GRACE: Duration = Duration::from_secs(16);
+/// The same where a client that sees that packets flow first waits two seconds for an endpoint that nobody finds any more,
+/// and that may be about to register again (docs/healing.md).
+const HIDDEN: Duration = Duration::from_secs(3);
 
 /// How long it is waited for those who are late.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -153,7 +154,7 @@ async fn weather(plan: &Plan, records: bool) -> Result<Outcome> {
 
     let mut violations = Vec::new();
     let bound = match plan.watches_packets() {
-        true if plan.hides_a_death() => GRACE,
+        true if plan.hides_a_death() => HIDDEN + LIVENESS.0,
         true => BOUND + LIVENESS.0,
         false => BOUND,
     };
