@@ -131,9 +131,7 @@ impl<P: Protocol + Listens> Element<P> for Connect<P> {
             None => None,
         };
         let own = P::prepare(&mut call, &epoch);
-        if let Some(segment) = there.as_ref().and_then(|there| there.segment.as_ref()) {
-            P::put_right(&mut call, segment);
-        }
+        P::put_right(&mut call, there.as_ref().and_then(|there| there.segment.as_ref()));
         // It still names, right of us, the segment under which the former hop knows it.
         let former = there.filter(|there| there.url != url).map(|there| (there.url, call.share()));
         let link = call.patiently(self.links.link(&url)).await??;
@@ -163,9 +161,7 @@ impl<P: Protocol + Listens> Element<P> for Connect<P> {
     async fn close(&self, mut call: Call<P>, _next: Next<'_, P>) -> Result<Call<P>> {
         self.closed.add(P::key(call.body()));
         let there = call.state().ok().and_then(|state| self.there.cloned(state));
-        if let Some(segment) = there.as_ref().and_then(|there| there.segment.as_ref()) {
-            P::put_right(&mut call, segment);
-        }
+        P::put_right(&mut call, there.as_ref().and_then(|there| there.segment.as_ref()));
         let Some(url) = there.map(|there| there.url).or_else(|| self.chosen(&call)) else {
             // It was never anywhere else.
             return Ok(call);
@@ -209,9 +205,9 @@ pub trait Listens: Protocol + Sized {
         None
     }
 
-    /// Names this segment as the next hop's. What stood right of it, if it was another one, was another path.
+    /// Names this segment as the next hop's, if it is known. What stood there, if it was another one, was another path.
     #[doc(hidden)]
-    fn put_right(_call: &mut Call<Self>, _segment: &Segment) {}
+    fn put_right(_call: &mut Call<Self>, _segment: Option<&Segment>) {}
 
     /// The shared stream of a next hop.
     #[doc(hidden)]
@@ -241,7 +237,8 @@ impl Listens for Service {
         answer.next_segment().map(|right| Segment { name: right.name.as_str().into(), id: right.id.as_str().into() })
     }
 
-    fn put_right(call: &mut Call, segment: &Segment) {
+    fn put_right(call: &mut Call, segment: Option<&Segment>) {
+        let Some(segment) = segment else { return };
         let is_there = |right: &PathSegment| *right.id == *segment.id && *right.name == *segment.name;
         if call.body().next_segment().is_some_and(is_there) {
             return;

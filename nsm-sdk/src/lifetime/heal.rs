@@ -406,8 +406,7 @@ impl Element for Heal {
             let mut seen = patient.seen();
             seen.asked = seen.broken.take().or(seen.asked);
         }
-        let afresh = call.why() == Why::Reselect;
-        let afresh = afresh.then(|| call.fact::<Reason>().copied().unwrap_or(Reason::Asked));
+        let afresh = (call.why() == Why::Reselect).then(|| call.fact().copied().unwrap_or(Reason::Asked));
         let result = next.request(call).await;
         let before = patient.seen().asked.take();
         let call = match result {

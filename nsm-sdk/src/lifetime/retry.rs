@@ -8,7 +8,8 @@ use super::Backoff;
 ///
 /// *Request and Close*: each try gets a copy of the call and at most [`Retry::each`] of time; between tries it pauses,
 /// ever longer, from 200 ms to 800 ms: an outage that ends is noticed within a second. What cannot get better by asking
-/// again (malformed, refused, unsupported) is returned at once. When the caller's time is over, the last failure says why it never worked.
+/// again (malformed, refused, unsupported) is returned at once. When the caller's time is over, the last failure says why
+/// it never worked.
 ///
 /// It stands first: around everything that makes one try.
 #[derive(Debug, Clone)]
