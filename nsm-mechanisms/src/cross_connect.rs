@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use nsm_api::Mechanism;
-use nsm_chain::{Call, Element, Error, Next, NextHop, Order, Result, Slot};
+use nsm_chain::{Call, Code, Element, Error, Next, NextHop, Order, Result, Slot};
 use tokio::time::Instant;
 
 use crate::metrics::{self, CLIENT_INTERFACE, SERVER_INTERFACE};
@@ -26,9 +26,10 @@ pub struct CrossConnect<D: Dataplane> {
 #[derive(Clone)]
 struct Joined<L> {
     lease: L,
-    /// The mechanism negotiated with the next hop, and with whom.
+    /// The mechanism negotiated with the next hop.
     next: Mechanism,
-    with: With,
+    /// With whom; none since they said that somebody else has there what was negotiated.
+    with: Option<With>,
     /// The connection's id there.
     further: Option<String>,
 }
@@ -67,11 +68,24 @@ impl<D: Dataplane> CrossConnect<D> {
         };
         let lease = self.dataplane.accept(&connection.id, &mut caller, before.as_ref().map(|joined| &joined.lease))?;
 
-        let agreed = before.as_ref().filter(|joined| joined.with == with).map(|joined| joined.next.clone());
+        let agreed =
+            before.as_ref().filter(|joined| joined.with.as_ref() == Some(&with)).map(|joined| joined.next.clone());
         mtu::limit(call.connection_mut(), mtu::of(&caller));
         call.connection_mut().mechanism = agreed;
         let preferences = std::mem::replace(call.extra_mut(), offers);
-        let mut call = next.request(call).await?;
+        let mut call = match next.request(call).await {
+            Ok(call) => call,
+            Err(error) => {
+                // A node that started anew may have given the identifier of our tunnel to somebody else. What stands stays;
+                // whoever asks again is asked for without it.
+                if error.code() == Code::AlreadyExists
+                    && let Some(before) = before
+                {
+                    self.joined.set(&state, Joined { with: None, ..before });
+                }
+                return Err(error);
+            }
+        };
 
         let further = call.connection().next_segment().map(|segment| segment.id.clone());
         let (inner, wired) = match self.program(&mut call, &caller).await {
@@ -87,7 +101,7 @@ impl<D: Dataplane> CrossConnect<D> {
         metrics::record(connection, SERVER_INTERFACE, &caller);
         metrics::record(connection, CLIENT_INTERFACE, &inner);
         connection.mechanism = Some(caller);
-        self.joined.set(&state, Joined { lease, next: inner, with: With { endpoint, ..with }, further });
+        self.joined.set(&state, Joined { lease, next: inner, with: Some(With { endpoint, ..with }), further });
         Ok(call)
     }
 

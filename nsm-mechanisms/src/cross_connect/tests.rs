@@ -17,6 +17,8 @@ struct Seen {
     requests: Vec<Option<Mechanism>>,
     closes: Vec<Option<Mechanism>>,
     refuses: bool,
+    /// What was agreed with it, it has given to somebody else.
+    taken: bool,
     answers: Option<Mechanism>,
     mtu: u32,
     /// Its id of the connection; none: it stays out of the path.
@@ -35,6 +37,9 @@ impl Element for Further {
         seen.requests.push(call.connection().mechanism.clone());
         if seen.refuses {
             return Err(Error::unavailable("the endpoint is down"));
+        }
+        if seen.taken && call.connection().mechanism.is_some() {
+            return Err(Error::taken("another connection has that identifier"));
         }
         let chosen = call.connection().mechanism.clone().or_else(|| call.preferences().first().cloned());
         let mut mechanism = seen.answers.clone().or(chosen).unwrap();
@@ -216,6 +221,24 @@ async fn what_was_agreed_with_one_next_hop_is_not_used_with_another() {
     mesh.further.with(|seen| assert_eq!(seen.requests, [None, None]));
     assert_eq!(wired(&call), Programmed::Moved);
     assert!(mesh.fabric.wires()[0].1.next.as_vxlan().is_some());
+}
+
+#[tokio::test]
+async fn what_the_next_hop_has_given_to_somebody_else_is_agreed_anew_by_the_next_request() {
+    let mesh = mesh();
+    *mesh.hop.lock().unwrap() = "tcp://10.0.0.2:5001";
+    mesh.chain.request(asked()).await.unwrap();
+    let before = mesh.fabric.wires();
+    mesh.further.with(|seen| seen.taken = true);
+    assert_eq!(mesh.chain.request(asked()).await.unwrap_err().code(), Code::AlreadyExists);
+    assert_eq!(mesh.fabric.wires(), before, "what stands, stands");
+    mesh.chain.request(asked()).await.unwrap();
+    mesh.further.with(|seen| seen.taken = false);
+    mesh.chain.request(asked()).await.unwrap();
+    mesh.further.with(|seen| {
+        let named: Vec<_> = seen.requests.iter().map(Option::is_some).collect();
+        assert_eq!(named, [false, true, false, true]);
+    });
 }
 
 #[tokio::test]

@@ -237,7 +237,9 @@ impl Patient {
             Reason::PacketsStopped => Some(false),
             _ => self.packets_flow().await,
         };
-        let grace = if flowing == Some(true) { GRACE } else { GRACE_UNSEEN };
+        // Whom the service sends elsewhere has what stands until its manager closes that.
+        let keeps = flowing == Some(true) || course.reason == Reason::ServiceChanged;
+        let grace = if keeps { GRACE } else { GRACE_UNSEEN };
         let waited = course.refused.is_some_and(|since| since.elapsed() >= grace);
         let stopped = flowing == Some(false);
         if course.torn || waited || (stopped && self.seen().unproven) {

@@ -4,5 +4,5 @@ mod plan;
 mod run;
 mod world;
 
-pub use plan::{Client, Fault, Plan, Profile, What};
+pub use plan::{Client, Fault, Gentle, Plan, Profile, What};
 pub use run::{Outcome, Storm};

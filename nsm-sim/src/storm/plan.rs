@@ -62,8 +62,19 @@ pub struct Plan {
     pub over: Duration,
     /// How long the data plane takes to change a wire, until the storm is over.
     pub programming: Duration,
+    /// What no connection may notice, if the storm is of that kind.
+    pub gentle: Option<Gentle>,
     /// The faults, in the order of time.
     pub faults: Vec<Fault>,
+}
+
+/// A storm that no connection may notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gentle {
+    /// The service sends clients elsewhere: each has a connection all the time.
+    Moves,
+    /// Answers take long, or never come: nothing breaks but what an application wants afresh.
+    Waits,
 }
 
 /// One client.
@@ -134,6 +145,22 @@ pub enum What {
     Refuses(usize),
     /// A forwarder can make no further wire.
     Full(usize),
+    /// The service lets nobody have an endpoint.
+    Elsewhere(usize),
+    /// An endpoint takes so many milliseconds for an answer.
+    Dawdles(usize, u64),
+    /// An application wants its connection chosen afresh.
+    Afresh(usize),
+}
+
+/// By then every client of a storm that begins gently has its connection.
+const CONNECTED: Duration = Duration::from_secs(2);
+
+impl What {
+    /// How much longer it is felt than it lasts.
+    fn answers_late(&self) -> Duration {
+        if let Self::Dawdles(_, millis) = self { Duration::from_millis(*millis) } else { Duration::ZERO }
+    }
 }
 
 impl Plan {
@@ -165,6 +192,7 @@ impl Plan {
             certificate_life: expiry.then(|| millis(random, 10_000, 30_000)),
             over,
             programming: Duration::ZERO,
+            gentle: None,
             faults: Vec::new(),
         };
         for _ in 0..random.between(1, 8) {
@@ -174,6 +202,7 @@ impl Plan {
             plan.faults.push(Fault { at: Duration::from_millis(at as u64), lasts, what });
         }
         plan.spare_hops(profile, seed);
+        plan.be_gentle(profile, seed);
         plan.faults.sort_by_key(|fault| fault.at);
         plan
     }
@@ -203,6 +232,83 @@ impl Plan {
             };
             self.faults.push(Fault { at, lasts, what });
         }
+    }
+
+    /// Makes a storm in eight one that no connection may notice.
+    fn be_gentle(&mut self, profile: Profile, seed: u64) {
+        let random = &mut Random::new(seed ^ 0x005e_ed00_0000_0002 ^ ((profile as u64) << 56));
+        if profile == Profile::Partition || !random.percent(12) {
+            return;
+        }
+        let gentle = match profile {
+            Profile::Kill => Gentle::Moves,
+            Profile::Mixed if random.percent(50) => Gentle::Moves,
+            _ => Gentle::Waits,
+        };
+        self.gentle = Some(gentle);
+        self.programming = Duration::ZERO;
+        self.certificate_life = None;
+        self.token_life = millis(random, 30_000, 90_000);
+        self.faults = match (gentle, random.below(3)) {
+            (Gentle::Moves, _) => self.moves(random),
+            (Gentle::Waits, 0) => self.late_answers(random),
+            (Gentle::Waits, 1) => self.lost_requests(random),
+            (Gentle::Waits, _) => self.fresh_choices(random),
+        };
+        // What was asked just before the last one ends has its answer by then.
+        let ends = self.faults.iter().map(|fault| fault.at + fault.lasts + fault.what.answers_late());
+        self.over = ends.max().unwrap_or(self.over);
+    }
+
+    /// Endpoints that nobody may have for a while, one after the other, and others that take nobody just then. A manager
+    /// gives clients five seconds to move.
+    fn moves(&self, random: &mut Random) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let mut at = CONNECTED;
+        for _ in 0..random.between(1, 5) {
+            let lasts = millis(random, 1_000, 4_000);
+            faults.push(Fault { at, lasts, what: What::Elsewhere(random.below(self.endpoints.len())) });
+            if random.percent(60) {
+                let before = millis(random, 1, 100);
+                let what = What::Declines(random.below(self.endpoints.len()));
+                faults.push(Fault { at: at - before, lasts: millis(random, 1_000, 5_000), what });
+            }
+            at += Duration::from_secs(6);
+        }
+        faults
+    }
+
+    /// Answers to refreshes that come when the token before has ended.
+    fn late_answers(&mut self, random: &mut Random) -> Vec<Fault> {
+        self.token_life = millis(random, 10_000, 18_000);
+        let mut late = |endpoint| {
+            let takes = self.token_life.mul_f64(random.between(50, 70) as f64 / 100.0);
+            let what = What::Dawdles(endpoint, takes.as_millis() as u64);
+            Fault { at: CONNECTED + millis(random, 0, 10_000), lasts: millis(random, 10_000, 30_000), what }
+        };
+        (0..self.endpoints.len()).map(&mut late).collect()
+    }
+
+    /// Refreshes that never arrive, and are tried again in time.
+    fn lost_requests(&mut self, random: &mut Random) -> Vec<Fault> {
+        self.token_life = millis(random, 75_000, 90_000);
+        let mut lost = |(number, client): (usize, &Client)| {
+            let what = What::Lossy(client_name(number), format!("nsmgr-{}", name(client.node)), 100);
+            Fault { at: CONNECTED + millis(random, 0, 30_000), lasts: millis(random, 11_000, 14_000), what }
+        };
+        self.clients.iter().enumerate().map(&mut lost).collect()
+    }
+
+    /// Applications that want another choice, while news may be slower than answers.
+    fn fresh_choices(&self, random: &mut Random) -> Vec<Fault> {
+        let lasts = millis(random, 10_000, 20_000);
+        let slow = What::Slow("*".into(), "*".into(), random.between(1, 200) as u64);
+        let mut faults = vec![Fault { at: CONNECTED, lasts, what: slow }];
+        for _ in 0..random.between(1, 8) {
+            let at = CONNECTED + millis(random, 0, lasts.as_millis() as usize);
+            faults.push(Fault { at, lasts: Duration::ZERO, what: What::Afresh(random.below(self.clients.len())) });
+        }
+        faults
     }
 
     /// How often a client may ask in so much quiet time: a refresh comes after a fifth of the shortest token's life,

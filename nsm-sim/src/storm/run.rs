@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nsm_chain::Result;
+use nsm_sdk::lifetime::Reason;
 use nsm_sdk::testing::invariants::{self, Since, Violation, Wanted};
 use nsm_sdk::testing::{Census, RunningEndpoint};
 use tokio::time::Instant;
 
-use super::plan::{Fault, Plan, Profile, What, name};
+use super::plan::{Fault, Gentle, Plan, Profile, What, name};
 use super::world::{self, LIVENESS, User, World};
 use crate::Simulation;
 
@@ -130,6 +131,7 @@ async fn weather(plan: &Plan, records: bool) -> Result<Outcome> {
         agenda.push(((fault.at + fault.lasts).min(plan.over), Next::Ends(fault)));
     }
     agenda.sort_by_key(|(at, _)| *at);
+    let mut violations = Vec::new();
     for (at, next) in agenda {
         tokio::time::sleep_until(begun + at).await;
         match next {
@@ -140,11 +142,15 @@ async fn weather(plan: &Plan, records: bool) -> Result<Outcome> {
                     // Those who see no packets rather take another endpoint than wait for a manager (docs/healing.md).
                     world.standing(&mut healthy, User::watches_packets);
                 }
-                world.begin(&fault.what)?;
+                world.begin(&fault.what).await?;
             }
             Next::Ends(fault) => {
+                if plan.gentle == Some(Gentle::Moves) {
+                    let ill = world.ill_for_a_moment().await;
+                    violations.extend(ill.iter().map(|ill| format!("before {:?} ends: {ill}", fault.what)));
+                }
                 world.note(format_args!("ENDS {:?}", fault.what));
-                world.end(&fault.what)?;
+                world.end(&fault.what).await?;
             }
         }
     }
@@ -152,7 +158,6 @@ async fn weather(plan: &Plan, records: bool) -> Result<Outcome> {
     world.calm();
     world.note(format_args!("CALM"));
 
-    let mut violations = Vec::new();
     let bound = match plan.watches_packets() {
         true if plan.hides_a_death() => HIDDEN + LIVENESS.0,
         true => BOUND + LIVENESS.0,
@@ -189,6 +194,10 @@ async fn weather(plan: &Plan, records: bool) -> Result<Outcome> {
         violations.extend(lies.iter().map(ToString::to_string));
     }
 
+    if plan.gentle == Some(Gentle::Waits) {
+        violations.extend(world.broke().iter().map(ToString::to_string));
+    }
+
     world.note(format_args!("CLOSE ALL"));
     for user in &world.clients {
         if let Some(seat) = user.seat()
@@ -217,7 +226,7 @@ impl World {
         self.mesh.network().note(what);
     }
 
-    fn begin(&mut self, what: &What) -> Result<()> {
+    async fn begin(&mut self, what: &What) -> Result<()> {
         let network = self.mesh.network();
         match what {
             What::Endpoint(number) => self.endpoints[*number].running.crash(),
@@ -267,11 +276,14 @@ impl World {
             What::Authority => self.mesh.stop_authority(),
             What::Refuses(node) => self.mesh.wires().fail_next_of(&forwarder_of(*node), usize::MAX),
             What::Full(node) => self.mesh.wires().set_full(&forwarder_of(*node), true),
+            What::Elsewhere(number) => self.forbid(*number, true).await?,
+            What::Dawdles(number, millis) => self.endpoints[*number].takes(*millis),
+            What::Afresh(number) => self.clients[*number].choose_afresh(),
         }
         Ok(())
     }
 
-    fn end(&mut self, what: &What) -> Result<()> {
+    async fn end(&mut self, what: &What) -> Result<()> {
         let network = self.mesh.network();
         match what {
             What::Endpoint(number) | What::EndpointForGood(number) => self.revive(*number),
@@ -281,7 +293,7 @@ impl World {
             What::Registry { remembers: true } => self.mesh.resume_registry()?,
             What::Registry { remembers: false } => self.mesh.restart_registry()?,
             What::Client(number) => self.clients[*number].start()?,
-            What::ClientForGood(_) | What::Churn(_) => {}
+            What::ClientForGood(_) | What::Churn(_) | What::Afresh(_) => {}
             What::Hasty(number, _) => self.clients[*number].set_patience(world::PATIENCE),
             What::Node(node) => {
                 self.nodes[*node].restart_manager()?;
@@ -307,6 +319,8 @@ impl World {
             What::Authority => self.mesh.start_authority(),
             What::Refuses(node) => self.mesh.wires().fail_next_of(&forwarder_of(*node), 0),
             What::Full(node) => self.mesh.wires().set_full(&forwarder_of(*node), false),
+            What::Elsewhere(number) => self.forbid(*number, false).await?,
+            What::Dawdles(number, _) => self.endpoints[*number].takes(0),
         }
         Ok(())
     }
@@ -366,6 +380,24 @@ impl World {
         let (census, wanted) = (self.census(), self.wanted());
         let ill = invariants::connected(&census, &wanted).into_iter().chain(invariants::flowing(&census, &wanted));
         ill.map(|violation| violation.to_string()).collect()
+    }
+
+    /// Who is ill, and still is a moment later: one who is just moving is not.
+    async fn ill_for_a_moment(&self) -> Vec<String> {
+        for _ in 0..10 {
+            let ill = self.ill();
+            if ill.is_empty() {
+                return ill;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.ill()
+    }
+
+    /// What clients were told to have broken, but for what applications did themselves.
+    fn broke(&self) -> Vec<Violation> {
+        let seats = self.clients.iter().filter_map(|user| Some((&user.name, user.seat()?)));
+        seats.flat_map(|(name, seat)| invariants::nothing_broke(name, &seat.told, &[Reason::Asked])).collect()
     }
 
     /// How often each client has asked since.

@@ -5,10 +5,12 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use ipnet::IpNet;
+use nsm_api::connection::State;
 use nsm_api::mechanism::keys;
 use nsm_api::networkservice::NetworkServiceRequest;
-use nsm_api::{Connection, ServiceUrl};
-use nsm_chain::{Call, Element, Error, Next, Result, Timers, elements};
+use nsm_api::registry::{Destination, Match, NetworkService};
+use nsm_api::{Connection, ServiceUrl, payload};
+use nsm_chain::{Call, Element, Error, Handle, Next, Result, Timers, elements};
 use nsm_mechanisms::memory::Fabric;
 use nsm_sdk::ipam::{PointToPoint, Pool};
 use nsm_sdk::lifecycle::Lifecycle;
@@ -22,6 +24,9 @@ use super::plan::{Plan, client_name, endpoint_name, name};
 
 /// The network service that all clients want.
 pub(super) const SERVICE: &str = "vpn";
+
+/// The label by which a service tells endpoints apart.
+const NAME: &str = "name";
 
 /// How long an application waits for its connection before it asks once more.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
@@ -42,9 +47,11 @@ pub(super) struct Endpoint {
     pub(super) running: RunningEndpoint,
     pub(super) node: usize,
     pub(super) gone: bool,
+    /// For how many reasons nobody may have it.
+    forbidden: usize,
     /// The addresses it gives.
     pub(super) pool: Pool,
-    declines: Declines,
+    moods: Moods,
 }
 
 /// Somebody who wants one connection, and his client while it lives.
@@ -89,10 +96,11 @@ impl World {
             let prefix: IpNet = format!("10.{number}.0.0/16").parse().map_err(wrong)?;
             let pool = Pool::new([prefix]).map_err(wrong)?;
             // Strict: what a client brings from elsewhere may be somebody else's there by now.
-            let declines = Declines::default();
-            let elements = elements![declines.clone(), PointToPoint::new(pool.clone()).strict()];
-            let running = nodes[node].endpoint(&endpoint_name(number), SERVICE, elements).await?;
-            endpoints.push(Endpoint { running, node, gone: false, pool, declines });
+            let moods = Moods::default();
+            let elements = elements![moods.clone(), PointToPoint::new(pool.clone()).strict()];
+            let name = endpoint_name(number);
+            let running = nodes[node].endpoint_with(&name, SERVICE, [(NAME, &*name)], elements).await?;
+            endpoints.push(Endpoint { running, node, gone: false, forbidden: 0, pool, moods });
         }
         let clients = plan.clients.iter().enumerate().map(|(number, client)| {
             Arc::new(User {
@@ -111,10 +119,34 @@ impl World {
     }
 }
 
+impl World {
+    /// The service lets nobody have this endpoint, or lets them have it again.
+    pub(super) async fn forbid(&mut self, number: usize, forbid: bool) -> Result<()> {
+        let forbidden = &mut self.endpoints[number].forbidden;
+        *forbidden = if forbid { *forbidden + 1 } else { forbidden.saturating_sub(1) };
+        let mut service = NetworkService { name: SERVICE.into(), payload: payload::IP.into(), ..Default::default() };
+        if self.endpoints.iter().any(|endpoint| endpoint.forbidden > 0) {
+            let allowed = self.endpoints.iter().enumerate().filter(|(_, endpoint)| endpoint.forbidden == 0);
+            let names = allowed.map(|(number, _)| endpoint_name(number));
+            let routes = names.map(|name| Destination {
+                destination_selector: [(NAME.to_owned(), name)].into(),
+                ..Default::default()
+            });
+            service.matches = vec![Match { routes: routes.collect(), ..Default::default() }];
+        }
+        self.mesh.apply(service).await
+    }
+}
+
 impl Endpoint {
     /// From now on it declines what it is asked for, or not any more.
     pub(super) fn declines(&self, declines: bool) {
-        self.declines.0.store(declines, Ordering::Relaxed);
+        self.moods.declines.store(declines, Ordering::Relaxed);
+    }
+
+    /// From now on it takes so long for an answer.
+    pub(super) fn takes(&self, millis: u64) {
+        self.moods.takes.store(millis, Ordering::Relaxed);
     }
 }
 
@@ -188,6 +220,18 @@ impl User {
             seat.asking = asking.abort_handle();
         }
         Ok(())
+    }
+
+    /// Wants the connection that there is chosen afresh.
+    pub(super) fn choose_afresh(self: &Arc<Self>) {
+        let Some(Seat { client, .. }) = self.seat() else { return };
+        let connections = client.connections().handles();
+        let established = connections.iter().filter_map(Handle::peek).find(|connection| connection.id == self.id());
+        let Some(established) = established else { return };
+        let mut connection = (*established).clone();
+        connection.set_state(State::ReselectRequested);
+        let request = NetworkServiceRequest { connection: Some(connection), ..Default::default() };
+        tokio::spawn(async move { client.request(request, PATIENCE).await });
     }
 
     fn ask(self: &Arc<Self>, client: Client) -> Result<AbortHandle> {
@@ -268,14 +312,22 @@ impl Element for Asked {
     }
 }
 
-/// Declines Requests when it is told to.
+/// What an endpoint does with Requests, as it was told last.
 #[derive(Debug, Clone, Default)]
-struct Declines(Arc<AtomicBool>);
+struct Moods {
+    declines: Arc<AtomicBool>,
+    /// Milliseconds.
+    takes: Arc<AtomicU64>,
+}
 
-impl Element for Declines {
+impl Element for Moods {
     async fn request(&self, call: Call, next: Next<'_>) -> Result<Call> {
-        if self.0.load(Ordering::Relaxed) {
+        if self.declines.load(Ordering::Relaxed) {
             return Err(Error::exhausted("this endpoint takes nobody, as it was told"));
+        }
+        let takes = self.takes.load(Ordering::Relaxed);
+        if takes > 0 {
+            tokio::time::sleep(Duration::from_millis(takes)).await;
         }
         next.request(call).await
     }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nsm_api::Connection;
-use nsm_chain::{Call, Element, Next, Result, Why, elements};
+use nsm_chain::{Call, Element, Error, Next, Result, Why, elements};
 use nsm_sdk::lifetime::Reason;
 use nsm_sdk::stacks::{Client, ClientBuilder};
 use tokio::time::Instant;
@@ -391,6 +391,34 @@ async fn a_change_of_the_service_moves_a_client_before_its_old_endpoint_is_let_g
             client.close(connection, SOON).await.unwrap();
             nothing_left(&mesh, &[&client]).await;
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_sent_elsewhere_where_nobody_takes_it_keeps_what_it_has_as_long_as_it_may() {
+    for packets in witnesses() {
+        let (mesh, nodes) = mesh_of(2).await;
+        let (one, two) = (Count::default(), Count::default());
+        let to = |app: &'static str| vec![Match::from(&[]).to(&[("app", app)])];
+        mesh.apply(service("my-service", to("1"))).await.unwrap();
+        nodes[0].endpoint_with("nse-1", "my-service", [("app", "1")], elements![one.clone()]).await.unwrap();
+        let full = nsm_chain::from_fn(|_: Call, _: nsm_chain::OwnedNext| async { Err(Error::exhausted("full")) });
+        nodes[1].endpoint_with("nse-2", "my-service", [("app", "2")], elements![two.clone(), full]).await.unwrap();
+        let client = seen_by(nodes[0].client("nsc"), packets.as_ref()).build().unwrap();
+        ask(&client, "my-service", "c").await.unwrap();
+
+        mesh.apply(service("my-service", to("2"))).await.unwrap();
+        pass(Duration::from_millis(4500)).await;
+        assert!(two.requests() > 3, "asked {} times", two.requests());
+        assert_eq!(one.closes(), 0);
+        mesh.apply(service("my-service", to("1"))).await.unwrap();
+        pass(Duration::from_secs(20)).await;
+        assert_eq!(one.closes(), 0, "it may stay");
+        mesh.apply(service("my-service", to("2"))).await.unwrap();
+        pass(Duration::from_secs(6)).await;
+        assert_eq!(one.closes(), 1, "its manager closed it");
+        client.shutdown(SOON).await.unwrap();
+        nothing_left(&mesh, &[&client]).await;
     }
 }
 

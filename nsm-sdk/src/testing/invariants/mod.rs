@@ -36,7 +36,7 @@ use super::Census;
 pub use closing::closes_are_honest;
 pub use connected::{connected, flowing};
 pub use owned::{connections, faultless, shown, timers, unshared, vnis, wires};
-pub use told::{Told, told};
+pub use told::{Told, nothing_broke, told};
 pub use undisturbed::{Since, as_before, flat, uncut, unhurried};
 
 /// A connection that a client wants: the client's name and its id there.

@@ -7,6 +7,8 @@ use nsm_mechanisms::{KernelOffer, Workload};
 
 use super::*;
 use crate::ipam::{PointToPoint, Pool};
+use crate::lifecycle::Lifecycle;
+use crate::lifetime::Reason;
 use crate::stacks::Client;
 use crate::testing::{Mesh, Node};
 
@@ -121,4 +123,20 @@ async fn what_is_wrong_is_found_and_named() {
     assert_eq!(unhurried(&[("nsc".to_owned(), 5)].into(), 4).len(), 1);
     assert_eq!((flat("octets", &[9, 10, 10, 10], 5), flat("octets", &[9, 10, 10, 11], 5).len()), (vec![], 1));
     assert!(as_before(&Census::default(), &strange).iter().any(|violation| violation.at == "nse"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_application_that_is_told_of_a_break_is_a_violation_but_for_what_may_break() {
+    let (two, told) = (Two::new().await, Told::default());
+    let hears = told.clone();
+    let tells = Lifecycle::telling(move |id, change| hears.hear(id, change));
+    let client = two.nodes[0].client("nsc-2").with(elements![tells]).build().unwrap();
+    client.request_url(&"kernel://vpn/nsm-1".parse().unwrap(), "c", SOON).await.unwrap();
+    assert_eq!(nothing_broke("nsc-2", &told, &[]), []);
+    two.nodes[1].restart_manager().unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let broke = nothing_broke("nsc-2", &told, &[]);
+    assert!(broke.iter().any(|violation| violation.at == "nsc-2/c"), "{broke:?}");
+    assert_eq!(nothing_broke("nsc-2", &told, &[Reason::HopLost]), []);
+    assert_eq!(told.out_of_order("nsc-2"), []);
 }

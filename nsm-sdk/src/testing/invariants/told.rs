@@ -7,6 +7,7 @@ use nsm_api::Connection;
 
 use super::{Rule, Violation};
 use crate::lifecycle::{Change, Interface};
+use crate::lifetime::Reason;
 use crate::testing::HopCensus;
 
 /// What a hop told of its connections, change by change: for [`Lifecycle::telling`](crate::lifecycle::Lifecycle::telling).
@@ -26,6 +27,7 @@ pub struct Told(Arc<Mutex<Inner>>);
 #[derive(Debug, Default)]
 struct Inner {
     last: BTreeMap<String, Last>,
+    broke: Vec<(String, Reason)>,
     wrong: Vec<(String, String)>,
 }
 
@@ -61,6 +63,9 @@ impl Told {
         if !may {
             inner.wrong.push((id.to_owned(), format!("{change}, after {before}")));
         }
+        if let Change::Down { why, .. } | Change::Changed { why: Some(why), .. } = change {
+            inner.broke.push((id.to_owned(), *why));
+        }
         let last = match change {
             Change::Up(now) | Change::Changed { now, .. } => Last::Up(now.clone()),
             Change::Down { .. } => Last::Down,
@@ -77,6 +82,14 @@ impl Told {
             |(id, seen)| Violation::new(Rule::Told, format!("{hop}/{id}"), "a change that may follow", seen);
         wrong.into_iter().map(violation).collect()
     }
+}
+
+/// Nothing broke, as far as an application was told, but for these reasons.
+#[must_use]
+pub fn nothing_broke(hop: &str, told: &Told, but_for: &[Reason]) -> Vec<Violation> {
+    let inner = told.lock();
+    let broke = inner.broke.iter().filter(|(_, why)| !but_for.contains(why));
+    broke.map(|(id, why)| Violation::new(Rule::Told, format!("{hop}/{id}"), "nothing to break", why)).collect()
 }
 
 /// What was told last of each connection is how it is, now that it is quiet.
