@@ -54,6 +54,16 @@ impl Hops {
         running.insert(name.to_owned(), endpoint);
     }
 
+    /// Forgets all of them.
+    pub(super) fn forget(&self) {
+        let counted = std::mem::take(&mut *self.lock());
+        let running = std::mem::take(&mut *self.running.lock().unwrap_or_else(PoisonError::into_inner));
+        for endpoint in running.values() {
+            endpoint.crash();
+        }
+        drop(counted);
+    }
+
     pub(super) fn find(&self, name: &str) -> Option<RunningEndpoint> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }

@@ -192,6 +192,18 @@ impl Mesh {
         }
     }
 
+    /// Ends everything at once, and forgets it. Programs of a mesh know one another, and so one that is merely dropped keeps
+    /// its memory to the end of the process: a process that makes many calls this.
+    pub fn end_all(&self) {
+        self.hops.forget();
+        self.stop_registry();
+        self.calls.stop_all();
+        self.services.stop_all();
+        self.endpoints.stop_all();
+        let lives = std::mem::take(&mut *self.lives.lock().unwrap_or_else(PoisonError::into_inner));
+        lives.values().for_each(Life::end);
+    }
+
     /// Registers a network service of payload IP that any of its endpoints serves.
     ///
     /// # Errors

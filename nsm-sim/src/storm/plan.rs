@@ -299,14 +299,17 @@ impl Plan {
         self.clients.iter().enumerate().map(&mut lost).collect()
     }
 
-    /// Applications that want another choice, while news may be slower than answers.
+    /// Applications that want another choice, while news of the former one may be slower than the answer.
     fn fresh_choices(&self, random: &mut Random) -> Vec<Fault> {
-        let lasts = millis(random, 10_000, 20_000);
-        let slow = What::Slow("*".into(), "*".into(), random.between(1, 200) as u64);
-        let mut faults = vec![Fault { at: CONNECTED, lasts, what: slow }];
-        for _ in 0..random.between(1, 8) {
-            let at = CONNECTED + millis(random, 0, lasts.as_millis() as usize);
-            faults.push(Fault { at, lasts: Duration::ZERO, what: What::Afresh(random.below(self.clients.len())) });
+        let mut faults = Vec::new();
+        for _ in 0..random.between(2, 8) {
+            let number = random.below(self.clients.len());
+            let (manager, client) = (format!("nsmgr-{}", name(self.clients[number].node)), client_name(number));
+            let at = CONNECTED + millis(random, 0, 10_000);
+            let slow = What::Slow(manager, client, random.between(100, 3_000) as u64);
+            faults.push(Fault { at, lasts: millis(random, 5_000, 10_000), what: slow });
+            let after = millis(random, 1, 1_000);
+            faults.push(Fault { at: at + after, lasts: Duration::ZERO, what: What::Afresh(number) });
         }
         faults
     }

@@ -115,6 +115,12 @@ enum Next<'a> {
 
 async fn weather(plan: &Plan, records: bool) -> Result<Outcome> {
     let mut world = World::build(plan).await?;
+    let outcome = storm(plan, &mut world, records).await;
+    world.mesh.end_all();
+    outcome
+}
+
+async fn storm(plan: &Plan, world: &mut World, records: bool) -> Result<Outcome> {
     if records {
         world.mesh.network().record();
     }

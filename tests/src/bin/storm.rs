@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use clap::Parser;
 use nsm_sim::storm::{Outcome, Profile, Storm};
+use nsm_tests::heap;
 use tokio::time::Instant;
 
 /// Half of a storm is spent allocating.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: heap::Counting = heap::Counting;
 
 #[derive(Debug, Parser)]
 #[command(about = "Storms over simulated meshes: one seed, one storm")]
@@ -45,6 +46,9 @@ struct Options {
 /// How often it says how far it is.
 const PROGRESS: Duration = Duration::from_secs(10);
 
+/// Of all storms of a profile no more than so many octets of memory may be left: what the process itself keeps.
+const LEFT: i64 = 64 * 1024;
+
 /// How many failing seeds are told of in full.
 const TOLD: usize = 20;
 
@@ -61,6 +65,8 @@ fn main() -> ExitCode {
 /// Runs one profile, and says how many violations there were.
 fn run(profile: Profile, options: &Options) -> usize {
     let begun = Instant::now();
+    heap::count(true);
+    let held = heap::held();
     let (next, end) = (AtomicU64::new(options.from), options.from.saturating_add(options.seeds));
     let told = Mutex::new((0, 0, Instant::now()));
     let healed = Mutex::new(BTreeMap::<u128, u64>::new());
@@ -93,15 +99,21 @@ fn run(profile: Profile, options: &Options) -> usize {
             });
         }
     });
-    let violations = told.lock().map_or(1, |told| told.1);
+    let left = heap::held() - held;
+    let mut violations = told.lock().map_or(1, |told| told.1);
+    if left > LEFT {
+        violations += 1;
+        println!("{left} octets of memory are held more than before the first storm, where {LEFT} may be");
+    }
     let healed = healed.lock().map(|healed| healed.clone()).unwrap_or_default();
     let slowest = healed.keys().last().copied().unwrap_or_default();
     println!(
-        "{}: {} seeds, {violations} violations ({:.1} s; healed after {} ms in half of them, {slowest} ms at most)",
+        "{}: {} seeds, {violations} violations ({:.1} s; healed after {} ms in half of them, {slowest} ms at most; {} KiB left)",
         profile.name(),
         options.seeds,
         begun.elapsed().as_secs_f64(),
-        median(&healed)
+        median(&healed),
+        left / 1024
     );
     violations
 }

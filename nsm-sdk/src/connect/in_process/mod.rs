@@ -113,6 +113,14 @@ impl<P: Protocol> InProcess<P> {
         }
     }
 
+    /// Takes all hops away.
+    pub(crate) fn stop_all(&self) {
+        let places: Vec<_> = self.lock().drain().collect();
+        for hop in places.into_iter().filter_map(|(_, place)| place.hop) {
+            hop.stopped.cancel();
+        }
+    }
+
     /// The same hops, as one caller sees them: it is `peer` to them (none: a link without identity), and sends these
     /// tokens.
     #[must_use]
