@@ -50,6 +50,7 @@ mod events;
 mod holders;
 mod interface;
 mod liveness;
+mod made;
 mod netns;
 mod plan;
 mod policy;

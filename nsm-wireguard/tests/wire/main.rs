@@ -1,0 +1,9 @@
+//! Tunnels in real network namespaces with real packets.
+
+#![allow(clippy::unwrap_used, reason = "tests may panic, and so may the functions they share")]
+
+mod common;
+mod hostile;
+mod lifecycle;
+mod packets;
+mod wireguard_go;
