@@ -143,7 +143,7 @@ impl Dataplane for Nothing {
         vec![KERNEL]
     }
 
-    fn offers(&self, _class: Class, _payload: &str) -> Vec<Mechanism> {
+    fn offers(&self, _id: &str, _class: Class, _payload: &str) -> Vec<Mechanism> {
         vec![Mechanism::kernel()]
     }
 

@@ -58,7 +58,7 @@ impl<D: Dataplane> CrossConnect<D> {
         };
         let class = Class::of(hop);
         let with = With { hop: Arc::clone(&hop.0), endpoint: connection.network_service_endpoint_name.clone() };
-        let offers = self.dataplane.offers(class, &connection.payload);
+        let offers = self.dataplane.offers(&connection.id, class, &connection.payload);
         if offers.is_empty() {
             return Err(Error::unsupported(format!("no mechanism of class {class} leads to {}", with.hop))
                 .hint("give this forwarder an address in the network between the nodes"));

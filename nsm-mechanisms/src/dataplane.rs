@@ -19,8 +19,9 @@ pub trait Dataplane: Send + Sync + 'static {
     /// Types of the mechanisms a caller may bring, for connections that carry `payload`.
     fn accepts(&self, payload: &str) -> Vec<&'static str>;
 
-    /// What is offered to a next hop of this class, best first; empty where it cannot be reached.
-    fn offers(&self, class: Class, payload: &str) -> Vec<Mechanism>;
+    /// What is offered for the connection of this id to a next hop of this class, best first; empty where it cannot be
+    /// reached. Asked again for the same connection it offers the same: keys of a tunnel, say, do not change.
+    fn offers(&self, id: &str, class: Class, payload: &str) -> Vec<Mechanism>;
 
     /// Checks the mechanism that the caller brings for the connection of this id, and completes it with this side's
     /// parameters. `held` is what an earlier Request for the same connection leased; without it, what an earlier life of

@@ -116,7 +116,7 @@ impl Dataplane for Linux {
         std::iter::once(KERNEL).chain(remote).collect()
     }
 
-    fn offers(&self, class: Class, _payload: &str) -> Vec<Mechanism> {
+    fn offers(&self, _id: &str, class: Class, _payload: &str) -> Vec<Mechanism> {
         match class {
             Class::Local => vec![Mechanism::kernel()],
             Class::Remote => self.0.underlay.iter().map(|(underlay, _)| underlay.offer()).collect(),

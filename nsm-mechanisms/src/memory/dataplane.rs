@@ -70,7 +70,7 @@ impl Dataplane for Memory {
         std::iter::once(KERNEL).chain(remote).collect()
     }
 
-    fn offers(&self, class: Class, _payload: &str) -> Vec<Mechanism> {
+    fn offers(&self, _id: &str, class: Class, _payload: &str) -> Vec<Mechanism> {
         match class {
             Class::Local => vec![Mechanism::kernel()],
             Class::Remote => self.underlay.iter().map(Underlay::offer).collect(),

@@ -64,7 +64,7 @@ fn connection(mechanism: &Mechanism, segments: &[(&str, &str)]) -> Connection {
 
 /// A tunnel as both forwarders agree about it; the lease is the far one's.
 fn agreed(two: &Two) -> (Mechanism, Option<Arc<Vni>>) {
-    let mut tunnel = two.near.offers(Class::Remote, "").pop().unwrap();
+    let mut tunnel = two.near.offers("near", Class::Remote, "").pop().unwrap();
     let lease = two.far.accept("2", &mut tunnel, None).unwrap();
     (tunnel, lease)
 }
@@ -130,7 +130,7 @@ async fn a_wire_outlives_its_forwarder_and_the_next_life_takes_it_up() {
     let [stray] = &census.strays[..] else { panic!("{census:?}") };
     assert!(stray.to_string().starts_with("wire 2 of far"), "{stray}");
     // Two of four identifiers are the far side's to issue; one of them is in use.
-    let offered = || two.near.offers(Class::Remote, "").pop().unwrap();
+    let offered = || two.near.offers("near", Class::Remote, "").pop().unwrap();
     let mut other = offered();
     let _lease = two.far.accept("8", &mut other, None).unwrap();
     assert_ne!(other.parameter("vni"), tunnel.parameter("vni"));
@@ -178,7 +178,7 @@ async fn a_tunnel_that_could_not_be_removed_keeps_its_identifier_until_it_is() {
     assert!(two.far.disconnect("2").await.is_err());
     drop(lease);
     // Two of four identifiers are the far side's to issue.
-    let offered = || two.near.offers(Class::Remote, "").pop().unwrap();
+    let offered = || two.near.offers("near", Class::Remote, "").pop().unwrap();
     let (mut other, mut again) = (offered(), offered());
     let _other = two.far.accept("8", &mut other, None).unwrap();
     assert_ne!(other.parameter("vni"), tunnel.parameter("vni"));

@@ -56,7 +56,7 @@ impl Dataplane for Bench {
         Vec::new()
     }
 
-    fn offers(&self, _class: Class, _payload: &str) -> Vec<Mechanism> {
+    fn offers(&self, _id: &str, _class: Class, _payload: &str) -> Vec<Mechanism> {
         Vec::new()
     }
 

@@ -24,7 +24,7 @@ async fn nodes(prefix: &str) -> Option<(Network, [Linux; 2])> {
 
 /// As the two forwarders negotiate it: the near one offers, the far one completes.
 fn negotiated([near, far]: &[Linux; 2]) -> (Mechanism, Option<Arc<nsm_mechanisms::Vni>>) {
-    let mut mechanism = near.offers(Class::Remote, payload::IP).remove(0);
+    let mut mechanism = near.offers("near", Class::Remote, payload::IP).remove(0);
     let lease = far.accept("far", &mut mechanism, None).unwrap();
     (mechanism, lease)
 }
@@ -96,7 +96,7 @@ async fn what_cannot_be_a_tunnel_is_refused_with_a_reason() {
     let (tunnel, _lease) = negotiated(&linux);
     let relay = wire("1", tunnel.clone(), tunnel.clone(), 1);
     assert_eq!(linux[0].connect(&relay).await.unwrap_err().code(), Code::Unimplemented);
-    let half = wire("1", kernel(&ns[0], "nsm-1"), linux[0].offers(Class::Remote, payload::IP).remove(0), 1);
+    let half = wire("1", kernel(&ns[0], "nsm-1"), linux[0].offers("near", Class::Remote, payload::IP).remove(0), 1);
     assert_eq!(linux[0].connect(&half).await.unwrap_err().code(), Code::InvalidArgument);
     let mut elsewhere = tunnel.clone();
     elsewhere.as_vxlan_mut().unwrap().set_dst_port(8472);
@@ -158,7 +158,7 @@ async fn two_restarted_forwarders_take_up_their_tunnel_by_its_mark() {
     child.wait().unwrap();
     assert_eq!(found, 1);
     // Another connection gets another one, and so does this one from another node.
-    let offered = || again[0].offers(Class::Remote, payload::IP).remove(0);
+    let offered = || again[0].offers("near", Class::Remote, payload::IP).remove(0);
     let mut elsewhere = Underlay::new("192.0.2.77".parse().unwrap()).offer();
     for (id, mechanism) in [("other", &mut offered()), ("far", &mut elsewhere)] {
         let _lease = again[1].accept(id, mechanism, None).unwrap();
