@@ -1,0 +1,98 @@
+//! What is seen on a link, frame by frame.
+
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::libc;
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike, sendto, socket,
+};
+use nsm_chain::Result;
+use nsm_kernel::Netns;
+
+use crate::lab::wrong;
+
+/// Every frame of every interface of a namespace, from when it is made.
+pub(crate) struct Capture(std::fs::File);
+
+/// A UDP datagram on the network between nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Datagram {
+    pub(crate) from: IpAddr,
+    pub(crate) to: IpAddr,
+    pub(crate) port: u16,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Capture {
+    pub(crate) async fn of(netns: &Netns) -> Result<Self> {
+        let open = || {
+            let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+            let everything = SockProtocol::EthAll;
+            Ok::<OwnedFd, std::io::Error>(socket(AddressFamily::Packet, SockType::Raw, flags, everything)?)
+        };
+        Ok(Self(netns.run(open).await.map_err(wrong)?.into()))
+    }
+
+    /// All that came until now.
+    pub(crate) fn take(&mut self) -> Vec<Vec<u8>> {
+        let mut frame = vec![0; 65_536];
+        let mut frames = Vec::new();
+        while let Ok(size) = self.0.read(&mut frame) {
+            frames.push(frame[..size].to_vec());
+        }
+        frames
+    }
+}
+
+/// Sends a frame to everybody on the link behind the interface of this number.
+#[allow(unsafe_code, reason = "nix and rustix have no safe way to make a packet socket's address")]
+pub(crate) async fn broadcast(netns: &Netns, index: u32, frame: Vec<u8>) -> Result<()> {
+    let send = move || -> std::io::Result<()> {
+        let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
+        let to = libc::sockaddr_ll {
+            sll_family: libc::AF_PACKET as u16,
+            sll_protocol: 0,
+            sll_ifindex: index as i32,
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 6,
+            sll_addr: [0; 8],
+        };
+        // SAFETY: it points to a whole sockaddr_ll of that length, whose family says so, and is read before this returns.
+        let to = unsafe { LinkAddr::from_raw((&raw const to).cast(), Some(size_of::<libc::sockaddr_ll>() as u32)) };
+        let to = to.ok_or_else(|| std::io::Error::from_raw_os_error(libc::ENODEV))?;
+        sendto(socket.as_raw_fd(), &frame, &to, MsgFlags::empty())?;
+        Ok(())
+    };
+    netns.run(send).await.map_err(wrong)
+}
+
+/// The UDP datagram in an Ethernet frame, if that is what it holds.
+pub(crate) fn datagram(frame: &[u8]) -> Option<Datagram> {
+    let (kind, packet) = (frame.get(12..14)?, frame.get(14..)?);
+    let (protocol, from, to, udp) = match kind {
+        [0x08, 0x00] => {
+            let address =
+                |at: usize| Some(IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?)));
+            let header = usize::from(packet.first()? & 0x0f) * 4;
+            (*packet.get(9)?, address(12)?, address(16)?, packet.get(header..)?)
+        }
+        [0x86, 0xdd] => {
+            let address =
+                |at: usize| Some(IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(packet.get(at..at + 16)?).ok()?)));
+            (*packet.get(6)?, address(8)?, address(24)?, packet.get(40..)?)
+        }
+        _ => return None,
+    };
+    let port = u16::from_be_bytes(udp.get(2..4)?.try_into().ok()?);
+    (protocol == 17).then(|| Some(Datagram { from, to, port, payload: udp.get(8..)?.to_vec() }))?
+}
+
+/// The identifier and the inner frame of a VXLAN message (RFC 7348 §5).
+pub(crate) fn vxlan(payload: &[u8]) -> Option<(u32, &[u8])> {
+    let (header, inner) = payload.split_at_checked(8)?;
+    let number = u32::from_be_bytes([0, header[4], header[5], header[6]]);
+    (header[0] & 0x08 != 0).then_some((number, inner))
+}

@@ -1,0 +1,116 @@
+//! The matrix: which ends, over which way, with which packets.
+
+use std::fmt;
+
+use nsm_api::payload;
+
+/// One wire to try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cell {
+    pub(crate) client: End,
+    pub(crate) way: Way,
+    pub(crate) endpoint: End,
+    pub(crate) payload: Payload,
+    pub(crate) inner: Inner,
+}
+
+/// What a workload has of the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Kernel,
+}
+
+/// What lies between the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Local,
+    Vxlan(Family),
+}
+
+/// Of the network between the nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Payload {
+    Ip,
+    Ethernet,
+}
+
+/// Which addresses the two ends get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Inner {
+    V4,
+    V6,
+    Both,
+}
+
+impl Cell {
+    /// Every cell, those of one way together.
+    pub(crate) fn all() -> Vec<Self> {
+        let ways = [Way::Local, Way::Vxlan(Family::V4), Way::Vxlan(Family::V6)];
+        let ends = [(End::Kernel, End::Kernel)];
+        let mut cells = Vec::new();
+        for way in ways {
+            for (client, endpoint) in ends {
+                for payload in [Payload::Ip, Payload::Ethernet] {
+                    for inner in [Inner::V4, Inner::V6, Inner::Both] {
+                        cells.push(Self { client, way, endpoint, payload, inner });
+                    }
+                }
+            }
+        }
+        cells
+    }
+}
+
+impl Way {
+    pub(crate) fn family(self) -> Option<Family> {
+        match self {
+            Self::Local => None,
+            Self::Vxlan(family) => Some(family),
+        }
+    }
+}
+
+impl Payload {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ip => payload::IP,
+            Self::Ethernet => payload::ETHERNET,
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) fn v4(self) -> bool {
+        self != Self::V6
+    }
+
+    pub(crate) fn v6(self) -> bool {
+        self != Self::V4
+    }
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = |end| match end {
+            End::Kernel => "KERNEL",
+        };
+        let way = match self.way {
+            Way::Local => "local",
+            Way::Vxlan(Family::V4) => "VXLAN over IPv4",
+            Way::Vxlan(Family::V6) => "VXLAN over IPv6",
+        };
+        let inner = match self.inner {
+            Inner::V4 => "IPv4",
+            Inner::V6 => "IPv6",
+            Inner::Both => "dual stack",
+        };
+        let ends = format!("{} {way} {}", end(self.client), end(self.endpoint));
+        write!(f, "{ends:<36} {:<8} {inner:<10}", self.payload.name())
+    }
+}

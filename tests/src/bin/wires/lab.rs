@@ -1,0 +1,181 @@
+//! Two nodes, a client and an endpoint, each with the elements that it has in the programs.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use nsm_api::mechanism::KERNEL;
+use nsm_api::{Connection, ConnectionContext, IpContext, Path, PathSegment};
+use nsm_chain::{Begin, Call, Chain, Element, Error, Next, NextHop, OwnedNext, Result, elements, from_fn};
+use nsm_kernel::{Census, Netns, Underlay as Network};
+use nsm_mechanisms::{CrossConnect, KernelAccept, KernelOffer, Linux, Mechanisms, Underlay, Workload};
+
+use crate::cell::{Cell, End, Family, Inner, Way};
+
+/// The network between two nodes, and what may be left in them.
+pub(crate) struct Nodes {
+    network: Network,
+    linux: [Linux; 2],
+}
+
+/// One cell brought up.
+pub(crate) struct Lab<'a> {
+    pub(crate) client: Netns,
+    pub(crate) endpoint: Netns,
+    nodes: Option<&'a Nodes>,
+    /// The data planes that take part, the client's first.
+    planes: Vec<Linux>,
+    chain: Chain,
+    before: Vec<(Netns, Census)>,
+}
+
+impl Nodes {
+    pub(crate) async fn new(family: Family) -> Result<Self> {
+        let prefix = match family {
+            Family::V4 => "192.0.2.0/24",
+            Family::V6 => "2001:db8::/64",
+        };
+        let network = Network::create(2, prefix.parse().map_err(wrong)?).await.map_err(wrong)?;
+        let plane = |number: usize| {
+            let node = &network.nodes()[number];
+            Linux::with_underlay(&format!("fwd-{number}"), Underlay::new(node.ip()), node.netns.clone())
+        };
+        Ok(Self { linux: [plane(0)?, plane(1)?], network })
+    }
+
+    /// The namespace of the client's node, where all that crosses passes.
+    pub(crate) fn near(&self) -> &Netns {
+        &self.network.nodes()[0].netns
+    }
+
+    pub(crate) fn addresses(&self) -> [IpAddr; 2] {
+        [self.network.nodes()[0].ip(), self.network.nodes()[1].ip()]
+    }
+}
+
+impl<'a> Lab<'a> {
+    pub(crate) async fn new(cell: &Cell, nodes: Option<&'a Nodes>) -> Result<Self> {
+        let client = Netns::create().await.map_err(wrong)?;
+        let endpoint = Netns::create().await.map_err(wrong)?;
+        let serves = serving(cell, &endpoint)?;
+        let (planes, forwarders) = match (cell.way, nodes) {
+            (Way::Local, _) => {
+                let plane = Linux::new("fwd")?;
+                let chain = forwarder(&plane, "unix:///nse.sock", serves)?;
+                (vec![plane], chain)
+            }
+            (Way::Vxlan(_), Some(nodes)) => {
+                let [near, far] = nodes.linux.clone();
+                let chain = forwarder(&far, "unix:///nse.sock", serves)?;
+                let chain = forwarder(&near, "tcp://far:5001", chain)?;
+                (vec![near, far], chain)
+            }
+            (way, None) => return Err(Error::internal(format!("{way:?} needs a network between nodes"))),
+        };
+        let chain = asking(cell, &client, forwarders)?;
+        let mut before = Vec::new();
+        let between = nodes.iter().flat_map(|nodes| nodes.network.nodes()).map(|node| node.netns.clone());
+        for netns in [client.clone(), endpoint.clone()].into_iter().chain(between) {
+            let census = Census::take(&netns).await.map_err(wrong)?;
+            before.push((netns, census));
+        }
+        Ok(Self { client, endpoint, nodes, planes, chain, before })
+    }
+
+    pub(crate) fn nodes(&self) -> Option<&Nodes> {
+        self.nodes
+    }
+
+    /// The client asks, as often as it is called.
+    pub(crate) async fn ask(&self, cell: &Cell) -> Result<Arc<Connection>> {
+        let segment = PathSegment { name: "nsc".into(), id: "1".into(), ..Default::default() };
+        let asked = Connection {
+            id: "1".into(),
+            network_service: "wires".into(),
+            payload: cell.payload.name().into(),
+            path: Some(Path { index: 0, path_segments: vec![segment] }),
+            ..Default::default()
+        };
+        Ok(self.chain.request(Call::new(asked)).await?.share())
+    }
+
+    pub(crate) async fn close(&self, connection: Arc<Connection>) -> Result<()> {
+        self.chain.close(Call::new(connection)).await.map(drop)
+    }
+
+    /// What is there that was not before.
+    pub(crate) async fn left(&self) -> Result<Vec<String>> {
+        let mut left = Vec::new();
+        for (netns, before) in &self.before {
+            let diff = before.diff(&Census::take(netns).await.map_err(wrong)?);
+            if diff != nsm_kernel::CensusDiff::default() {
+                left.push(diff.to_string().trim().to_owned());
+            }
+        }
+        left.extend(self.planes.iter().filter(|plane| plane.wires() > 0).map(|plane| format!("wires of {plane:?}")));
+        Ok(left)
+    }
+}
+
+pub(crate) fn wrong(error: impl Into<nsm_chain::BoxError>) -> Error {
+    Error::internal("the lab").because(error)
+}
+
+/// The way to the next hop, which here is another chain.
+struct To(Chain);
+
+impl Element for To {
+    async fn request(&self, mut call: Call, _next: Next<'_>) -> Result<Call> {
+        let asked = Call::request(call.share(), call.preferences().to_vec());
+        call.set_body(self.0.request(asked).await?.share());
+        Ok(call)
+    }
+
+    async fn close(&self, call: Call, _next: Next<'_>) -> Result<Call> {
+        self.0.close(Call::new(call.share())).await.map(|_| call)
+    }
+}
+
+fn serving(cell: &Cell, netns: &Netns) -> Result<Chain> {
+    let accepts = match cell.endpoint {
+        End::Kernel => {
+            let accept = KernelAccept::new().in_netns(Workload::of(netns));
+            Mechanisms::new().with(KERNEL, accept).map_err(wrong)?
+        }
+    };
+    let inner = cell.inner;
+    let addresses = from_fn(move |mut call: Call, next: OwnedNext| {
+        let mtu = call.connection().context.as_ref().map_or(0, |context| context.mtu);
+        call.connection_mut().context =
+            Some(ConnectionContext { mtu, ip_context: Some(addressed(inner)), ..Default::default() });
+        async move { next.request(call).await }
+    });
+    Chain::new("nse", elements![Begin::default(), accepts, addresses]).map_err(wrong)
+}
+
+fn forwarder(plane: &Linux, hop: &'static str, next: Chain) -> Result<Chain> {
+    let discovery = from_fn(move |mut call: Call, next: OwnedNext| {
+        call.set_fact(NextHop(hop.into()));
+        async move { next.request(call).await }
+    });
+    Chain::new("fwd", elements![Begin::default(), discovery, CrossConnect::new(plane.clone()), To(next)]).map_err(wrong)
+}
+
+fn asking(cell: &Cell, netns: &Netns, next: Chain) -> Result<Chain> {
+    let offer = match cell.client {
+        End::Kernel => KernelOffer::new().in_netns(Workload::of(netns)),
+    };
+    Chain::new("nsc", elements![Begin::initiator(), offer, To(next)]).map_err(wrong)
+}
+
+/// The client's and the endpoint's addresses.
+pub(crate) fn addresses(inner: Inner) -> Vec<[IpAddr; 2]> {
+    let v4 = inner.v4().then_some([IpAddr::from([10, 7, 0, 1]), IpAddr::from([10, 7, 0, 0])]);
+    let v6 = inner.v6().then(|| [1, 0].map(|host| IpAddr::from([0xfd07, 0, 0, 0, 0, 0, 0, host])));
+    v4.into_iter().chain(v6).collect()
+}
+
+fn addressed(inner: Inner) -> IpContext {
+    let net = |ip: IpAddr| format!("{ip}/{}", if ip.is_ipv4() { 32 } else { 128 });
+    let (src, dst) = addresses(inner).into_iter().map(|[client, endpoint]| (net(client), net(endpoint))).unzip();
+    IpContext { src_ip_addrs: src, dst_ip_addrs: dst, ..Default::default() }
+}

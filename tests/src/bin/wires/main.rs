@@ -1,0 +1,169 @@
+//! Makes every wire that there can be, between namespaces of its own: asks for it, sends packets both ways, the largest that
+//! fits and one that does not, looks at what crosses between the nodes, asks again, closes it, and looks at what is left.
+//!
+//! `cargo run --release -p nsm-tests --bin wires`: one line a cell, then `N cells, F failed`. Needs root, or `unshare -Urn`.
+
+mod capture;
+mod cell;
+mod lab;
+mod packets;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use nsm_api::Connection;
+use nsm_chain::{Error, Result};
+
+use capture::Capture;
+use cell::{Cell, Family, Payload, Way};
+use lab::{Lab, Nodes};
+
+#[derive(Debug, Parser)]
+#[command(about = "Every wire that can be made, made, used and closed")]
+struct Options {
+    /// Only cells whose line contains this
+    #[arg(long)]
+    only: Option<String>,
+    /// Names the cells, and does nothing
+    #[arg(long)]
+    list: bool,
+}
+
+/// No cell takes longer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    let wanted = |cell: &Cell| options.only.as_ref().is_none_or(|only| cell.to_string().contains(only.as_str()));
+    let cells: Vec<_> = Cell::all().into_iter().filter(wanted).collect();
+    if options.list {
+        cells.iter().for_each(|cell| println!("{cell}"));
+        return ExitCode::SUCCESS;
+    }
+    let nodes = match (Nodes::new(Family::V4).await, Nodes::new(Family::V6).await) {
+        (Ok(v4), Ok(v6)) => [v4, v6],
+        (Err(error), _) | (_, Err(error)) => {
+            eprintln!("no network namespaces: {error}; run it as root, or under unshare -Urn");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut failed = 0;
+    for cell in &cells {
+        let between = cell.way.family().map(|family| &nodes[usize::from(family == Family::V6)]);
+        let begun = Instant::now();
+        let late = |_| Err(Error::deadline(format!("not done after {PATIENCE:?}")));
+        let done = tokio::time::timeout(PATIENCE, try_out(cell, between)).await.unwrap_or_else(late);
+        match done {
+            Ok(seen) => println!("{cell}  ok      {seen}, {} ms", begun.elapsed().as_millis()),
+            Err(error) => {
+                failed += 1;
+                println!("{cell}  FAILED  {error}");
+            }
+        }
+    }
+    println!("{} cells, {failed} failed", cells.len());
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// One cell, from the first Request to nothing left. Says what was seen.
+async fn try_out(cell: &Cell, between: Option<&Nodes>) -> Result<String> {
+    let lab = Lab::new(cell, between).await?;
+    let connection = lab.ask(cell).await?;
+    let used = use_it(cell, &lab, &connection).await;
+    lab.close(connection).await?;
+    let seen = used?;
+    match lab.left().await? {
+        left if left.is_empty() => Ok(seen),
+        left => Err(Error::internal(format!("left behind: {}", left.join("; ")))),
+    }
+}
+
+async fn use_it(cell: &Cell, lab: &Lab<'_>, connection: &Connection) -> Result<String> {
+    let mut capture = match lab.nodes() {
+        Some(nodes) => Some(Capture::of(nodes.near()).await?),
+        None => None,
+    };
+    let mtu = connection.context.as_ref().map_or(0, |context| context.mtu);
+    let mtu = if mtu == 0 { ETHERNET_MTU } else { mtu };
+    for [client, endpoint] in lab::addresses(cell.inner) {
+        let (client, endpoint) = ((&lab.client, client), (&lab.endpoint, endpoint));
+        packets::echo(client, endpoint, &[1, 64, 512]).await?;
+        packets::largest(client, endpoint, mtu).await?;
+    }
+    if cell.payload == Payload::Ethernet {
+        frames_cross(lab).await?;
+    }
+    let crossed = match (cell.way, lab.nodes(), &mut capture) {
+        (Way::Local, ..) => "nothing between nodes".to_owned(),
+        (Way::Vxlan(_), Some(nodes), Some(capture)) => tunnelled(cell, nodes, &capture.take())?,
+        (way, ..) => return Err(Error::internal(format!("{way:?} without a network between nodes"))),
+    };
+    if lab.ask(cell).await?.mechanism != connection.mechanism {
+        return Err(Error::internal("asked again, it is another wire"));
+    }
+    Ok(format!("MTU {mtu}, {crossed}"))
+}
+
+/// A frame of no protocol that anybody knows, to everybody, gets from the client to the endpoint as it is.
+async fn frames_cross(lab: &Lab<'_>) -> Result<()> {
+    let mut capture = Capture::of(&lab.endpoint).await?;
+    let links = nsm_kernel::links_with_mark(&lab.client, "nsm:").await.map_err(lab::wrong)?;
+    let link = links.first().ok_or_else(|| Error::internal("the client has no interface"))?;
+    let mut frame = [[0xff; 6], [2, 0, 0, 0, 0, 9]].concat();
+    frame.extend(UNASSIGNED.to_be_bytes());
+    frame.extend(b"a frame of no protocol, of the sixty octets and more that are due");
+    capture::broadcast(&lab.client, link.index, frame.clone()).await?;
+    for _ in 0..200 {
+        if capture.take().contains(&frame) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Err(Error::unavailable("a frame that is not of IP did not arrive"))
+}
+
+/// For local experiments, by IEEE 802.
+const UNASSIGNED: u16 = 0x88b5;
+
+/// The MTU of Ethernet.
+const ETHERNET_MTU: u32 = 1500;
+
+/// Each datagram between the nodes is VXLAN, all with one identifier, and holds a frame of the two ends; no frame of theirs crosses
+/// outside.
+fn tunnelled(cell: &Cell, nodes: &Nodes, frames: &[Vec<u8>]) -> Result<String> {
+    let ends: Vec<_> = lab::addresses(cell.inner).concat();
+    let (mut inside, mut identifier, mut longest) = (0, None, 0);
+    for frame in frames {
+        let Some(outer) = capture::datagram(frame) else { continue };
+        if ends.contains(&outer.from) {
+            return Err(Error::internal(format!("a packet from {} crosses outside the tunnel", outer.from)));
+        }
+        if !nodes.addresses().contains(&outer.from) || !nodes.addresses().contains(&outer.to) {
+            continue;
+        }
+        let Some((number, inner)) = capture::vxlan(&outer.payload).filter(|_| outer.port == VXLAN_PORT) else {
+            return Err(Error::internal(format!(
+                "to port {} of {} goes something else than VXLAN",
+                outer.port, outer.to
+            )));
+        };
+        if *identifier.get_or_insert(number) != number {
+            return Err(Error::internal(format!("identifiers {number} and {identifier:?} on one wire")));
+        }
+        if let Some(inner) = capture::datagram(inner) {
+            inside += usize::from(ends.contains(&inner.from) && ends.contains(&inner.to));
+            longest = longest.max(frame.len());
+        }
+    }
+    let expected = lab::addresses(cell.inner).len() * 8;
+    if inside < expected {
+        return Err(Error::internal(format!("{inside} datagrams crossed in the tunnel, {expected} were sent")));
+    }
+    let identifier = identifier.unwrap_or_default();
+    Ok(format!("{inside} datagrams between nodes, all of VNI {identifier}, {longest} octets at most"))
+}
+
+/// The port of RFC 7348.
+const VXLAN_PORT: u16 = 4789;
