@@ -157,6 +157,8 @@ struct Course {
     patience: Duration,
     /// Since when hops further on refuse.
     refused: Option<Instant>,
+    /// The last refusal came from one that is there: an endpoint that is full, a service that sends the client elsewhere.
+    declined: bool,
     /// Everything has been closed: there is nothing to ask again for.
     torn: bool,
 }
@@ -213,7 +215,13 @@ impl Patient {
                     }
                 }
             };
-            let now = course.get_or_insert(Course { reason, patience: FIRST_TRY, refused: None, torn: false });
+            let now = course.get_or_insert(Course {
+                reason,
+                patience: FIRST_TRY,
+                refused: None,
+                declined: false,
+                torn: false,
+            });
             if reason == Reason::PacketsStopped {
                 now.reason = reason;
             }
@@ -237,9 +245,9 @@ impl Patient {
             Reason::PacketsStopped => Some(false),
             _ => self.packets_flow().await,
         };
-        // Whom the service sends elsewhere has what stands until its manager closes that.
-        let keeps = flowing == Some(true) || course.reason == Reason::ServiceChanged;
-        let grace = if keeps { GRACE } else { GRACE_UNSEEN };
+        // Who is there and declines has not let go of what stands.
+        let stands = flowing == Some(true) || course.declined;
+        let grace = if stands { GRACE } else { GRACE_UNSEEN };
         let waited = course.refused.is_some_and(|since| since.elapsed() >= grace);
         let stopped = flowing == Some(false);
         if course.torn || waited || (stopped && self.seen().unproven) {
@@ -269,6 +277,7 @@ impl Patient {
             // As long as the next hop itself is out of reach, there is nobody who could do any better.
             return Err(error);
         }
+        course.declined = is_declined(&error);
         let refused = course.refused.get_or_insert_with(Instant::now).elapsed();
         match self.gone(&error) {
             Some(reason) => course.reason = reason,
@@ -389,6 +398,11 @@ fn settling(flowing: Option<bool>, error: &Error) -> Duration {
         Some(true) => GRACE,
         _ => RESTART,
     }
+}
+
+/// Whether somebody who is there does not give what is asked for.
+fn is_declined(error: &Error) -> bool {
+    matches!(error.code(), Code::ResourceExhausted | Code::PermissionDenied | Code::FailedPrecondition)
 }
 
 /// Whether somebody who is there does not want to be listened to.

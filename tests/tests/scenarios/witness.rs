@@ -1,5 +1,6 @@
 //! How long a healing takes, what it touches, and what it tells, whoever witnessed the break.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -417,6 +418,32 @@ async fn a_client_that_is_sent_elsewhere_where_nobody_takes_it_keeps_what_it_has
         mesh.apply(service("my-service", to("2"))).await.unwrap();
         pass(Duration::from_secs(6)).await;
         assert_eq!(one.closes(), 1, "its manager closed it");
+        client.shutdown(SOON).await.unwrap();
+        nothing_left(&mesh, &[&client]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_declines_a_refresh_keeps_its_client() {
+    for packets in witnesses() {
+        let (mesh, nodes) = mesh_with_token_life(Duration::from_secs(60), 1).await;
+        let (count, full) = (Count::default(), Arc::new(AtomicBool::new(false)));
+        let declines = Arc::clone(&full);
+        let room = nsm_chain::from_fn(move |call: Call, next: nsm_chain::OwnedNext| {
+            let full = declines.load(Ordering::SeqCst);
+            async move { if full { Err(Error::exhausted("full")) } else { next.request(call).await } }
+        });
+        nodes[0].endpoint("nse", "vpn", elements![count.clone(), room]).await.unwrap();
+        let client = seen_by(nodes[0].client("nsc"), packets.as_ref()).build().unwrap();
+        ask(&client, "vpn", "c").await.unwrap();
+        full.store(true, Ordering::SeqCst);
+        // From the refresh on, 12 seconds after the Request, it heals.
+        pass(Duration::from_secs(20)).await;
+        assert!(count.requests() > 10, "asked {} times", count.requests());
+        assert_eq!(count.closes(), 0);
+        full.store(false, Ordering::SeqCst);
+        pass(Duration::from_secs(100)).await;
+        assert_eq!(count.closes(), 0, "it is what it was");
         client.shutdown(SOON).await.unwrap();
         nothing_left(&mesh, &[&client]).await;
     }
