@@ -5,7 +5,7 @@ use std::io;
 use crate::{
     Error, Interface, InterfaceSpec, Netns, Result,
     converge::{configure_new, delete_in, forget_rules},
-    netns::{Here, Lane, work_or_undo},
+    netns::{Here, Lane, work, work_or_undo},
     rtnl::{Rtnl, link},
 };
 
@@ -51,6 +51,20 @@ impl Interface {
         )
         .await
     }
+
+    /// Waits until the kernel sends packets through a device whose other end, a descriptor of a process, was just opened again. A
+    /// device that nobody has open has no queue, and what is sent before the kernel has made one is lost.
+    ///
+    /// # Errors
+    /// What the kernel refuses. An interface that is gone is none: whoever needs it notices.
+    pub async fn opened(&self) -> Result<()> {
+        let (netns, index) = (self.netns().clone(), self.index());
+        work(Lane::Quick, move |here| {
+            here.enter(&netns)?;
+            Rtnl::open()?.await_opened(index)
+        })
+        .await
+    }
 }
 
 fn create_in<T>(
@@ -72,6 +86,7 @@ fn create_in<T>(
         wanted.extend(spec.mac.map(|mac| link::set_mac(facts.index, mac)));
         rtnl.apply(wanted)?;
         configure_new(here, &mut rtnl, netns, spec, &facts)?;
+        rtnl.await_opened(facts.index)?;
         let spec = InterfaceSpec { mac: spec.mac.or(facts.mac), ..spec.clone() };
         Ok(Interface::made(netns, spec, &facts))
     });

@@ -21,6 +21,7 @@ mod reconcile;
 mod select;
 mod underlay;
 mod vni;
+mod wireguard;
 
 pub use class::Class;
 pub use client_mac::ClientMac;
@@ -38,3 +39,4 @@ pub use random::Random;
 pub use reconcile::{Census, Mended, Pace, Reach, Reconcile, Reconciled};
 pub use underlay::Underlay;
 pub use vni::{Reserved, Vni, VniError, Vnis};
+pub use wireguard::Wireguard;

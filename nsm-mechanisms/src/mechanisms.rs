@@ -9,7 +9,7 @@ use crate::select::select;
 ///
 /// *Request*: a mechanism that is chosen already must be supported. Otherwise the preferences are tried in order, each
 /// on a copy of the call; the first with which everything behind succeeds is taken, and what a failed one left further
-/// on is closed. The interface is told in this hop's path segment (metric `server_interface`).
+/// on is closed. When nobody further on is there (`Unavailable`) the others are not tried: it would change nothing. The interface is told in this hop's path segment (metric `server_interface`).
 /// *Close*: passes through the element of the connection's mechanism.
 ///
 /// It stands where a mechanism is needed for the first time: at an endpoint, before what configures the interface.

@@ -38,8 +38,8 @@ where
         clone.connection_mut().mechanism = Some(mechanism);
         match attempt(clone).await {
             Ok(call) => return Ok(call),
-            // Nobody waits for the next one.
-            Err(error) if matches!(error.code(), Code::Cancelled | Code::DeadlineExceeded) => {
+            // Nobody waits for the next one; or whoever would have to take it is not there.
+            Err(error) if matches!(error.code(), Code::Cancelled | Code::DeadlineExceeded | Code::Unavailable) => {
                 return Err(error);
             }
             Err(error) => causes.push(error),

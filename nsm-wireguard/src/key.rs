@@ -6,6 +6,7 @@ use std::str::FromStr;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use boringtun::x25519;
+use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::{Error, Result};
@@ -30,6 +31,44 @@ pub struct PrivateKey(x25519::StaticSecret);
 /// `src_public_key` and `dst_public_key` of NSM's mechanism have them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PublicKey([u8; LENGTH]);
+
+/// Of what private keys are made: one for each name, the same whenever it is asked for, and nobody who knows some of them knows
+/// others. So a process with a key for each of many connections keeps none of them.
+///
+/// ```
+/// # fn main() -> Result<(), nsm_wireguard::Error> {
+/// let secret = nsm_wireguard::Secret::generate()?;
+/// assert_eq!(secret.key("a").public_key(), secret.key("a").public_key());
+/// assert_ne!(secret.key("a").public_key(), secret.key("b").public_key());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Secret(hmac::Key);
+
+impl Secret {
+    /// A new one, from the system's random numbers.
+    ///
+    /// # Errors
+    /// [`Error::NoRandom`] where the system has none.
+    pub fn generate() -> Result<Self> {
+        hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).map(Self).map_err(|_| Error::NoRandom)
+    }
+
+    /// The key of this name: HMAC-SHA256 of it (RFC 2104), which has just the length of a key.
+    #[must_use]
+    pub fn key(&self, name: &str) -> PrivateKey {
+        let mut octets = [0; LENGTH];
+        octets.iter_mut().zip(hmac::sign(&self.0, name.as_bytes()).as_ref()).for_each(|(octet, of)| *octet = *of);
+        PrivateKey::from(octets)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
 
 impl PrivateKey {
     /// A new one, from the system's random numbers.

@@ -17,6 +17,6 @@ mod tunnel;
 
 pub use counters::Reason;
 pub use error::{Error, Result};
-pub use key::{PrivateKey, PublicKey};
+pub use key::{PrivateKey, PublicKey, Secret};
 pub use node::Node;
 pub use tunnel::{Peering, Stats, Tunnel};

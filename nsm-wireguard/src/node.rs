@@ -19,6 +19,7 @@ use crate::peer::Peer;
 use crate::peers::Peers;
 use crate::send::Work;
 use crate::socket::Socket;
+use crate::tunnel::padded_to;
 use crate::{Error, Peering, Reason, Result, Tunnel, device, receive, send};
 
 /// How exactly timers are kept. The protocol's are of seconds.
@@ -149,13 +150,14 @@ impl Node {
             nsm_kernel::Error::Kernel { source, .. } => Error::Device { name, source },
             other => other.into(),
         })?;
+        interface.opened().await?;
         self.run(peering, interface, device).await
     }
 
     async fn run(&self, peering: &Peering, interface: &Interface, device: SyncDevice) -> Result<Tunnel> {
         let name = || interface.spec().name.to_string();
         let device = device::into_async(device).map_err(|source| Error::Device { name: name(), source })?;
-        let mtu = interface.spec().mtu.map_or(usize::MAX, |mtu| mtu as usize);
+        let mtu = padded_to(interface.spec().mtu);
         let (index, peer) = {
             let mut peers = self.shared.peers.write();
             let index = peers.free_index()?;

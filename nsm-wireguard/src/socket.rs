@@ -34,6 +34,8 @@ impl Socket {
                 tracing::debug!(%address, %error, "the socket's buffers stay as they are");
             }
         }
+        // From here on the runtime knows that there is room, which `try_send` does not wait to learn.
+        socket.writable().await.map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
         Ok(Self { socket, offload, address })
     }

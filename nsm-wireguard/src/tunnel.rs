@@ -24,8 +24,22 @@ pub struct Peering {
     pub keepalive: Option<Duration>,
 }
 
+impl PartialEq for Peering {
+    fn eq(&self, other: &Self) -> bool {
+        // Two keys are one if what others know of them is.
+        self.private_key.public_key() == other.private_key.public_key()
+            && (self.peer, self.endpoint, self.keepalive) == (other.peer, other.endpoint, other.keepalive)
+    }
+}
+
+impl Eq for Peering {}
+
 impl Peering {
-    pub(crate) fn check(&self, local: SocketAddr) -> Result<()> {
+    /// Whether a node at this address can have such a tunnel.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::OwnKey`], [`Error::WeakKey`].
+    pub fn check(&self, local: SocketAddr) -> Result<()> {
         let peer = self.endpoint;
         let one_host = match peer.ip() {
             IpAddr::V4(ip) => !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast(),
@@ -70,6 +84,11 @@ pub struct Stats {
     pub handshake_age: Option<Duration>,
 }
 
+/// Up to which length packets may be padded. A TUN device has 1500 by default.
+pub(crate) fn padded_to(mtu: Option<u32>) -> usize {
+    mtu.unwrap_or(1500) as usize
+}
+
 impl Tunnel {
     pub(crate) fn new(node: Node, index: u32, peer: Arc<Peer>, sender: JoinHandle<()>) -> Self {
         Self { node, index, peer, sender: Some(sender) }
@@ -94,9 +113,9 @@ impl Tunnel {
         self.peer.drops.of(reason)
     }
 
-    /// Says that the interface's MTU has changed. Packets are not padded beyond it.
-    pub fn set_mtu(&self, mtu: u32) {
-        self.peer.set_mtu(mtu as usize);
+    /// Says that the interface has another MTU now, or the kernel's default (`None`). Packets are not padded beyond it.
+    pub fn set_mtu(&self, mtu: Option<u32>) {
+        self.peer.set_mtu(padded_to(mtu));
     }
 
     /// Ends it. When this returns its task is gone and the device's descriptor closed; the interface is still to be deleted.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use clap::Args;
 use nsm_chain::{Node, elements};
 use nsm_kernel::Netns;
-use nsm_mechanisms::{CrossConnect, Linux, MechanismPriority, Pace, Reconcile, Underlay};
+use nsm_mechanisms::{CrossConnect, Linux, MechanismPriority, Pace, Reconcile, Underlay, Wireguard};
 use nsm_sdk::roles::{ForwarderRole, Site};
 use nsm_sdk::transport::Address;
 use tokio_util::sync::CancellationToken;
@@ -15,11 +15,11 @@ use super::{serve, tunnel, unless_stopped};
 use crate::failure::Failure;
 use crate::settings::values::{Labels, List, Maybe, Span};
 
-/// The forwarder of a node: makes interfaces and tunnels by the Linux kernel, no packet passes this program.
+/// The forwarder of a node: makes interfaces and tunnels by the Linux kernel; of packets, WireGuard's alone pass this program.
 #[derive(Debug, Clone, Args)]
 #[command(after_long_help = "\
 It needs CAP_NET_ADMIN and CAP_SYS_ADMIN, and CAP_NET_RAW to announce addresses. What it makes carries its name; started again \
-under the same name it takes up what is there, so packets flow on. What no client asks for again within the lifetime of a token \
+under the same name it takes up what is there, so packets flow on; over WireGuard they stop meanwhile. What no client asks for again within the lifetime of a token \
 is removed then. What somebody else deletes or changes of it is put right. When a workload ends its connections are closed; \
 in a container that needs the PID namespace of the node.
 
@@ -57,6 +57,10 @@ pub(crate) struct Options {
     /// UDP port of VXLAN; 0 is the standard one, 4789.
     #[arg(long, value_name = "PORT", default_value = "0")]
     vxlan_port: u16,
+
+    /// UDP port of WireGuard; 0 is 51820, and no WireGuard where that cannot be had.
+    #[arg(long, value_name = "PORT", default_value = "0")]
+    wireguard_port: u16,
 
     /// Mechanisms it offers first to endpoints and other nodes, the best first.
     #[arg(long, value_name = "LIST", default_value = "")]
@@ -100,7 +104,7 @@ pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -
     if let Some(obstacle) = nsm_kernel::privileges().obstacle {
         return Err(Failure::at(name, obstacle.to_string(), "run it as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"));
     }
-    let linux = data_plane(&options)?;
+    let linux = data_plane(&options).await?;
     // By then every client of an earlier life that is alive has asked again.
     let grace = options.common.identity.max_token_lifetime.0;
     let started = Reconcile::start(linux.clone(), Pace { grace, ..Pace::default() });
@@ -122,7 +126,7 @@ pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -
 }
 
 /// The Linux data plane; with tunnels where this node has an address for them.
-fn data_plane(options: &Options) -> Result<Linux, Failure> {
+async fn data_plane(options: &Options) -> Result<Linux, Failure> {
     let failed = |error: &(dyn std::error::Error + 'static)| Failure::of(&options.name, error);
     let Some((address, mtu)) = tunnel::find(*options.tunnel_ip)? else {
         tracing::warn!("no address leads out of this machine, so other nodes are out of reach; set NSM_TUNNEL_IP");
@@ -132,5 +136,24 @@ fn data_plane(options: &Options) -> Result<Linux, Failure> {
     tracing::info!(%address, port, mtu, "tunnels");
     let underlay = Underlay::new(address).on_port(port).with_mtu(mtu);
     let node = Netns::current().map_err(|error| failed(&error))?;
-    Linux::with_underlay(&options.name, underlay, node).map_err(|error| failed(&error))
+    let wireguard = wireguard(options, &node, address, mtu).await?;
+    let linux = Linux::with_underlay(&options.name, underlay, node).map_err(|error| failed(&error))?;
+    Ok(match wireguard {
+        Some(wireguard) => linux.with_wireguard(wireguard),
+        None => linux,
+    })
+}
+
+/// WireGuard beside VXLAN; none where it cannot be had and nobody asked for its port.
+async fn wireguard(options: &Options, node: &Netns, address: IpAddr, mtu: u32) -> Result<Option<Wireguard>, Failure> {
+    let asked = options.wireguard_port != 0;
+    let port = if asked { options.wireguard_port } else { Wireguard::DEFAULT_PORT };
+    match Wireguard::bind(node, (address, port).into(), mtu).await {
+        Ok(wireguard) => Ok(Some(wireguard)),
+        Err(error) if asked => Err(Failure::of(&options.name, &error)),
+        Err(error) => {
+            tracing::warn!(%error, "wires to other nodes are VXLAN only");
+            Ok(None)
+        }
+    }
 }

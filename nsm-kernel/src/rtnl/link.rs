@@ -30,6 +30,8 @@ pub(crate) struct LinkFacts {
     pub(crate) up: bool,
     /// Carrier is there and the kernel has taken note of it.
     pub(crate) operational: bool,
+    /// Its driver does not tell of carriers, so it always has one: such as a TUN device that was open since it was made.
+    pub(crate) untold: bool,
 }
 
 impl From<LinkMessage> for LinkFacts {
@@ -41,7 +43,9 @@ impl From<LinkMessage> for LinkFacts {
                 LinkAttribute::IfName(name) => facts.name = name,
                 LinkAttribute::IfAlias(alias) => facts.alias = Some(alias),
                 LinkAttribute::Mtu(mtu) => facts.mtu = mtu,
-                LinkAttribute::OperState(state) => facts.operational = state == State::Up,
+                LinkAttribute::OperState(state) => {
+                    (facts.operational, facts.untold) = (state == State::Up, state == State::Unknown);
+                }
                 LinkAttribute::Address(mac) => facts.mac = mac.try_into().ok(),
                 LinkAttribute::LinkInfo(infos) => {
                     facts.kind = infos.into_iter().find_map(|info| match info {
@@ -83,17 +87,26 @@ impl Rtnl {
     /// Asking for the link makes the kernel do that work at once (rtnl_getlink, since Linux 6.9); before,
     /// asking tells when it is done.
     pub(crate) fn await_operational(&mut self, index: u32) -> Result<()> {
+        self.await_link(index, |link| link.operational)
+    }
+
+    /// As [`await_operational`](Self::await_operational), for a TUN device that somebody has just opened.
+    pub(crate) fn await_opened(&mut self, index: u32) -> Result<()> {
+        self.await_link(index, |link| link.operational || link.untold)
+    }
+
+    fn await_link(&mut self, index: u32, sends: impl Fn(&LinkFacts) -> bool) -> Result<()> {
         for _ in 0..PATIENCE {
             let mut query = on_link(index);
             query.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
             let found = self.get(RouteNetlinkMessage::GetLink(query))?.and_then(link_facts);
             // One that is gone is noticed by whoever needs it.
-            if found.is_none_or(|link| link.operational) {
+            if found.is_none_or(|link| sends(&link)) {
                 return Ok(());
             }
             std::thread::sleep(PAUSE);
         }
-        tracing::warn!(index, "a link has no carrier although both its ends are up");
+        tracing::warn!(index, "a link that is up has no carrier although its other end is there");
         Ok(())
     }
 

@@ -3,25 +3,39 @@
 use nsm_chain::Result;
 use nsm_kernel::{Interface, InterfaceSpec, Netns, PeerNeighbours, VethWire};
 
-use super::error::failed;
-use super::plan::{End, Plan};
+use super::error::{Trouble, failed};
+use super::plan::{End, Plan, Tunnel};
+
+/// What a wire consists of.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    pub(super) interfaces: Vec<Interface>,
+    /// Who carries its packets, if the kernel does not.
+    pub(super) running: Option<nsm_wireguard::Tunnel>,
+}
 
 /// Makes all of them, or none.
-pub(super) async fn create(plan: &Plan) -> nsm_kernel::Result<Vec<Interface>> {
+pub(super) async fn create(plan: &Plan) -> Result<Parts, Trouble> {
     let ends: Vec<(&Netns, &InterfaceSpec)> = plan.ends.iter().map(|end| (&end.netns, &end.spec)).collect();
     match (&plan.tunnel, &ends[..]) {
-        (Some(tunnel), [end]) => Ok(vec![tunnel.vxlan.create(&tunnel.node, *end).await?]),
+        (Some(Tunnel::Vxlan { vxlan, node, .. }), [end]) => {
+            Ok(Parts { interfaces: vec![vxlan.create(node, *end).await?], running: None })
+        }
+        (Some(Tunnel::Wireguard { node, peering }), [end]) => {
+            let (interface, tunnel) = node.create(peering, *end).await?;
+            Ok(Parts { interfaces: vec![interface], running: Some(tunnel) })
+        }
         (None, [caller, next]) => {
             // Hardware addresses are fixed, so the specs name all neighbours that are to be known.
             let pair = VethWire::create(*caller, *next, PeerNeighbours::Learned).await?;
-            Ok(vec![pair.a().clone(), pair.b().clone()])
+            Ok(Parts { interfaces: vec![pair.a().clone(), pair.b().clone()], running: None })
         }
-        _ => Ok(Vec::new()),
+        _ => Ok(Parts::default()),
     }
 }
 
 /// The interfaces that are there already with our marks, changed into what the plan says; `None` if one is missing.
-pub(super) async fn adopt(plan: &Plan) -> nsm_kernel::Result<Option<Vec<Interface>>> {
+pub(super) async fn adopt(plan: &Plan) -> Result<Option<Parts>, Trouble> {
     let mut interfaces = Vec::new();
     for end in &plan.ends {
         match Interface::adopt(&end.netns, &end.spec).await? {
@@ -29,7 +43,19 @@ pub(super) async fn adopt(plan: &Plan) -> nsm_kernel::Result<Option<Vec<Interfac
             None => return Ok(None),
         }
     }
-    Ok(Some(interfaces))
+    let running = run(plan, &interfaces).await?;
+    Ok(Some(Parts { interfaces, running }))
+}
+
+/// Has the packets of an interface carried again, if it is us who do so.
+pub(super) async fn run(
+    plan: &Plan,
+    interfaces: &[Interface],
+) -> Result<Option<nsm_wireguard::Tunnel>, nsm_wireguard::Error> {
+    match (&plan.tunnel, interfaces) {
+        (Some(Tunnel::Wireguard { node, peering }), [interface]) => Ok(Some(node.attach(peering, interface).await?)),
+        _ => Ok(None),
+    }
 }
 
 /// Whether the ends that were changed got their former state back.

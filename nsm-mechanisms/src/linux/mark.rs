@@ -27,10 +27,15 @@ impl Mark {
 
     /// The mark of a connection's interface. A tunnel is part of its device's mark: a device of another tunnel must not
     /// be taken for it.
-    pub(super) fn of(&self, id: &str, tunnel: Option<&VxlanTunnel>) -> Result<String> {
+    pub(super) fn of(&self, id: &str, tunnel: Option<Carrier<'_>>) -> Result<String> {
         let mut mark = format!("{}{id}", self.0);
-        if let Some(VxlanTunnel { vni, local, remote, port, .. }) = tunnel {
-            mark += &format!(" vxlan {vni} {local} {remote} {port}");
+        match tunnel {
+            Some(Carrier::Vxlan(VxlanTunnel { vni, local, remote, port, .. })) => {
+                mark += &format!(" vxlan {vni} {local} {remote} {port}");
+            }
+            // The kernel's part of it is the same whatever the keys are and wherever the peer is.
+            Some(Carrier::Wireguard) => mark += " wireguard",
+            None => {}
         }
         // A space would let one connection's marks look like those of another's tunnel.
         if id.is_empty() || mark.len() > LONGEST_ALIAS || id.contains([' ', '\0']) {
@@ -70,6 +75,15 @@ impl Mark {
     }
 }
 
+/// What tunnel a device belongs to.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Carrier<'a> {
+    /// A device of the kernel's, of this very tunnel.
+    Vxlan(&'a VxlanTunnel),
+    /// A TUN device.
+    Wireguard,
+}
+
 /// Which end of a wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
@@ -101,13 +115,15 @@ mod tests {
             ttl: None,
         };
         let mark = Mark::new("fwd").unwrap();
-        assert_eq!(mark.of("1", Some(&tunnel)).unwrap(), "nsm:fwd:1 vxlan 42 10.0.0.1 10.0.0.2 4789");
-        let before = mark.of("1", Some(&tunnel)).unwrap();
+        assert_eq!(mark.of("1", Some(Carrier::Vxlan(&tunnel))).unwrap(), "nsm:fwd:1 vxlan 42 10.0.0.1 10.0.0.2 4789");
+        let before = mark.of("1", Some(Carrier::Vxlan(&tunnel))).unwrap();
         tunnel.vni = 43;
-        assert_ne!(mark.of("1", Some(&tunnel)).unwrap(), before);
+        assert_ne!(mark.of("1", Some(Carrier::Vxlan(&tunnel))).unwrap(), before);
         assert_eq!((mark.id(&before), Mark::vni(&before)), (Some("1"), Some(42)));
         assert_eq!((mark.id("nsm:other:1"), mark.id("nsm:fwd:"), Mark::vni("nsm:fwd:1")), (None, None, None));
         assert!(mark.names("1", &before) && mark.names("1", "nsm:fwd:1"));
+        let sealed = mark.of("1", Some(Carrier::Wireguard)).unwrap();
+        assert_eq!((&*sealed, mark.id(&sealed), Mark::vni(&sealed)), ("nsm:fwd:1 wireguard", Some("1"), None));
         assert!(!mark.names("1", "nsm:fwd:12") && !mark.names("1", "nsm:other:1"));
     }
 

@@ -1,9 +1,10 @@
-//! The Linux kernel as a data plane: no packet passes a process of ours.
+//! The Linux kernel as a data plane: no packet passes a process of ours, but those of WireGuard.
 //!
 //! | caller ↔ next hop | wire |
 //! |---|---|
 //! | KERNEL ↔ KERNEL | one veth pair, each end made directly in its workload's namespace |
 //! | KERNEL ↔ VXLAN, VXLAN ↔ KERNEL | one VXLAN device in the workload's namespace; its tunnel runs in the node's |
+//! | KERNEL ↔ WIREGUARD, WIREGUARD ↔ KERNEL | one TUN device in the workload's namespace; this process seals and opens its packets |
 //!
 //! Every interface carries a mark (its link alias), `nsm:<forwarder>:<connection id>`, and a tunnel's also says which
 //! tunnel it is. By it a forwarder that was restarted finds its wires again: a Request for a connection that it does not
@@ -22,19 +23,19 @@ mod watching;
 mod wiring;
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use nsm_api::Mechanism;
-use nsm_api::mechanism::{KERNEL, VXLAN};
+use nsm_api::mechanism::{KERNEL, VXLAN, WIREGUARD};
+use nsm_api::{Mechanism, payload};
 use nsm_chain::{Error, Result};
 use nsm_kernel::Netns;
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
-use crate::{Class, Dataplane, Programmed, Underlay, Vni, Wire};
+use crate::{Class, Dataplane, Programmed, Underlay, Vni, Wire, Wireguard};
 use mark::Mark;
-use plan::Plan;
+use plan::{Plan, Ways};
 use strays::Occupied;
 use table::{Held, Table};
 use watching::Watching;
@@ -50,6 +51,7 @@ struct Inner {
     mark: Mark,
     /// Our place in the network between nodes, and the namespace that has it.
     underlay: Option<(Underlay, Netns)>,
+    wireguard: OnceLock<Wireguard>,
     table: Table,
     /// What strays keep from new connections.
     occupied: Mutex<Occupied>,
@@ -75,6 +77,14 @@ impl Linux {
         Self::made(forwarder, Some((underlay, node)))
     }
 
+    /// Has IP connections to other nodes offered WireGuard too, behind VXLAN, and accepts it from them. It goes through this
+    /// process: packets are encrypted, and stop while it does not run. What was set before stays.
+    #[must_use]
+    pub fn with_wireguard(self, wireguard: Wireguard) -> Self {
+        self.0.wireguard.get_or_init(|| wireguard);
+        self
+    }
+
     /// Tells those on the link, at both ends of a wire, which hardware addresses are now behind its addresses, so that
     /// nobody goes on sending to the interface of before. Once more a second later: an endpoint may only then have joined
     /// its end to a bridge, and what is lost is not asked for again.
@@ -83,6 +93,10 @@ impl Linux {
             tokio::time::sleep(pause).await;
             // Not kept meanwhile: they may go.
             for interface in self.0.table.interfaces(id) {
+                // There is no link behind a TUN device, and nobody on it.
+                if interface.mac() == [0; 6] {
+                    continue;
+                }
                 if let Err(error) = interface.announce().await {
                     tracing::debug!(interface = %interface.spec().name, %error, "its addresses are not announced");
                 }
@@ -95,6 +109,7 @@ impl Linux {
         Ok(Self(Arc::new(Inner {
             mark,
             underlay,
+            wireguard: OnceLock::new(),
             table: Table::default(),
             occupied: Mutex::default(),
             watching: Watching::default(),
@@ -111,19 +126,25 @@ impl Linux {
 impl Dataplane for Linux {
     type Lease = Option<Arc<Vni>>;
 
-    fn accepts(&self, _payload: &str) -> Vec<&'static str> {
-        let remote = self.0.underlay.as_ref().map(|_| VXLAN);
-        std::iter::once(KERNEL).chain(remote).collect()
+    fn accepts(&self, payload: &str) -> Vec<&'static str> {
+        let vxlan = self.0.underlay.as_ref().map(|_| VXLAN);
+        let wireguard = self.0.wireguard_for(payload).map(|_| WIREGUARD);
+        std::iter::once(KERNEL).chain(vxlan).chain(wireguard).collect()
     }
 
-    fn offers(&self, _id: &str, class: Class, _payload: &str) -> Vec<Mechanism> {
-        match class {
-            Class::Local => vec![Mechanism::kernel()],
-            Class::Remote => self.0.underlay.iter().map(|(underlay, _)| underlay.offer()).collect(),
+    fn offers(&self, id: &str, class: Class, payload: &str) -> Vec<Mechanism> {
+        if class == Class::Local {
+            return vec![Mechanism::kernel()];
         }
+        // The kernel's tunnel first: it is faster, and outlives this process.
+        let vxlan = self.0.underlay.iter().map(|(underlay, _)| underlay.offer());
+        vxlan.chain(self.0.wireguard_for(payload).map(|wireguard| wireguard.offer(id))).collect()
     }
 
     fn accept(&self, id: &str, mechanism: &mut Mechanism, held: Option<&Self::Lease>) -> Result<Self::Lease> {
+        if let (true, Some(wireguard)) = (mechanism.is(WIREGUARD), self.0.wireguard.get()) {
+            return wireguard.accept(id, mechanism).map(|()| None);
+        }
         match (&self.0.underlay, mechanism.as_kernel()) {
             (_, Some(kernel)) => plan::check_kernel(kernel).map(|_| None),
             (Some((underlay, _)), None) => {
@@ -188,9 +209,17 @@ impl Dataplane for Linux {
     }
 }
 
+impl Inner {
+    /// WireGuard carries IP packets only.
+    fn wireguard_for(&self, payload: &str) -> Option<&Wireguard> {
+        self.wireguard.get().filter(|_| payload != payload::ETHERNET)
+    }
+}
+
 /// Makes, changes or moves a connection's wire.
 async fn converge(here: &mut Option<Wiring>, wire: &Wire, linux: &Inner) -> Result<Programmed> {
-    let plan = Plan::of(wire, &linux.mark, linux.underlay.as_ref())?;
+    let ways = Ways { underlay: linux.underlay.as_ref(), wireguard: linux.wireguard.get() };
+    let plan = Plan::of(wire, &linux.mark, ways)?;
     let Some(wiring) = here else {
         let (wiring, programmed) = Wiring::make(wire, plan, linux, None).await?;
         *here = Some(wiring);
@@ -202,6 +231,7 @@ async fn converge(here: &mut Option<Wiring>, wire: &Wire, linux: &Inner) -> Resu
     }
     if wiring.is_at(&plan) {
         // It is not known what is there: making finds out.
+        wiring.stop().await;
         let vni = wiring.take_vni();
         let (wiring, programmed) = Wiring::make(wire, plan, linux, vni).await?;
         *here = Some(wiring);

@@ -1,14 +1,16 @@
 //! A wire as interfaces: which, where, and what they should look like.
 
-use nsm_api::mechanism::{FileUrl, Kernel, ParameterError, keys};
+use nsm_api::mechanism::{FileUrl, Kernel, ParameterError, WIREGUARD, keys};
 use nsm_api::{Mechanism, payload};
 use nsm_chain::{Error, Result};
 use nsm_kernel::{InterfaceSpec, Neighbour, Netns, VxlanTunnel};
+use nsm_wireguard::{Node, Peering};
 
 use super::context;
 use super::error::failed;
-use super::mark::{Mark, Side};
-use crate::{Underlay, Wire};
+use super::mark::{Carrier, Mark, Side};
+use crate::wireguard::End as Role;
+use crate::{Underlay, Wire, Wireguard};
 
 /// What a wire is made of: two ends of a pair, or one end of a tunnel.
 #[derive(Debug, Clone)]
@@ -28,16 +30,37 @@ pub(super) struct End {
 
 /// The tunnel an interface belongs to.
 #[derive(Debug, Clone)]
-pub(super) struct Tunnel {
-    pub(super) vxlan: VxlanTunnel,
-    pub(super) node: Netns,
-    /// Whether the other node issued the identifier, which is then still to be claimed here.
-    pub(super) foreign: Option<Underlay>,
+pub(super) enum Tunnel {
+    /// The kernel's.
+    Vxlan {
+        vxlan: VxlanTunnel,
+        node: Netns,
+        /// Whether the other node issued the identifier, which is then still to be claimed here.
+        foreign: Option<Underlay>,
+    },
+    /// Our own.
+    Wireguard { node: Node, peering: Peering },
+}
+
+/// By what other nodes can be reached.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ways<'a> {
+    pub(super) underlay: Option<&'a (Underlay, Netns)>,
+    pub(super) wireguard: Option<&'a Wireguard>,
+}
+
+impl Tunnel {
+    fn carrier(&self) -> Carrier<'_> {
+        match self {
+            Self::Vxlan { vxlan, .. } => Carrier::Vxlan(vxlan),
+            Self::Wireguard { .. } => Carrier::Wireguard,
+        }
+    }
 }
 
 impl Plan {
-    pub(super) fn of(wire: &Wire, mark: &Mark, underlay: Option<&(Underlay, Netns)>) -> Result<Self> {
-        let end = |kernel: Kernel<'_>, side, tunnel: Option<&VxlanTunnel>| end(wire, kernel, side, mark, tunnel);
+    pub(super) fn of(wire: &Wire, mark: &Mark, ways: Ways<'_>) -> Result<Self> {
+        let end = |kernel: Kernel<'_>, side, tunnel: Option<&Tunnel>| end(wire, kernel, side, mark, tunnel);
         match (wire.caller.as_kernel(), wire.next.as_kernel()) {
             (Some(caller), Some(next)) => {
                 let mut ends = [end(caller, Side::Client, None)?, end(next, Side::Endpoint, None)?];
@@ -47,12 +70,12 @@ impl Plan {
                 Ok(Self { ends: ends.into(), tunnel: None })
             }
             (Some(caller), None) => {
-                let tunnel = tunnel(&wire.next, Side::Client, underlay)?;
-                Ok(Self { ends: vec![end(caller, Side::Client, Some(&tunnel.vxlan))?], tunnel: Some(tunnel) })
+                let tunnel = tunnel(wire, &wire.next, Side::Client, ways)?;
+                Ok(Self { ends: vec![end(caller, Side::Client, Some(&tunnel))?], tunnel: Some(tunnel) })
             }
             (None, Some(next)) => {
-                let tunnel = tunnel(&wire.caller, Side::Endpoint, underlay)?;
-                Ok(Self { ends: vec![end(next, Side::Endpoint, Some(&tunnel.vxlan))?], tunnel: Some(tunnel) })
+                let tunnel = tunnel(wire, &wire.caller, Side::Endpoint, ways)?;
+                Ok(Self { ends: vec![end(next, Side::Endpoint, Some(&tunnel))?], tunnel: Some(tunnel) })
             }
             (None, None) => Err(Error::unsupported(format!(
                 "this forwarder cannot relay from {} to {}",
@@ -85,7 +108,7 @@ pub(super) fn check_kernel(kernel: Kernel<'_>) -> Result<(FileUrl, &str)> {
     Ok((netns, name))
 }
 
-fn end(wire: &Wire, kernel: Kernel<'_>, side: Side, mark: &Mark, tunnel: Option<&VxlanTunnel>) -> Result<End> {
+fn end(wire: &Wire, kernel: Kernel<'_>, side: Side, mark: &Mark, tunnel: Option<&Tunnel>) -> Result<End> {
     let (url, name) = check_kernel(kernel)?;
     let FileUrl::Path(path) = url else {
         return Err(Error::precondition(format!("the descriptor of network namespace {url} has not arrived"))
@@ -93,11 +116,17 @@ fn end(wire: &Wire, kernel: Kernel<'_>, side: Side, mark: &Mark, tunnel: Option<
     };
     // Looks at what the path names before opening it: it may come from a peer.
     let netns = Netns::open(&path).map_err(|error| failed(format!("interface {name} has nowhere to be"), error))?;
-    let alias = mark.of(&wire.id, tunnel)?;
+    let alias = mark.of(&wire.id, tunnel.map(Tunnel::carrier))?;
     let mut spec =
         InterfaceSpec::new(name, alias).map_err(|error| failed("the interface cannot be described", error))?;
     context::fill(&mut spec, side, &wire.context)?;
-    spec.mac = spec.mac.or_else(|| Some(mark.mac(&wire.id, side)));
+    if matches!(tunnel, Some(Tunnel::Wireguard { .. })) {
+        // It carries IP packets only: there are no hardware addresses, and nobody is asked for one.
+        spec.mac = None;
+        spec.neighbours.clear();
+    } else {
+        spec.mac = spec.mac.or_else(|| Some(mark.mac(&wire.id, side)));
+    }
     Ok(End { netns, spec, route_localnet: kernel.route_local_net() })
 }
 
@@ -113,9 +142,18 @@ fn introduce(ends: &mut [End; 2]) {
     }
 }
 
-/// The tunnel of a VXLAN mechanism, in which the client's side is the source.
-fn tunnel(mechanism: &Mechanism, ours: Side, underlay: Option<&(Underlay, Netns)>) -> Result<Tunnel> {
-    let (Some(vxlan), Some((underlay, node))) = (mechanism.as_vxlan(), underlay) else {
+/// The tunnel of a mechanism in which the client's side is the source.
+fn tunnel(wire: &Wire, mechanism: &Mechanism, ours: Side, ways: Ways<'_>) -> Result<Tunnel> {
+    if let (true, Some(wireguard)) = (mechanism.is(WIREGUARD), ways.wireguard) {
+        if wire.payload == payload::ETHERNET {
+            return Err(Error::unsupported("WIREGUARD carries IP packets, and the connection's payload is ETHERNET")
+                .hint("offer VXLAN"));
+        }
+        let role = if ours == Side::Client { Role::Offering } else { Role::Accepting };
+        let peering = wireguard.peering(&wire.id, mechanism, role)?;
+        return Ok(Tunnel::Wireguard { node: wireguard.node().clone(), peering });
+    }
+    let (Some(vxlan), Some((underlay, node))) = (mechanism.as_vxlan(), ways.underlay) else {
         return Err(Error::unsupported(format!("this forwarder cannot make a wire over {}", mechanism.r#type)));
     };
     let invalid = |error: ParameterError| Error::invalid("the VXLAN mechanism cannot be used").because(error);
@@ -143,7 +181,7 @@ fn tunnel(mechanism: &Mechanism, ours: Side, underlay: Option<&(Underlay, Netns)
         ttl: None,
     };
     let foreign = (ours == Side::Client).then(|| underlay.clone());
-    Ok(Tunnel { vxlan, node: node.clone(), foreign })
+    Ok(Tunnel::Vxlan { vxlan, node: node.clone(), foreign })
 }
 
 #[cfg(test)]
@@ -223,7 +261,9 @@ mod tests {
             let mut accepted = caller;
             let _lease = underlay.accept(&mut accepted, None);
             let wire = Wire { id: id.into(), caller: accepted, next, context, payload: payload::IP.into(), origin: None };
-            let plan = Plan::of(&wire, &Mark::new("fwd").unwrap(), Some(&(underlay, node)));
+            let ways = (underlay, node);
+            let ways = Ways { underlay: Some(&ways), wireguard: None };
+            let plan = Plan::of(&wire, &Mark::new("fwd").unwrap(), ways);
             if let Ok(plan) = plan {
                 prop_assert_eq!(plan.ends.len(), if plan.tunnel.is_some() { 1 } else { 2 });
             }

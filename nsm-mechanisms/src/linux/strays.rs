@@ -12,7 +12,7 @@ use nsm_kernel::{MarkedLink, Netns, NetnsId, Snapshot, VxlanTunnel, delete_link}
 use tracing::Instrument;
 
 use super::error::failed;
-use super::mark::Mark;
+use super::mark::{Carrier, Mark};
 use super::table::Held;
 use super::{Inner, Linux};
 use crate::vni::Reserved;
@@ -142,7 +142,7 @@ impl Inner {
         let remote = mechanism.as_vxlan()?.src_ip().ok()??;
         let to_there = |vni| {
             let tunnel = VxlanTunnel { vni, local: underlay.address, remote, port: underlay.port, ttl: None };
-            self.mark.of(id, Some(&tunnel)).ok()
+            self.mark.of(id, Some(Carrier::Vxlan(&tunnel))).ok()
         };
         let found = {
             let occupied = self.occupied.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,8 +4,8 @@ use nsm_chain::{Error, Result};
 use nsm_kernel::{Error as Kernel, Interface, Netns, NetnsId, Snapshot, delete_link, reconcile};
 
 use super::Inner;
-use super::error::failed;
-use super::interfaces::{adopt, back, create, set_route_localnet};
+use super::error::{Trouble, failed};
+use super::interfaces::{Parts, adopt, back, create, run, set_route_localnet};
 use super::plan::{End, Plan, Tunnel};
 use crate::{Mended, Programmed, Vni, Wire};
 
@@ -14,10 +14,10 @@ use crate::{Mended, Programmed, Vni, Wire};
 pub(super) struct Wiring {
     wire: Wire,
     plan: Plan,
-    interfaces: Vec<Interface>,
+    parts: Parts,
     /// An identifier that the other node issued, claimed here.
     vni: Option<Vni>,
-    /// `interfaces` says what the kernel has.
+    /// `parts` says what the kernel has.
     sure: bool,
     /// Nobody wants it any more, and it may still be there.
     given_up: bool,
@@ -31,17 +31,19 @@ impl Wiring {
     /// former wire had claimed.
     pub(super) async fn make(wire: &Wire, plan: Plan, linux: &Inner, vni: Option<Vni>) -> Result<(Self, Programmed)> {
         let vni = claimed(&plan, vni)?;
-        let what = |error| failed(format!("cannot make the wire of connection {}", wire.id), error);
+        let what = |error: Trouble| failed(format!("cannot make the wire of connection {}", wire.id), error);
         let mut stale = 0;
-        let (interfaces, programmed) = loop {
+        let (parts, programmed) = loop {
             let (name, netns, alias) = match create(&plan).await {
-                Ok(interfaces) => break (interfaces, Programmed::Made),
-                Err(Kernel::NameTaken { name, netns, alias: Some(alias) }) if stale < STALE => (name, netns, alias),
+                Ok(parts) => break (parts, Programmed::Made),
+                Err(Trouble::Kernel(Kernel::NameTaken { name, netns, alias: Some(alias) })) if stale < STALE => {
+                    (name, netns, alias)
+                }
                 Err(error) => return Err(what(error)),
             };
             stale += 1;
-            if let Some(interfaces) = adopt(&plan).await.map_err(what)? {
-                break (interfaces, Programmed::Adopted);
+            if let Some(parts) = adopt(&plan).await.map_err(what)? {
+                break (parts, Programmed::Adopted);
             }
             let end = plan.ends.iter().find(|end| end.netns.id() == netns);
             let link = (netns, &*name, &*alias);
@@ -50,13 +52,15 @@ impl Wiring {
                     && (linux.supersede(wire, link) || !linux.table.claims(&linux.mark, link)));
             match end {
                 // Of a life that is over: this connection's, its client's or another's.
-                Some(end) if over => delete_link(&end.netns, &name, &alias).await.map_err(what)?,
+                Some(end) if over => {
+                    delete_link(&end.netns, &name, &alias).await.map_err(|error| what(error.into()))?
+                }
                 _ => {
-                    return Err(what(Kernel::NameTaken { name, netns, alias: Some(alias) }));
+                    return Err(what(Kernel::NameTaken { name, netns, alias: Some(alias) }.into()));
                 }
             };
         };
-        let mut wiring = Self { wire: wire.remembered(), plan, interfaces, vni, sure: true, given_up: false };
+        let mut wiring = Self { wire: wire.remembered(), plan, parts, vni, sure: true, given_up: false };
         match wiring.set_route_localnet(&[]).await {
             Ok(_) => Ok((wiring, programmed)),
             Err(error) => {
@@ -116,25 +120,52 @@ impl Wiring {
     pub(super) async fn change(&mut self, wire: &Wire, plan: Plan) -> Result<usize> {
         let what = |error| failed(format!("cannot change the wire of connection {}", wire.id), error);
         self.sure = false;
-        let before: Vec<_> = self.interfaces.iter().map(|interface| interface.spec().clone()).collect();
+        let before: Vec<_> = self.interfaces().iter().map(|interface| interface.spec().clone()).collect();
         let mut writes = 0;
         for (at, end) in plan.ends.iter().enumerate() {
-            let Some(interface) = self.interfaces.get_mut(at) else {
+            let Some(interface) = self.parts.interfaces.get_mut(at) else {
                 continue;
             };
             match interface.update(&end.spec).await {
                 Ok(changes) => writes += changes.writes,
                 Err(error) => {
-                    self.sure = back(&mut self.interfaces[..at], &before).await;
+                    self.sure = back(&mut self.parts.interfaces[..at], &before).await;
                     return Err(what(error));
                 }
             }
         }
         let old = std::mem::replace(&mut self.plan, plan);
+        writes += self
+            .rerun(old.tunnel.as_ref())
+            .await
+            .map_err(|error| failed(format!("cannot change the tunnel of connection {}", self.wire.id), error))?;
         writes += self.set_route_localnet(&old.ends).await?;
         self.wire = wire.remembered();
         self.sure = true;
         Ok(writes)
+    }
+
+    /// Has the tunnel that we carry ourselves go on as the plan says now; says how many changes that took.
+    async fn rerun(&mut self, former: Option<&Tunnel>) -> Result<usize, nsm_wireguard::Error> {
+        let (Some(Tunnel::Wireguard { peering: old, .. }), Some(Tunnel::Wireguard { peering: new, .. })) =
+            (former, &self.plan.tunnel)
+        else {
+            return Ok(0);
+        };
+        if let (Some(running), true) = (&self.parts.running, old == new) {
+            running.set_mtu(self.plan.ends.first().and_then(|end| end.spec.mtu));
+            return Ok(0);
+        }
+        self.stop().await;
+        self.parts.running = run(&self.plan, &self.parts.interfaces).await?;
+        Ok(1)
+    }
+
+    /// Ends what carries its packets, if the kernel does not: two of it would be in each other's way.
+    pub(super) async fn stop(&mut self) {
+        if let Some(running) = self.parts.running.take() {
+            running.close().await;
+        }
     }
 
     /// Where its interfaces are.
@@ -143,7 +174,7 @@ impl Wiring {
     }
 
     pub(super) fn interfaces(&self) -> &[Interface] {
-        &self.interfaces
+        &self.parts.interfaces
     }
 
     /// Whether an interface of it in that namespace is missing or not as it should be.
@@ -183,6 +214,7 @@ impl Wiring {
 
     /// Removes all of it. What is gone already counts as removed.
     pub(super) async fn remove(&mut self) -> Result<()> {
+        self.stop().await;
         let mut left = Vec::new();
         for end in &self.plan.ends {
             // The second end of a pair goes with the first; its rules do not.
@@ -224,7 +256,10 @@ impl Wiring {
 
 /// The identifier of the plan's tunnel, if the other node issued it: nobody here may issue it now.
 fn claimed(plan: &Plan, held: Option<Vni>) -> Result<Option<Vni>> {
-    let foreign = |tunnel: &Tunnel| Some((tunnel.vxlan.vni, tunnel.foreign.clone()?));
+    let foreign = |tunnel: &Tunnel| match tunnel {
+        Tunnel::Vxlan { vxlan, foreign, .. } => Some((vxlan.vni, foreign.clone()?)),
+        Tunnel::Wireguard { .. } => None,
+    };
     let Some((number, underlay)) = plan.tunnel.as_ref().and_then(foreign) else {
         return Ok(None);
     };

@@ -7,6 +7,7 @@ mod mend;
 mod mesh;
 mod remote;
 mod user_namespace;
+mod wireguard;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The elements of all roles, in one process, over real wires.
 
 use nsm_api::{Connection, Path, PathSegment};
-use nsm_chain::{Begin, Call, Chain, Element, Next, NextHop, OwnedNext, Result, elements, from_fn};
+use nsm_chain::{Begin, Call, Chain, Element, Next, NextHop, Node, OwnedNext, Result, elements, from_fn};
 use nsm_kernel::Underlay as Network;
 use nsm_mechanisms::{
     CrossConnect, KernelAccept, KernelLiveness, KernelOffer, Linux, Mechanisms, Programmed, Underlay, Wired, Workload,
@@ -24,7 +24,7 @@ impl Element for To {
     }
 }
 
-fn endpoint(netns: &Netns) -> Chain {
+pub(super) fn endpoint(netns: &Netns) -> Chain {
     let accept = KernelAccept::new().in_netns(Workload::of(netns));
     let mechanisms = Mechanisms::new().with(nsm_api::mechanism::KERNEL, accept).unwrap();
     let addresses = from_fn(|mut call: Call, next: OwnedNext| {
@@ -35,20 +35,25 @@ fn endpoint(netns: &Netns) -> Chain {
     Chain::new("nse", elements![Begin::default(), mechanisms, addresses]).unwrap()
 }
 
-fn forwarder(linux: &Linux, hop: &'static str, next: Chain) -> Chain {
+/// `more` stands behind `CrossConnect`.
+pub(super) fn forwarder(linux: &Linux, hop: &str, more: Vec<Node>, next: Chain) -> Chain {
+    let hop: Arc<str> = hop.into();
     let discovery = from_fn(move |mut call: Call, next: OwnedNext| {
-        call.set_fact(NextHop(hop.into()));
+        call.set_fact(NextHop(Arc::clone(&hop)));
         async move { next.request(call).await }
     });
-    Chain::new("fwd", elements![Begin::default(), discovery, CrossConnect::new(linux.clone()), To(next)]).unwrap()
+    let mut all = elements![Begin::default(), discovery, CrossConnect::new(linux.clone())];
+    all.extend(more);
+    all.extend(elements![To(next)]);
+    Chain::new("fwd", all).unwrap()
 }
 
-fn client(netns: &Netns, next: Chain) -> Chain {
+pub(super) fn client(netns: &Netns, next: Chain) -> Chain {
     let offer = KernelOffer::new().in_netns(Workload::of(netns));
     Chain::new("nsc", elements![Begin::initiator(), offer, To(next)]).unwrap()
 }
 
-fn asked() -> Call {
+pub(super) fn asked() -> Call {
     let segment = PathSegment { name: "nsc".into(), id: "1".into(), ..Default::default() };
     Call::new(Connection {
         id: "1".into(),
@@ -66,7 +71,7 @@ async fn a_client_reaches_an_endpoint_on_its_node_and_a_refresh_touches_nothing(
     let linux = Linux::new("fwd").unwrap();
     let programmed = Arc::new(std::sync::Mutex::new(Vec::new()));
     let noted = Arc::clone(&programmed);
-    let forwarder = forwarder(&linux, "unix:///nse.sock", endpoint(&ns[1]));
+    let forwarder = forwarder(&linux, "unix:///nse.sock", elements![], endpoint(&ns[1]));
     let watched = from_fn(move |call: Call, next: OwnedNext| {
         let noted = Arc::clone(&noted);
         async move {
@@ -100,8 +105,8 @@ async fn a_client_reaches_an_endpoint_on_another_node() {
     let [a, b] = network.nodes() else { unreachable!("two were asked for") };
     let near = Linux::with_underlay("fwd-a", Underlay::new(a.ip()).with_mtu(1400), a.netns.clone()).unwrap();
     let far = Linux::with_underlay("fwd-b", Underlay::new(b.ip()), b.netns.clone()).unwrap();
-    let far_chain = forwarder(&far, "unix:///nse.sock", endpoint(&ns[1]));
-    let chain = client(&ns[0], forwarder(&near, "tcp://192.0.2.2:5001", far_chain));
+    let far_chain = forwarder(&far, "unix:///nse.sock", elements![], endpoint(&ns[1]));
+    let chain = client(&ns[0], forwarder(&near, "tcp://192.0.2.2:5001", elements![], far_chain));
 
     let call = chain.request(asked()).await.unwrap();
     assert_eq!(call.connection().context.as_ref().unwrap().mtu, 1400 - 54);
