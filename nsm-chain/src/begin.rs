@@ -358,6 +358,12 @@ impl<P: Protocol> Handle<P> {
         &self.key
     }
 
+    /// Whether both are handles of one life of a connection: what was closed and is asked for again has another.
+    #[must_use]
+    pub fn is_of_one_life(&self, other: &Self) -> bool {
+        Weak::ptr_eq(&self.entry, &other.entry)
+    }
+
     /// Asks again for what is established. `None`: it is not there (any more), nothing was done.
     ///
     /// What heals does not wait for long for a refresh that is under way: that ends after a moment.

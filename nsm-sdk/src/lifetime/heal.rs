@@ -96,6 +96,7 @@ impl Heal {
     fn patient(&self, handle: &Handle) -> Arc<Patient> {
         let mut patients = self.patients();
         if let Some(known) = patients.get(handle.key()).and_then(Weak::upgrade)
+            && known.handle.is_of_one_life(handle)
             && !known.seen().closed
         {
             return known;
@@ -189,10 +190,11 @@ impl Patient {
         tokio::spawn(Arc::clone(self).heal());
     }
 
-    /// The next hop says that it is up again, by itself or because somebody asked.
-    fn recovered(&self) {
+    /// The next hop says that it is up again, by itself or because somebody asked. If it leads elsewhere now, because a
+    /// Request got on further out than we waited for it, we have yet to ask where.
+    fn recovered(&self, told: &Connection) {
         let mut seen = self.seen();
-        if seen.broken != Some(Reason::PacketsStopped) {
+        if seen.broken != Some(Reason::PacketsStopped) && is_one_way(&seen.connection, told) {
             seen.broken = None;
         }
     }
@@ -377,7 +379,7 @@ impl Sink for Ear {
         match news {
             News::Changed(connection) => match connection.state() {
                 State::Down => patient.broke(Reason::HopLost),
-                State::Up => patient.recovered(),
+                State::Up => patient.recovered(connection),
                 _ => {}
             },
             News::Gone => patient.broke(Reason::ClosedThere),
@@ -388,6 +390,16 @@ impl Sink for Ear {
             News::Lost(_) => patient.broke(Reason::NextHopLost),
         }
     }
+}
+
+/// Whether both go through the same hops behind this one, by the ids that they have there.
+fn is_one_way(own: &Connection, told: &Connection) -> bool {
+    let from = own.path.as_ref().map_or(0, |path| path.index as usize + 1);
+    fn ids(connection: &Connection, from: usize) -> impl Iterator<Item = &str> {
+        let segments = connection.path.iter().flat_map(move |path| path.path_segments.iter().skip(from));
+        segments.map(|segment| segment.id.as_str())
+    }
+    ids(own, from).eq(ids(told, from))
 }
 
 /// How long the connection stays with its endpoint where hops on the way refuse, though the endpoint may be well. One that

@@ -9,7 +9,9 @@ use nsm_chain::elements;
 use nsm_sdk::ipam::{PointToPoint, Pool};
 use nsm_sdk::stacks::Client;
 
-use crate::kit::{Census, Count, EVERY, Match, Packets, SOON, ask, mesh_of, names, nothing_left, pass, service, until};
+use crate::kit::{
+    Census, Count, EVERY, Match, Packets, SOON, ask, ask_within, mesh_of, names, nothing_left, pass, service, until,
+};
 
 /// The connection as the client has it now.
 fn now(client: &Client) -> Arc<Connection> {
@@ -96,6 +98,45 @@ async fn who_asks_in_the_middle_of_a_healing_and_fails_does_not_end_it() {
     mesh.network().mend();
     nodes[0].endpoint("nse-2", "vpn", elements![]).await.unwrap();
     at(&client, "nse-2").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_move_that_was_done_after_its_client_gave_up_is_heard_of_at_once() {
+    let (mesh, nodes) = mesh_of(1).await;
+    let one = nodes[0].endpoint("nse-1", "vpn", elements![]).await.unwrap();
+    nodes[0].endpoint("nse-2", "vpn", elements![]).await.unwrap();
+    let client = nodes[0].client("nsc").build().unwrap();
+    ask_within(&client, "vpn", "c", Duration::from_millis(80)).await.unwrap();
+    at(&client, "nse-1").await;
+    // The wire is there when nobody waits for it any more.
+    mesh.wires().takes(Duration::from_millis(100));
+    one.crash();
+    pass(Duration::from_secs(1)).await;
+    assert_eq!(now(&client).network_service_endpoint_name, "nse-2");
+    mesh.wires().takes(Duration::ZERO);
+    client.shutdown(SOON).await.unwrap();
+    nothing_left(&mesh, &[&client]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_closes_while_everything_is_chosen_afresh_and_asks_again_is_healed_again() {
+    let (mesh, nodes) = mesh_of(1).await;
+    let endpoint = nodes[0].endpoint("nse-1", "vpn", elements![]).await.unwrap();
+    let client = nodes[0].client("nsc").build().unwrap();
+    let connection = ask(&client, "vpn", "c").await.unwrap();
+    endpoint.crash();
+    // By now it has closed what there was, and finds nothing.
+    pass(Duration::from_secs(10)).await;
+    client.close(connection, SOON).await.unwrap();
+    endpoint.restart().await.unwrap();
+    ask(&client, "vpn", "c").await.unwrap();
+    endpoint.crash();
+    pass(Duration::from_millis(500)).await;
+    endpoint.restart().await.unwrap();
+    pass(Duration::from_secs(1)).await;
+    assert_eq!(endpoint.connections().handles().len(), 1, "it is asked again");
+    client.shutdown(SOON).await.unwrap();
+    nothing_left(&mesh, &[&client]).await;
 }
 
 #[tokio::test(start_paused = true)]
