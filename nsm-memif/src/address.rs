@@ -1,10 +1,11 @@
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
 
 use crate::{Error, Result};
@@ -32,14 +33,26 @@ impl Address {
         Self::Abstract(name.into())
     }
 
+    /// A socket connected to whoever listens there, for [`Memif::connect_on`](crate::Memif::connect_on): so that one thread
+    /// can connect in another network namespace, say. Does not wait.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] if nobody listens there, or its queue is full (`EAGAIN`).
+    pub fn dial(&self) -> Result<OwnedFd> {
+        let (socket, resolved) = (socket()?, self.resolve()?);
+        match connect(&socket, &resolved.address) {
+            Ok(()) => Ok(socket),
+            Err(error) => Err(Error::Unreachable { address: self.to_string(), source: error.into() }),
+        }
+    }
+
     /// Listens there. A file that nobody listens at any more is replaced.
     pub(crate) fn listen(&self) -> Result<OwnedFd> {
-        let socket = socket()?;
-        let address = self.resolve()?;
-        match bind(&socket, &address) {
-            Err(rustix::io::Errno::ADDRINUSE) if self.is_stale(&address) => {
+        let (socket, resolved) = (socket()?, self.resolve()?);
+        match bind(&socket, &resolved.address) {
+            Err(rustix::io::Errno::ADDRINUSE) if self.is_stale(&resolved.address) => {
                 self.remove();
-                bind(&socket, &address)
+                bind(&socket, &resolved.address)
             }
             other => other,
         }
@@ -49,16 +62,6 @@ impl Address {
         })?;
         listen(&socket, 64).map_err(|error| Error::system("listen at a memif socket", error))?;
         Ok(socket)
-    }
-
-    /// Connects to whoever listens there; `None` while its queue is full.
-    pub(crate) fn connect(&self) -> Result<Option<OwnedFd>> {
-        let socket = socket()?;
-        match connect(&socket, &self.resolve()?) {
-            Ok(()) => Ok(Some(socket)),
-            Err(rustix::io::Errno::AGAIN) => Ok(None),
-            Err(error) => Err(Error::Unreachable { address: self.to_string(), source: error.into() }),
-        }
     }
 
     /// Removes the file, if it is one.
@@ -73,13 +76,32 @@ impl Address {
         matches!(self, Self::Path(_)) && refused() == Some(true)
     }
 
-    fn resolve(&self) -> Result<SocketAddrUnix> {
-        match self {
-            Self::Path(path) => SocketAddrUnix::new(path),
-            Self::Abstract(name) => SocketAddrUnix::new_abstract_name(name.as_bytes()),
-        }
-        .map_err(|source| Error::InvalidAddress { address: self.to_string(), source: io::Error::from(source) })
+    /// What the kernel takes. A path longer than its 107 octets leads through a descriptor of the directory.
+    fn resolve(&self) -> Result<Resolved> {
+        let resolved = match self {
+            Self::Path(path) => match (SocketAddrUnix::new(path), path.parent(), path.file_name()) {
+                (Err(rustix::io::Errno::NAMETOOLONG), Some(directory), Some(name)) => through(directory, name),
+                (address, ..) => address.map(|address| Resolved { address, _directory: None }),
+            },
+            Self::Abstract(name) => {
+                SocketAddrUnix::new_abstract_name(name.as_bytes()).map(|address| Resolved { address, _directory: None })
+            }
+        };
+        resolved.map_err(|source| Error::InvalidAddress { address: self.to_string(), source: io::Error::from(source) })
     }
+}
+
+/// An address as the kernel takes it.
+struct Resolved {
+    address: SocketAddrUnix,
+    /// Open as long as the address is used.
+    _directory: Option<OwnedFd>,
+}
+
+fn through(directory: &Path, name: &OsStr) -> rustix::io::Result<Resolved> {
+    let directory = rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let path = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
+    Ok(Resolved { address: SocketAddrUnix::new(path)?, _directory: Some(directory) })
 }
 
 impl From<&str> for Address {

@@ -1,5 +1,6 @@
 //! The client's side: it makes the memory, and says where everything is.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +22,11 @@ impl Memif {
     pub async fn connect(address: &Address, config: &Config) -> Result<Self> {
         let socket = async {
             loop {
-                match address.connect()? {
-                    Some(socket) => return Ok(socket),
-                    None => tokio::time::sleep(QUEUE_FULL).await,
+                match address.dial() {
+                    Err(Error::Unreachable { source, .. }) if source.kind() == io::ErrorKind::WouldBlock => {
+                        tokio::time::sleep(QUEUE_FULL).await;
+                    }
+                    dialled => return dialled,
                 }
             }
         };

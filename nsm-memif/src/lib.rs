@@ -71,7 +71,7 @@ mod watched;
 pub use address::Address;
 pub use config::Config;
 pub use error::{Closed, Error, Result, Violation};
-pub use memif::{Memif, Peer};
+pub use memif::{Closer, Memif, Peer};
 pub use packet::{MAX_PACKET_LENGTH, Packet};
 pub use receiver::Receiver;
 pub use sender::Sender;

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::link::Link;
 use crate::{Closed, Receiver, Result, Sender};
@@ -107,6 +107,25 @@ impl Memif {
     /// Closes it, also for queues that were split off.
     pub fn close(&self) {
         self.link.close();
+    }
+
+    /// What closes it from elsewhere, wherever its queues are by then.
+    #[must_use]
+    pub fn closer(&self) -> Closer {
+        Closer(Arc::downgrade(&self.link))
+    }
+}
+
+/// Closes an interface; does not keep it up.
+#[derive(Debug, Clone)]
+pub struct Closer(Weak<Link>);
+
+impl Closer {
+    /// Closes it, if it is still there: whoever works on its queues gets [`Error::Closed`](crate::Error::Closed).
+    pub fn close(&self) {
+        if let Some(link) = self.0.upgrade() {
+            link.close();
+        }
     }
 }
 

@@ -160,7 +160,8 @@ async fn a_conversation_of_waiting_peers_never_stops() {
         soon(client.ready()).await.unwrap();
         client.recv_burst(8, |packet| assert_eq!(packet, number.to_le_bytes())).unwrap();
     }
-    client.close();
+    client.closer().close();
+    assert!(matches!(client.send_burst(["x"]), Err(Error::Closed(Closed::ByUs))));
     assert_eq!(soon(answering).await.unwrap().unwrap(), Closed::ByPeer("closed".to_owned()));
 }
 
@@ -272,8 +273,18 @@ async fn addresses_are_taken_stale_or_impossible() {
     let server = Server::bind(&address).unwrap();
     assert!(matches!(Server::bind(&address), Err(Error::AddressInUse { .. })));
     drop(server);
-    let long = Address::from(&*format!("/tmp/{}", "x".repeat(200)));
-    assert!(matches!(Server::bind(&long), Err(Error::InvalidAddress { .. })));
+    for impossible in [Address::from(&*format!("/tmp/{}", "x".repeat(200))), Address::abstract_name("x".repeat(108))] {
+        assert!(matches!(Server::bind(&impossible), Err(Error::InvalidAddress { .. })));
+    }
+    // A long path is another matter than a long name.
+    let deep = directory.file().with_file_name("d".repeat(150));
+    std::fs::create_dir(&deep).unwrap();
+    let deep = Address::from(deep.join("memif.sock"));
+    let server = Server::bind(&deep).unwrap();
+    let mut port = server.open(Config::new(0)).unwrap();
+    let client = tokio::spawn(async move { Memif::connect(&deep, &Config::new(0)).await.unwrap() });
+    soon(port.accept()).await.unwrap();
+    client.await.unwrap();
 
     let name = Address::abstract_name(format!("memif-test-{}", std::process::id()));
     let server = Server::bind(&name).unwrap();
