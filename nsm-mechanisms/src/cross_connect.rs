@@ -68,11 +68,22 @@ impl<D: Dataplane> CrossConnect<D> {
         };
         let lease = self.dataplane.accept(&connection.id, &mut caller, before.as_ref().map(|joined| &joined.lease))?;
 
-        let agreed =
-            before.as_ref().filter(|joined| joined.with.as_ref() == Some(&with)).map(|joined| joined.next.clone());
+        let fits = |next: &&Mechanism| self.dataplane.joins(&caller, next);
+        let leads: Vec<_> = offers.iter().filter(fits).cloned().collect();
+        if leads.is_empty() {
+            let offers: Vec<_> = offers.iter().map(|offer| offer.r#type.as_str()).collect();
+            let (caller, offers) = (&caller.r#type, offers.join(", "));
+            return Err(Error::unsupported(format!(
+                "no wire leads from {caller} to {}: {offers} can be offered",
+                with.hop
+            ))
+            .hint("ask for another mechanism: the scheme of the URL"));
+        }
+        let agreed = before.as_ref().filter(|joined| joined.with.as_ref() == Some(&with));
+        let agreed = agreed.map(|joined| &joined.next).filter(fits).cloned();
         mtu::limit(call.connection_mut(), mtu::of(&caller));
         call.connection_mut().mechanism = agreed;
-        let preferences = std::mem::replace(call.extra_mut(), offers);
+        let preferences = std::mem::replace(call.extra_mut(), leads);
         let mut call = match next.request(call).await {
             Ok(call) => call,
             Err(error) => {
@@ -88,7 +99,7 @@ impl<D: Dataplane> CrossConnect<D> {
         };
 
         let further = call.connection().next_segment().map(|segment| segment.id.clone());
-        let (inner, wired) = match self.program(&mut call, &caller).await {
+        let (inner, wired) = match self.program(&mut call, &mut caller).await {
             Ok(done) => done,
             Err(error) if before.is_some_and(|before| before.further == further) => return Err(error),
             Err(error) => return Err(next.undo(call, error).await),
@@ -105,8 +116,8 @@ impl<D: Dataplane> CrossConnect<D> {
         Ok(call)
     }
 
-    /// Programs the wire that the answer asks for; says what was agreed with the next hop.
-    async fn program(&self, call: &mut Call, caller: &Mechanism) -> Result<(Mechanism, Wired)> {
+    /// Programs the wire that the answer asks for, and completes the caller's side; says what was agreed with the next hop.
+    async fn program(&self, call: &mut Call, caller: &mut Mechanism) -> Result<(Mechanism, Wired)> {
         let Some(inner) = call.connection().mechanism.clone() else {
             return Err(
                 Error::invalid("the next hop chose no mechanism").hint("an endpoint needs a Mechanisms element")
@@ -118,9 +129,10 @@ impl<D: Dataplane> CrossConnect<D> {
                 inner.r#type.chars().take(16).collect::<String>()
             )));
         }
-        for mechanism in [caller, &inner] {
+        for mechanism in [&*caller, &inner] {
             mtu::limit(call.connection_mut(), mtu::of(mechanism));
         }
+        self.dataplane.complete(caller, &inner);
         let connection = call.connection();
         let wire = Wire {
             id: connection.id.as_str().into(),

@@ -31,6 +31,14 @@ pub trait Dataplane: Send + Sync + 'static {
     /// What is wrong with it, in words for its sender.
     fn accept(&self, id: &str, mechanism: &mut Mechanism, held: Option<&Self::Lease>) -> Result<Self::Lease>;
 
+    /// Whether a wire can lead from a caller with this mechanism to a next hop with that one. Nothing else is offered to it.
+    fn joins(&self, _caller: &Mechanism, _next: &Mechanism) -> bool {
+        true
+    }
+
+    /// Completes the caller's mechanism with what its end must know of the next hop's, which has answered by now.
+    fn complete(&self, _caller: &mut Mechanism, _next: &Mechanism) {}
+
     /// Makes this wire, or changes the one that this connection has into it.
     ///
     /// # Errors

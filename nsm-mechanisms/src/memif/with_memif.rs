@@ -1,0 +1,146 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nsm_api::Mechanism;
+use nsm_api::mechanism::MEMIF;
+use nsm_chain::{Error, Result};
+
+use crate::{Census, Class, Dataplane, Mended, Programmed, Reach, Reconciled, Wire};
+
+/// A data plane that also joins MEMIF to MEMIF, on one node; everything else it leaves to the one it is made of.
+///
+/// It only tells the caller where the endpoint listens: the two talk to each other directly, and no packet is copied on the
+/// way. So nothing of such a wire is in the kernel or in this process, and it outlives the forwarder. MEMIF at one side only
+/// is refused, with the list of what could be offered: a KERNEL client and a MEMIF endpoint, say, have no common memory.
+#[derive(Debug, Clone)]
+pub struct WithMemif<D> {
+    other: D,
+    /// MEMIF wires by connection.
+    wires: Arc<Mutex<HashMap<Arc<str>, Wire>>>,
+}
+
+impl<D: Dataplane> WithMemif<D> {
+    /// Over this data plane.
+    #[must_use]
+    pub fn over(other: D) -> Self {
+        Self { other, wires: Arc::default() }
+    }
+
+    /// The data plane for everything else.
+    #[must_use]
+    pub fn other(&self) -> &D {
+        &self.other
+    }
+
+    /// How many MEMIF wires there are.
+    #[must_use]
+    pub fn wires(&self) -> usize {
+        self.table().len()
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<Arc<str>, Wire>> {
+        self.wires.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<D: Dataplane> Dataplane for WithMemif<D> {
+    /// `None` for MEMIF.
+    type Lease = Option<D::Lease>;
+
+    fn accepts(&self, payload: &str) -> Vec<&'static str> {
+        let mut accepts = self.other.accepts(payload);
+        accepts.push(MEMIF);
+        accepts
+    }
+
+    fn offers(&self, id: &str, class: Class, payload: &str) -> Vec<Mechanism> {
+        let mut offers = self.other.offers(id, class, payload);
+        if class == Class::Local {
+            offers.push(Mechanism::memif());
+        }
+        offers
+    }
+
+    fn accept(&self, id: &str, mechanism: &mut Mechanism, held: Option<&Self::Lease>) -> Result<Self::Lease> {
+        match mechanism.as_memif() {
+            Some(memif) => {
+                let file = memif.file();
+                file.map_err(|error| Error::invalid("the MEMIF mechanism cannot be used").because(error))?;
+                Ok(None)
+            }
+            None => self.other.accept(id, mechanism, held.and_then(Option::as_ref)).map(Some),
+        }
+    }
+
+    fn joins(&self, caller: &Mechanism, next: &Mechanism) -> bool {
+        match (caller.is(MEMIF), next.is(MEMIF)) {
+            (true, true) => true,
+            (false, false) => self.other.joins(caller, next),
+            _ => false,
+        }
+    }
+
+    fn complete(&self, caller: &mut Mechanism, next: &Mechanism) {
+        match (caller.as_memif_mut(), next.as_memif()) {
+            (Some(_), Some(_)) => caller.parameters.clone_from(&next.parameters),
+            _ => self.other.complete(caller, next),
+        }
+    }
+
+    async fn connect(&self, wire: &Wire) -> Result<Programmed> {
+        if !wire.caller.is(MEMIF) || !wire.next.is(MEMIF) {
+            if wire.caller.is(MEMIF) || wire.next.is(MEMIF) {
+                return Err(Error::unsupported(format!(
+                    "no wire leads from {} to {}",
+                    wire.caller.r#type, wire.next.r#type
+                )));
+            }
+            let programmed = self.other.connect(wire).await?;
+            self.table().remove(&wire.id);
+            return Ok(programmed);
+        }
+        if !wire.next.as_memif().is_some_and(|memif| matches!(memif.file(), Ok(Some(_)))) {
+            return Err(Error::invalid("the next hop's MEMIF mechanism names no socket")
+                .hint("its endpoint needs a MemifAccept in its Mechanisms"));
+        }
+        let is_new = !self.table().contains_key(&wire.id);
+        if is_new {
+            // It may have been of another mechanism.
+            self.other.disconnect(&wire.id).await?;
+        }
+        Ok(match self.table().insert(Arc::clone(&wire.id), wire.clone()) {
+            Some(before) if before.next == wire.next => Programmed::Unchanged,
+            Some(_) => Programmed::Moved,
+            None => Programmed::Made,
+        })
+    }
+
+    async fn disconnect(&self, id: &str) -> Result<()> {
+        self.table().remove(id);
+        self.other.disconnect(id).await
+    }
+}
+
+/// Nothing of a MEMIF wire can be damaged from outside but its ends, which notice it themselves.
+impl<D: Reconciled> Reconciled for WithMemif<D> {
+    type Stray = D::Stray;
+
+    async fn census(&self, reach: Reach) -> Census<D::Stray> {
+        self.other.census(reach).await
+    }
+
+    async fn remove(&self, stray: &D::Stray) -> Result<bool> {
+        self.other.remove(stray).await
+    }
+
+    async fn mend(&self, id: &str) -> Result<Mended> {
+        if self.table().contains_key(id) {
+            return Ok(Mended::Whole);
+        }
+        self.other.mend(id).await
+    }
+
+    async fn disturbed(&self) -> Vec<Arc<str>> {
+        self.other.disturbed().await
+    }
+}
