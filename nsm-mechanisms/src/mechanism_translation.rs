@@ -38,7 +38,7 @@ impl Element for MechanismTranslation {
     }
 
     fn order(&self) -> Order {
-        Order { after: &["Begin"], before: &["KernelOffer", "Connect"], last: false }
+        Order { after: &["Begin"], before: &["KernelOffer", "MemifOffer", "Connect"], last: false }
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use nsm_api::mechanism::MEMIF;
 use nsm_api::{Connection, NetworkService, payload};
 use nsm_chain::{Call, elements};
-use nsm_mechanisms::memory::Fabric;
+use nsm_mechanisms::memory::{Fabric, Memory};
 use nsm_mechanisms::{CrossConnect, Mechanisms, MemifAccept, MemifOffer, PacketProcessor, WithMemif};
 use nsm_memif::Memif;
 use nsm_sdk::identity::HmacTokens;
@@ -56,6 +56,13 @@ async fn endpoint(directory: &Path, name: &'static str) -> Running {
         .serve()
         .await
         .unwrap()
+}
+
+async fn forwarder(directory: &Path) -> (Running, WithMemif<Memory>) {
+    let dataplane = WithMemif::over(Fabric::new().forwarder("forwarder", None));
+    let wire = elements![CrossConnect::new(dataplane.clone())];
+    let role = ForwarderRole::new("forwarder", site("forwarder"), socket(directory, "nsmgr"), wire);
+    (role.listen_on(socket(directory, "forwarder")).serve().await.unwrap(), dataplane)
 }
 
 /// Hands over each interface as it comes up, and keeps it until it is closed.
@@ -115,10 +122,7 @@ async fn packets_of_a_client_reach_its_endpoint_by_shared_memory_and_find_the_ne
     std::fs::create_dir_all(&directory.0).unwrap();
     let url = |name: &str| socket(&directory.0, name);
     let manager = ManagerRole::new("nsmgr", site("nsmgr")).listen_on(url("nsmgr")).serve().await.unwrap();
-    let dataplane = WithMemif::over(Fabric::new().forwarder("forwarder", None));
-    let wire = elements![CrossConnect::new(dataplane.clone())];
-    let forwarder = ForwarderRole::new("forwarder", site("forwarder"), url("nsmgr"), wire);
-    let forwarder = forwarder.listen_on(url("forwarder")).serve().await.unwrap();
+    let (forwarder, dataplane) = forwarder(&directory.0).await;
     let registry =
         RegistryClient::builder("operator").connect(site("operator").channels(), url("nsmgr")).build().unwrap();
     let service = NetworkService { name: "firewall".into(), payload: payload::ETHERNET.into(), ..Default::default() };
@@ -139,6 +143,14 @@ async fn packets_of_a_client_reach_its_endpoint_by_shared_memory_and_find_the_ne
     // Asked for again, nothing changes: the same interface, still up.
     client.request_url(&memif, "c-1", PATIENCE).await.unwrap();
     assert_eq!(answer(&mut interface, b" again").await, b"nse-1 again");
+    assert!(interfaces.try_recv().is_err());
+
+    // The forwarder crashes, and knows nothing of before when it starts anew. Packets flow on by the same memory.
+    drop(forwarder);
+    assert_eq!(answer(&mut interface, b" without").await, b"nse-1 without");
+    let (forwarder, dataplane) = self::forwarder(&directory.0).await;
+    until("the wire is known again", || dataplane.wires() == 1).await;
+    assert_eq!(answer(&mut interface, b" still").await, b"nse-1 still");
     assert!(interfaces.try_recv().is_err());
 
     // The endpoint goes, and there is another one.

@@ -1,7 +1,7 @@
 //! A node: its manager and its forwarder.
 
 use nsm_chain::elements;
-use nsm_mechanisms::{CrossConnect, Linux, Pace, Reconcile, Underlay};
+use nsm_mechanisms::{CrossConnect, Linux, Pace, Reconcile, Underlay, WithMemif};
 use nsm_sdk::roles::{ForwarderRole, ManagerRole, Running, Site};
 
 use super::Lab;
@@ -54,9 +54,9 @@ impl Lab {
             Some(place) => Linux::with_underlay(&name, Underlay::new(place.ip()), place.netns.clone()),
             None => Linux::new(&name),
         };
-        let linux = linux.map_err(|error| failed(&error))?;
-        let reconcile = Reconcile::start(linux.clone(), Pace::default()).await;
-        let wire = elements![self.wires.note(&name), reconcile, CrossConnect::new(linux)];
+        let data_plane = WithMemif::over(linux.map_err(|error| failed(&error))?);
+        let reconcile = Reconcile::start(data_plane.clone(), Pace::default()).await;
+        let wire = elements![self.wires.note(&name), reconcile, CrossConnect::new(data_plane)];
         let site = self.site_at(&name, place)?;
         let role = ForwarderRole::new(&name, site, node.url(), wire).listen_on(self.sockets.url(&name));
         let forwarder = role.serve().await.map_err(|error| failed(&error))?;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use clap::Args;
 use nsm_chain::{Node, elements};
 use nsm_kernel::Netns;
-use nsm_mechanisms::{CrossConnect, Linux, MechanismPriority, Pace, Reconcile, Underlay, Wireguard};
+use nsm_mechanisms::{CrossConnect, Linux, MechanismPriority, Pace, Reconcile, Underlay, Wireguard, WithMemif};
 use nsm_sdk::roles::{ForwarderRole, Site};
 use nsm_sdk::transport::Address;
 use tokio_util::sync::CancellationToken;
@@ -104,12 +104,12 @@ pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -
     if let Some(obstacle) = nsm_kernel::privileges().obstacle {
         return Err(Failure::at(name, obstacle.to_string(), "run it as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"));
     }
-    let linux = data_plane(&options).await?;
+    let data_plane = WithMemif::over(linux(&options).await?);
     // By then every client of an earlier life that is alive has asked again.
     let grace = options.common.identity.max_token_lifetime.0;
-    let started = Reconcile::start(linux.clone(), Pace { grace, ..Pace::default() });
+    let started = Reconcile::start(data_plane.clone(), Pace { grace, ..Pace::default() });
     let Some(reconcile) = unless_stopped(&stop, started).await else { return Ok(()) };
-    let mut wire: Vec<Node> = elements![reconcile, CrossConnect::new(linux)];
+    let mut wire: Vec<Node> = elements![reconcile, CrossConnect::new(data_plane)];
     if !options.mechanism_priority.is_empty() {
         wire.push(Node::new(MechanismPriority::new(options.mechanism_priority.iter())));
     }
@@ -126,7 +126,7 @@ pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -
 }
 
 /// The Linux data plane; with tunnels where this node has an address for them.
-async fn data_plane(options: &Options) -> Result<Linux, Failure> {
+async fn linux(options: &Options) -> Result<Linux, Failure> {
     let failed = |error: &(dyn std::error::Error + 'static)| Failure::of(&options.name, error);
     let Some((address, mtu)) = tunnel::find(*options.tunnel_ip)? else {
         tracing::warn!("no address leads out of this machine, so other nodes are out of reach; set NSM_TUNNEL_IP");
