@@ -1,13 +1,29 @@
-use nsm_kernel::{Netns, Pinger, Underlay};
+use nsm_kernel::{Netns, Pinger, Underlay, links_with_mark};
 use std::time::Duration;
 
 use crate::kit::{Program, Room, may_make_namespaces};
 
 #[tokio::test]
 async fn two_nodes_are_joined_by_a_tunnel() {
+    if may_make_namespaces() {
+        joined("", " vxlan ").await;
+    }
+}
+
+#[tokio::test]
+async fn two_nodes_are_joined_by_an_encrypted_tunnel_if_that_is_preferred() {
     if !may_make_namespaces() {
         return;
     }
+    match std::fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
+        Ok(_) => joined("WIREGUARD", " wireguard").await,
+        Err(error) => println!("SKIPPED: /dev/net/tun cannot be opened: {error}"),
+    }
+}
+
+/// Packets get from a client on one node to an endpoint on another, by forwarders that prefer this mechanism; the mark of the
+/// client's interface says by what tunnel.
+async fn joined(priority: &str, tunnel: &str) {
     let room = Room::new();
     let id = room.path("x").parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
     let network = Underlay::create(2, "198.51.100.0/24".parse().unwrap()).await.unwrap();
@@ -32,12 +48,12 @@ async fn two_nodes_are_joined_by_a_tunnel() {
             ("NSM_LISTEN_ON", &listen),
             ("NSM_CONNECT_TO", &manager),
             ("NSM_TUNNEL_IP", &address),
+            ("NSM_MECHANISM_PRIORITY", priority),
         ];
         programs.push(room.start(&name, room.nsm("forwarder", Some(&node.netns), &settings)));
         programs.last_mut().unwrap().says("listens on").await;
     }
     let manager = room.socket("nsmgr-2");
-    // Between nodes the Linux data plane has Ethernet and IP over VXLAN.
     let settings = [identity, ("NSM_CONNECT_TO", &manager), ("NSM_CIDR_PREFIX", "172.16.7.0/24")];
     programs.push(room.start("endpoint", room.nsm("endpoint", Some(&endpoint_netns), &settings)));
     programs.last_mut().unwrap().says("listens on").await;
@@ -48,6 +64,8 @@ async fn two_nodes_are_joined_by_a_tunnel() {
     let pinger = Pinger::new(&client_netns).await.unwrap();
     let (from, to) = ("172.16.7.1".parse().unwrap(), "172.16.7.0".parse().unwrap());
     pinger.ping(from, to, Duration::from_secs(5)).await.unwrap();
+    let made = links_with_mark(&client_netns, "nsm:").await.unwrap();
+    assert!(matches!(&made[..], [link] if link.alias.contains(tunnel)), "{made:?}");
     for program in programs.into_iter().rev() {
         program.stop().await;
     }

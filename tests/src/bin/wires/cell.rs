@@ -25,6 +25,7 @@ pub(crate) enum End {
 pub(crate) enum Way {
     Local,
     Vxlan(Family),
+    Wireguard(Family),
 }
 
 /// Of the network between the nodes.
@@ -51,12 +52,21 @@ pub(crate) enum Inner {
 impl Cell {
     /// Every cell, those of one way together.
     pub(crate) fn all() -> Vec<Self> {
-        let ways = [Way::Local, Way::Vxlan(Family::V4), Way::Vxlan(Family::V6)];
+        let ways = [
+            Way::Local,
+            Way::Vxlan(Family::V4),
+            Way::Vxlan(Family::V6),
+            Way::Wireguard(Family::V4),
+            Way::Wireguard(Family::V6),
+        ];
         let ends = [(End::Kernel, End::Kernel)];
         let mut cells = Vec::new();
         for way in ways {
             for (client, endpoint) in ends {
                 for payload in [Payload::Ip, Payload::Ethernet] {
+                    if payload == Payload::Ethernet && matches!(way, Way::Wireguard(_)) {
+                        continue;
+                    }
                     for inner in [Inner::V4, Inner::V6, Inner::Both] {
                         cells.push(Self { client, way, endpoint, payload, inner });
                     }
@@ -71,7 +81,7 @@ impl Way {
     pub(crate) fn family(self) -> Option<Family> {
         match self {
             Self::Local => None,
-            Self::Vxlan(family) => Some(family),
+            Self::Vxlan(family) | Self::Wireguard(family) => Some(family),
         }
     }
 }
@@ -104,6 +114,8 @@ impl fmt::Display for Cell {
             Way::Local => "local",
             Way::Vxlan(Family::V4) => "VXLAN over IPv4",
             Way::Vxlan(Family::V6) => "VXLAN over IPv6",
+            Way::Wireguard(Family::V4) => "WIREGUARD over IPv4",
+            Way::Wireguard(Family::V6) => "WIREGUARD over IPv6",
         };
         let inner = match self.inner {
             Inner::V4 => "IPv4",

@@ -3,13 +3,18 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use nsm_api::mechanism::KERNEL;
+use nsm_api::mechanism::{KERNEL, VXLAN, WIREGUARD};
 use nsm_api::{Connection, ConnectionContext, IpContext, Path, PathSegment};
 use nsm_chain::{Begin, Call, Chain, Element, Error, Next, NextHop, OwnedNext, Result, elements, from_fn};
 use nsm_kernel::{Census, Netns, Underlay as Network};
-use nsm_mechanisms::{CrossConnect, KernelAccept, KernelOffer, Linux, Mechanisms, Underlay, Workload};
+use nsm_mechanisms::{
+    CrossConnect, KernelAccept, KernelOffer, Linux, MechanismPriority, Mechanisms, Underlay, Wireguard, Workload,
+};
 
 use crate::cell::{Cell, End, Family, Inner, Way};
+
+/// The MTU of Ethernet.
+pub(crate) const ETHERNET_MTU: u32 = 1500;
 
 /// The network between two nodes, and what may be left in them.
 pub(crate) struct Nodes {
@@ -35,11 +40,7 @@ impl Nodes {
             Family::V6 => "2001:db8::/64",
         };
         let network = Network::create(2, prefix.parse().map_err(wrong)?).await.map_err(wrong)?;
-        let plane = |number: usize| {
-            let node = &network.nodes()[number];
-            Linux::with_underlay(&format!("fwd-{number}"), Underlay::new(node.ip()), node.netns.clone())
-        };
-        Ok(Self { linux: [plane(0)?, plane(1)?], network })
+        Ok(Self { linux: [plane(&network, 0).await?, plane(&network, 1).await?], network })
     }
 
     /// The namespace of the client's node, where all that crosses passes.
@@ -60,13 +61,14 @@ impl<'a> Lab<'a> {
         let (planes, forwarders) = match (cell.way, nodes) {
             (Way::Local, _) => {
                 let plane = Linux::new("fwd")?;
-                let chain = forwarder(&plane, "unix:///nse.sock", serves)?;
+                let chain = forwarder(&plane, "unix:///nse.sock", None, serves)?;
                 (vec![plane], chain)
             }
-            (Way::Vxlan(_), Some(nodes)) => {
+            (way, Some(nodes)) => {
                 let [near, far] = nodes.linux.clone();
-                let chain = forwarder(&far, "unix:///nse.sock", serves)?;
-                let chain = forwarder(&near, "tcp://far:5001", chain)?;
+                let first = if matches!(way, Way::Wireguard(_)) { WIREGUARD } else { VXLAN };
+                let chain = forwarder(&far, "unix:///nse.sock", None, serves)?;
+                let chain = forwarder(&near, "tcp://far:5001", Some(first), chain)?;
                 (vec![near, far], chain)
             }
             (way, None) => return Err(Error::internal(format!("{way:?} needs a network between nodes"))),
@@ -135,6 +137,15 @@ impl Element for To {
     }
 }
 
+/// The data plane of a node, with all that leads to the other one.
+async fn plane(network: &Network, number: usize) -> Result<Linux> {
+    let node = &network.nodes()[number];
+    let address = (node.ip(), Wireguard::DEFAULT_PORT).into();
+    let wireguard = Wireguard::bind(&node.netns, address, ETHERNET_MTU).await?;
+    let linux = Linux::with_underlay(&format!("fwd-{number}"), Underlay::new(node.ip()), node.netns.clone())?;
+    Ok(linux.with_wireguard(wireguard))
+}
+
 fn serving(cell: &Cell, netns: &Netns) -> Result<Chain> {
     let accepts = match cell.endpoint {
         End::Kernel => {
@@ -152,12 +163,15 @@ fn serving(cell: &Cell, netns: &Netns) -> Result<Chain> {
     Chain::new("nse", elements![Begin::default(), accepts, addresses]).map_err(wrong)
 }
 
-fn forwarder(plane: &Linux, hop: &'static str, next: Chain) -> Result<Chain> {
+/// One that offers mechanisms of this type first, if any.
+fn forwarder(plane: &Linux, hop: &'static str, first: Option<&str>, next: Chain) -> Result<Chain> {
     let discovery = from_fn(move |mut call: Call, next: OwnedNext| {
         call.set_fact(NextHop(hop.into()));
         async move { next.request(call).await }
     });
-    Chain::new("fwd", elements![Begin::default(), discovery, CrossConnect::new(plane.clone()), To(next)]).map_err(wrong)
+    let priority = MechanismPriority::new(first);
+    let wire = CrossConnect::new(plane.clone());
+    Chain::new("fwd", elements![Begin::default(), discovery, wire, priority, To(next)]).map_err(wrong)
 }
 
 fn asking(cell: &Cell, netns: &Netns, next: Chain) -> Result<Chain> {

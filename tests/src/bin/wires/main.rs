@@ -17,7 +17,8 @@ use nsm_chain::{Error, Result};
 
 use capture::Capture;
 use cell::{Cell, Family, Payload, Way};
-use lab::{Lab, Nodes};
+use lab::{ETHERNET_MTU, Lab, Nodes};
+use nsm_mechanisms::Wireguard;
 
 #[derive(Debug, Parser)]
 #[command(about = "Every wire that can be made, made, used and closed")]
@@ -45,7 +46,7 @@ async fn main() -> ExitCode {
     let nodes = match (Nodes::new(Family::V4).await, Nodes::new(Family::V6).await) {
         (Ok(v4), Ok(v6)) => [v4, v6],
         (Err(error), _) | (_, Err(error)) => {
-            eprintln!("no network namespaces: {error}; run it as root, or under unshare -Urn");
+            eprintln!("no network of two nodes: {error}; run it as root, or under unshare -Urn");
             return ExitCode::FAILURE;
         }
     };
@@ -98,6 +99,7 @@ async fn use_it(cell: &Cell, lab: &Lab<'_>, connection: &Connection) -> Result<S
     let crossed = match (cell.way, lab.nodes(), &mut capture) {
         (Way::Local, ..) => "nothing between nodes".to_owned(),
         (Way::Vxlan(_), Some(nodes), Some(capture)) => tunnelled(cell, nodes, &capture.take())?,
+        (Way::Wireguard(_), Some(nodes), Some(capture)) => sealed(cell, nodes, &capture.take())?,
         (way, ..) => return Err(Error::internal(format!("{way:?} without a network between nodes"))),
     };
     if lab.ask(cell).await?.mechanism != connection.mechanism {
@@ -126,9 +128,6 @@ async fn frames_cross(lab: &Lab<'_>) -> Result<()> {
 
 /// For local experiments, by IEEE 802.
 const UNASSIGNED: u16 = 0x88b5;
-
-/// The MTU of Ethernet.
-const ETHERNET_MTU: u32 = 1500;
 
 /// Each datagram between the nodes is VXLAN, all with one identifier, and holds a frame of the two ends; no frame of theirs crosses
 /// outside.
@@ -163,6 +162,41 @@ fn tunnelled(cell: &Cell, nodes: &Nodes, frames: &[Vec<u8>]) -> Result<String> {
     }
     let identifier = identifier.unwrap_or_default();
     Ok(format!("{inside} datagrams between nodes, all of VNI {identifier}, {longest} octets at most"))
+}
+
+/// Each datagram between the nodes is one of WireGuard's messages, and shows nothing of what was sent; nothing of the two ends crosses
+/// outside.
+fn sealed(cell: &Cell, nodes: &Nodes, frames: &[Vec<u8>]) -> Result<String> {
+    let ends: Vec<_> = lab::addresses(cell.inner).concat();
+    let (mut data, mut longest) = (0, 0);
+    for frame in frames {
+        let Some(outer) = capture::datagram(frame) else { continue };
+        if ends.contains(&outer.from) {
+            return Err(Error::internal(format!("a packet from {} crosses outside the tunnel", outer.from)));
+        }
+        if !nodes.addresses().contains(&outer.from) || !nodes.addresses().contains(&outer.to) {
+            continue;
+        }
+        // Type and three octets of zero (WireGuard paper, section 5.4).
+        let kind = outer.payload.get(..4).filter(|_| outer.port == Wireguard::DEFAULT_PORT);
+        let Some([kind @ 1..=4, 0, 0, 0]) = kind else {
+            return Err(Error::internal(format!(
+                "to port {} of {} goes something else than WireGuard",
+                outer.port, outer.to
+            )));
+        };
+        let sent: Vec<u8> = (0..32).collect();
+        if frame.windows(sent.len()).any(|window| window == sent) {
+            return Err(Error::internal("what was sent can be read on the way"));
+        }
+        data += usize::from(*kind == 4);
+        longest = longest.max(frame.len());
+    }
+    let expected = lab::addresses(cell.inner).len() * 8;
+    if data < expected {
+        return Err(Error::internal(format!("{data} messages crossed in the tunnel, {expected} datagrams were sent")));
+    }
+    Ok(format!("{data} messages of WireGuard between nodes, {longest} octets at most"))
 }
 
 /// The port of RFC 7348.
