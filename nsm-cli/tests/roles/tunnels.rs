@@ -6,7 +6,7 @@ use crate::kit::{Program, Room, may_make_namespaces};
 #[tokio::test]
 async fn two_nodes_are_joined_by_a_tunnel() {
     if may_make_namespaces() {
-        joined("", " vxlan ").await;
+        joined("ETHERNET", "", " vxlan ").await;
     }
 }
 
@@ -16,14 +16,14 @@ async fn two_nodes_are_joined_by_an_encrypted_tunnel_if_that_is_preferred() {
         return;
     }
     match std::fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
-        Ok(_) => joined("WIREGUARD", " wireguard").await,
+        Ok(_) => joined("IP", "WIREGUARD", " wireguard").await,
         Err(error) => println!("SKIPPED: /dev/net/tun cannot be opened: {error}"),
     }
 }
 
-/// Packets get from a client on one node to an endpoint on another, by forwarders that prefer this mechanism; the mark of the
-/// client's interface says by what tunnel.
-async fn joined(priority: &str, tunnel: &str) {
+/// Packets get from a client on one node to an endpoint of this payload on another, by forwarders that prefer this mechanism; the
+/// mark of the client's interface says by what tunnel.
+async fn joined(payload: &str, priority: &str, tunnel: &str) {
     let room = Room::new();
     let id = room.path("x").parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
     let network = Underlay::create(2, "198.51.100.0/24".parse().unwrap()).await.unwrap();
@@ -54,7 +54,8 @@ async fn joined(priority: &str, tunnel: &str) {
         programs.last_mut().unwrap().says("listens on").await;
     }
     let manager = room.socket("nsmgr-2");
-    let settings = [identity, ("NSM_CONNECT_TO", &manager), ("NSM_CIDR_PREFIX", "172.16.7.0/24")];
+    let settings =
+        [identity, ("NSM_CONNECT_TO", &manager), ("NSM_CIDR_PREFIX", "172.16.7.0/24"), ("NSM_PAYLOAD", payload)];
     programs.push(room.start("endpoint", room.nsm("endpoint", Some(&endpoint_netns), &settings)));
     programs.last_mut().unwrap().says("listens on").await;
     let manager = room.socket("nsmgr-1");
