@@ -4,10 +4,10 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use nsm_chain::{Code, Error};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What went wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failure {
     /// The hop, or the step of the lab, that failed.
     pub(crate) hop: String,

@@ -9,6 +9,8 @@ mod programs;
 mod quickstart;
 mod roles;
 mod settings;
+mod story;
+mod up;
 
 use std::process::ExitCode;
 
@@ -30,6 +32,8 @@ struct Arguments {
 enum Command {
     Quickstart(quickstart::Options),
     #[command(flatten)]
+    Lab(up::Command),
+    #[command(flatten)]
     Role(Box<roles::Role>),
 }
 
@@ -39,11 +43,12 @@ fn main() -> ExitCode {
     match matches.subcommand() {
         // Its values are not known before all sources of settings are.
         Some((name, flags)) if roles::without_effect(name).is_some() => roles::main(&command, name, flags),
-        Some((_, flags)) => match quickstart::Options::from_arg_matches(flags) {
-            Ok(options) => quickstart::main(options),
+        _ => match Arguments::from_arg_matches(&matches).map(|arguments| arguments.command) {
+            Ok(Command::Quickstart(options)) => quickstart::main(options),
+            Ok(Command::Lab(command)) => up::main(command),
+            Ok(Command::Role(_)) => ExitCode::FAILURE,
             Err(error) => error.exit(),
         },
-        None => ExitCode::FAILURE,
     }
 }
 

@@ -23,6 +23,15 @@ pub enum Error {
         reason: &'static str,
     },
 
+    /// A name that a network namespace cannot be given under `/run/netns`.
+    #[error("network namespace name {name:?} is not valid: {reason}; choose letters, digits and dashes")]
+    InvalidNetnsName {
+        /// The name as it was given.
+        name: String,
+        /// Which rule it breaks.
+        reason: &'static str,
+    },
+
     /// A value in an interface description that cannot be programmed.
     #[error("interface {interface}: {reason}")]
     InvalidSpec {

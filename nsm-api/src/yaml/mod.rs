@@ -35,6 +35,7 @@ use shape::{EndpointSpec, Header, Metadata, Object, ServiceSpec};
 use split::documents;
 
 pub use error::YamlError;
+pub use split::Source;
 
 /// The API version of every document.
 pub const API_VERSION: &str = "networkservicemesh.io/v1";
@@ -57,7 +58,34 @@ pub enum Document {
 /// # Errors
 /// [`YamlError`] says which document (counted from 1) is wrong, where and how.
 pub fn parse(text: &str) -> Result<Vec<Document>, YamlError> {
-    documents(text).map(|source| read(&source)).collect()
+    sources(text).map(|source| source.read()).collect()
+}
+
+/// The documents of a text, not yet read: for files that also hold documents of other kinds. Those without content are
+/// skipped.
+///
+/// ```
+/// use nsm_api::yaml::{self, Document};
+///
+/// #[derive(serde::Deserialize)]
+/// struct Kind { kind: String }
+/// #[derive(serde::Deserialize)]
+/// struct Node { metadata: Metadata }
+/// #[derive(serde::Deserialize)]
+/// struct Metadata { name: String }
+///
+/// let text = "apiVersion: v1\nkind: Node\nmetadata: {name: left}\n---\napiVersion: networkservicemesh.io/v1\n\
+///             kind: NetworkService\nmetadata: {name: vpn}\n";
+/// for source in yaml::sources(text) {
+///     match source.deserialize::<Kind>()?.kind.as_str() {
+///         "Node" => assert_eq!(source.deserialize::<Node>()?.metadata.name, "left"),
+///         _ => assert!(matches!(source.read()?, Document::NetworkService(service) if service.name == "vpn")),
+///     }
+/// }
+/// # Ok::<(), yaml::YamlError>(())
+/// ```
+pub fn sources(text: &str) -> impl Iterator<Item = Source<'_>> {
+    documents(text)
 }
 
 /// Writes records as documents that [`parse`] reads back.
@@ -89,31 +117,37 @@ fn write<S: Serialize>(kind: &str, name: &str, spec: S) -> Result<String, YamlEr
     serde_saphyr::to_string(&object).map_err(|error| YamlError::Unwritable { reason: error.to_string() })
 }
 
-fn read(source: &split::Source<'_>) -> Result<Document, YamlError> {
-    let header: Header = source.deserialize()?;
-    if header.api_version != API_VERSION {
-        return Err(source.refuse("apiVersion", &header.api_version, API_VERSION));
-    }
-    match header.kind.as_str() {
-        NETWORK_SERVICE => {
-            let mut service = NetworkService::from(spec::<ServiceSpec>(source)?);
-            service.name = name(source, service.name, header.metadata)?;
-            Ok(Document::NetworkService(service))
+impl Source<'_> {
+    /// Reads a document of one of the kinds that [`parse`] takes.
+    ///
+    /// # Errors
+    /// As [`parse`].
+    pub fn read(&self) -> Result<Document, YamlError> {
+        let header: Header = self.deserialize()?;
+        if header.api_version != API_VERSION {
+            return Err(self.refuse("apiVersion", &header.api_version, API_VERSION));
         }
-        NETWORK_SERVICE_ENDPOINT => {
-            let mut endpoint = NetworkServiceEndpoint::from(spec::<EndpointSpec>(source)?);
-            endpoint.name = name(source, endpoint.name, header.metadata)?;
-            Ok(Document::NetworkServiceEndpoint(endpoint))
+        match header.kind.as_str() {
+            NETWORK_SERVICE => {
+                let mut service = NetworkService::from(spec::<ServiceSpec>(self)?);
+                service.name = name(self, service.name, header.metadata)?;
+                Ok(Document::NetworkService(service))
+            }
+            NETWORK_SERVICE_ENDPOINT => {
+                let mut endpoint = NetworkServiceEndpoint::from(spec::<EndpointSpec>(self)?);
+                endpoint.name = name(self, endpoint.name, header.metadata)?;
+                Ok(Document::NetworkServiceEndpoint(endpoint))
+            }
+            other => Err(self.refuse("kind", other, "NetworkService or NetworkServiceEndpoint")),
         }
-        other => Err(source.refuse("kind", other, "NetworkService or NetworkServiceEndpoint")),
     }
 }
 
-fn spec<S: Default + DeserializeOwned>(source: &split::Source<'_>) -> Result<S, YamlError> {
+fn spec<S: Default + DeserializeOwned>(source: &Source<'_>) -> Result<S, YamlError> {
     source.deserialize::<Object<S>>().map(|object| object.spec)
 }
 
-fn name(source: &split::Source<'_>, name: String, metadata: Metadata) -> Result<String, YamlError> {
+fn name(source: &Source<'_>, name: String, metadata: Metadata) -> Result<String, YamlError> {
     let name = if name.is_empty() { metadata.name } else { name };
     if name.is_empty() {
         return Err(source.refuse("metadata.name", "", "the name of the record"));

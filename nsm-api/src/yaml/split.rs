@@ -5,9 +5,9 @@ use serde::de::DeserializeOwned;
 use super::YamlError;
 use crate::excerpt::excerpt;
 
-/// One document of a text.
+/// One document of a text, not yet read; see [`sources`](super::sources).
 #[derive(Debug)]
-pub(super) struct Source<'t> {
+pub struct Source<'t> {
     text: &'t str,
     /// Position among the documents, from 1.
     document: usize,
@@ -16,7 +16,23 @@ pub(super) struct Source<'t> {
 }
 
 impl<'t> Source<'t> {
-    pub(super) fn deserialize<T: DeserializeOwned>(&self) -> Result<T, YamlError> {
+    /// Position of the document in the text, from 1.
+    #[must_use]
+    pub fn position(&self) -> usize {
+        self.document
+    }
+
+    /// How many lines of the whole text stand before it: to be added to a line of the document, from 1.
+    #[must_use]
+    pub fn lines_before(&self) -> usize {
+        self.lines_before
+    }
+
+    /// Reads it as a value of one's own.
+    ///
+    /// # Errors
+    /// [`YamlError::Malformed`] with the field, and the line in the whole text.
+    pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, YamlError> {
         serde_saphyr::from_str(self.text)
             .map_err(|error| YamlError::Malformed { document: self.document, reason: self.located::<T>(&error) })
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nsm_api::{Connection, NetworkServiceRequest, ServiceUrl};
-use nsm_chain::{Error, Result, elements};
+use nsm_chain::{Error, Node, Result, elements};
 use nsm_mechanisms::{KernelOffer, Workload as Interfaces};
 use nsm_sdk::roles;
 use nsm_sdk::stacks;
@@ -28,6 +28,11 @@ impl Client {
         self.stack.request(asked, within).await
     }
 
+    /// Its stack.
+    pub(crate) fn stack(&self) -> &stacks::Client {
+        &self.stack
+    }
+
     /// How many connections it has.
     pub(super) fn connections(&self) -> usize {
         self.stack.connections().handles().len()
@@ -41,10 +46,27 @@ impl Client {
 impl Lab {
     /// A client of the manager of the node at this position, in the namespace of the workload of its name.
     pub(crate) fn add_client(&mut self, name: &str, node: usize) -> Result<(), Failure> {
+        self.add_client_with(name, node, elements![])
+    }
+
+    /// The same with elements of its own, before the one that offers interfaces.
+    pub(crate) fn add_client_with(&mut self, name: &str, node: usize, own: Vec<Node>) -> Result<(), Failure> {
         let interfaces = KernelOffer::new().in_netns(Interfaces::of(&self.workload(name)?.netns));
         let builder = roles::client(name, &self.site(name)?, &self.node(node)?.url());
-        let stack = builder.with(elements![interfaces]).build().map_err(|error| Failure::of(name, &error))?;
+        let builder = builder.with(own).with(elements![interfaces]);
+        let stack = builder.build().map_err(|error| Failure::of(name, &error))?;
         self.clients.push(Client { name: name.to_owned(), stack });
         Ok(())
+    }
+
+    /// The client of this name.
+    pub(crate) fn client(&self, name: &str) -> Option<&Client> {
+        self.clients.iter().find(|client| client.name == name)
+    }
+
+    /// Closes all connections of a client and lets go of it.
+    pub(crate) async fn remove_client(&mut self, name: &str) -> Result<(), Failure> {
+        let Some(at) = self.clients.iter().position(|client| client.name == name) else { return Ok(()) };
+        self.clients.remove(at).close().await.map_err(|error| Failure::of(name, &error))
     }
 }

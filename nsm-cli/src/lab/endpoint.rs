@@ -8,7 +8,7 @@ use nsm_api::NetworkService;
 use nsm_api::mechanism::KERNEL;
 use nsm_chain::{Call, elements};
 use nsm_mechanisms::{KernelAccept, Mechanisms, Workload as Interfaces};
-use nsm_sdk::ipam::{Group, PointToPoint, Pool};
+use nsm_sdk::ipam::{Group, PointToPoint, Pool, PoolError};
 use nsm_sdk::registry::stacks::RegistryClient;
 use nsm_sdk::roles::{EndpointRole, Running};
 
@@ -29,12 +29,9 @@ pub(crate) struct Endpoint {
 }
 
 impl Lab {
-    /// Registers network services through the manager of the first node.
+    /// Registers network services, or changes them, through the manager of the first node.
     pub(crate) async fn apply(&mut self, services: Vec<NetworkService>) -> Result<(), Failure> {
-        let channels = self.site("operator")?.channels();
-        let registry = RegistryClient::builder("operator").connect(channels, self.node(0)?.url()).build();
-        let registry = registry.map_err(|error| Failure::of("operator", &error))?;
-        let applied = self.applied.insert(registry);
+        let applied = self.operator()?;
         for service in services {
             let registered = applied.services.request(Call::new(service).within(APPLYING)).await;
             registered.map_err(|error| Failure::of("registry", &error))?;
@@ -42,12 +39,27 @@ impl Lab {
         Ok(())
     }
 
-    /// Starts an endpoint of the node at this position, in the namespace of the workload of its name. `number` chooses
-    /// its addresses.
+    /// Unregisters a network service.
+    pub(crate) async fn withdraw(&mut self, service: NetworkService) -> Result<(), Failure> {
+        let closed = self.operator()?.services.close(Call::new(service).within(APPLYING)).await;
+        closed.map(drop).map_err(|error| Failure::of("registry", &error))
+    }
+
+    /// Who registers network services.
+    fn operator(&mut self) -> Result<&RegistryClient, Failure> {
+        if self.applied.is_none() {
+            let channels = self.site("operator")?.channels();
+            let registry = RegistryClient::builder("operator").connect(channels, self.node(0)?.url()).build();
+            self.applied = Some(registry.map_err(|error| Failure::of("operator", &error))?);
+        }
+        self.applied.as_ref().ok_or_else(|| Failure::at("operator", "it was not kept", "start it again"))
+    }
+
+    /// Starts an endpoint of the node at this position, in the namespace of the workload of its name.
     pub(crate) async fn start_endpoint(
         &mut self,
         name: &str,
-        number: u8,
+        function: &Function,
         node: usize,
         serves: &Serves,
     ) -> Result<&Endpoint, Failure> {
@@ -57,7 +69,7 @@ impl Lab {
         let mut role = EndpointRole::new(name, self.site(name)?)
             .listen_on(self.sockets.url(name))
             .registers_at(self.node(node)?.url())
-            .with(elements![addresses(number)?, mechanisms]);
+            .with(elements![function.addresses(name)?, mechanisms]);
         for (service, labels) in serves {
             role = role.serves_with(service, labels.iter().map(|(key, value)| (key.as_str(), value.as_str())));
         }
@@ -67,16 +79,37 @@ impl Lab {
     }
 }
 
-/// A pair of IPv4 and a pair of IPv6 addresses for each connection, of prefixes that no other endpoint gives of.
-fn addresses(number: u8) -> Result<Group, Failure> {
-    let failed = |error: &(dyn std::error::Error + 'static)| Failure::of("addresses", error);
-    let pool = |prefix: String| {
-        let prefix: IpNet = prefix.parse().map_err(|error: ipnet::AddrParseError| failed(&error))?;
-        Pool::new([prefix]).map_err(|error| failed(&error))
-    };
-    let v4 = PointToPoint::new(pool(format!("10.{number}.0.0/16"))?);
-    let v6 = PointToPoint::new(pool(format!("fd00:0:0:{number:x}::/64"))?);
-    Group::new([v4.into(), v6.into()]).map_err(|error| failed(&error))
+impl Lab {
+    /// Stops an endpoint: it is unregistered, and its clients look for another one.
+    pub(crate) async fn stop_endpoint(&mut self, name: &str) -> Result<(), Failure> {
+        let Some(at) = self.endpoints.iter().position(|endpoint| endpoint.name == name) else { return Ok(()) };
+        let stopped = self.endpoints.remove(at).role.shutdown().await;
+        stopped.map_err(|error| Failure::of(name, &error))
+    }
+}
+
+/// What an endpoint does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Function {
+    /// It gives each connection a pair of addresses of each of these prefixes, and its kernel answers pings.
+    IcmpResponder(Vec<IpNet>),
+}
+
+impl Function {
+    /// An endpoint with addresses, IPv4 and IPv6, that none of another number has.
+    pub(crate) fn numbered(number: u8) -> Result<Self, Failure> {
+        let failed = |error: ipnet::AddrParseError| Failure::of("addresses", &error);
+        let prefixes = [format!("10.{number}.0.0/16"), format!("fd00:0:0:{number:x}::/64")];
+        let prefixes = prefixes.iter().map(|prefix| prefix.parse().map_err(failed));
+        Ok(Self::IcmpResponder(prefixes.collect::<Result<_, _>>()?))
+    }
+
+    fn addresses(&self, name: &str) -> Result<Group, Failure> {
+        let Self::IcmpResponder(prefixes) = self;
+        let pools = prefixes.iter().map(|prefix| Ok(PointToPoint::new(Pool::new([*prefix])?).into()));
+        let sources = pools.collect::<Result<Vec<_>, PoolError>>();
+        sources.and_then(Group::new).map_err(|error| Failure::of(name, &error))
+    }
 }
 
 #[cfg(test)]
@@ -84,7 +117,7 @@ mod tests {
     #[test]
     fn every_endpoint_has_addresses_to_give() {
         for number in 0..=u8::MAX {
-            super::addresses(number).unwrap();
+            super::Function::numbered(number).unwrap().addresses("nse").unwrap();
         }
     }
 }

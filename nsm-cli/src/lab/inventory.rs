@@ -1,8 +1,10 @@
 //! Counting what is there before and after, to prove that nothing is left.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use nsm_kernel::{Census, Item, Netns, NetnsId};
+use tokio::time::Instant;
 
 use super::procfs::{netns_in_use, open_sockets};
 use crate::failure::Failure;
@@ -29,7 +31,8 @@ struct Watched {
 #[derive(Debug)]
 pub(super) struct Ended {
     namespaces: Vec<(String, NetnsId)>,
-    sockets: BTreeSet<String>,
+    /// What was open before, where sockets must be gone too.
+    sockets: Option<BTreeSet<String>>,
 }
 
 impl Inventory {
@@ -49,6 +52,11 @@ impl Inventory {
         Ok(())
     }
 
+    /// These sockets are as good as there before.
+    pub(super) fn excuse(&mut self, sockets: BTreeSet<String>) {
+        self.sockets.extend(sockets);
+    }
+
     /// How many namespaces were noted.
     pub(crate) fn namespaces(&self) -> usize {
         self.watched.len()
@@ -58,13 +66,7 @@ impl Inventory {
     pub(super) async fn left(&self) -> Vec<String> {
         let mut left = Vec::new();
         for watched in &self.watched {
-            match Census::take(&watched.netns).await {
-                Ok(now) => {
-                    let appeared = watched.before.diff(&now).appeared;
-                    left.extend(appeared.iter().map(|item| format!("{}: {item}", watched.name)));
-                }
-                Err(error) => left.push(format!("{}: cannot be looked at: {error}", watched.name)),
-            }
+            left.extend(watched.left().await);
         }
         match Census::take(&self.own).await {
             Ok(now) => left.extend(marked(now).difference(&self.marked).map(|item| format!("this namespace: {item}"))),
@@ -73,15 +75,58 @@ impl Inventory {
         left
     }
 
+    /// What is in the namespace of this name that was not there when it was made.
+    pub(super) async fn left_of(&self, name: &str) -> Vec<String> {
+        let mut left = Vec::new();
+        for watched in self.watched.iter().filter(|watched| watched.name == name) {
+            left.extend(watched.left().await);
+        }
+        left
+    }
+
+    /// Lets go of the namespace of this name.
+    pub(super) fn forget(&mut self, name: &str) -> Ended {
+        let (gone, stay) = std::mem::take(&mut self.watched).into_iter().partition(|watched| watched.name == name);
+        self.watched = stay;
+        Ended::of(gone)
+    }
+
     /// Lets go of the namespaces.
     pub(super) fn end(self) -> Ended {
-        let namespaces = self.watched.into_iter().map(|watched| (watched.name, watched.netns.id())).collect();
-        Ended { namespaces, sockets: self.sockets }
+        Ended { sockets: Some(self.sockets), ..Ended::of(self.watched) }
+    }
+}
+
+impl Watched {
+    async fn left(&self) -> Vec<String> {
+        match Census::take(&self.netns).await {
+            Ok(now) => {
+                let appeared = self.before.diff(&now).appeared;
+                appeared.iter().map(|item| format!("{}: {item}", self.name)).collect()
+            }
+            Err(error) => vec![format!("{}: cannot be looked at: {error}", self.name)],
+        }
     }
 }
 
 impl Ended {
-    /// What still holds a namespace that should be gone: a descriptor, a thread in it, or a mount; and sockets of this
+    fn of(watched: Vec<Watched>) -> Self {
+        let namespaces = watched.into_iter().map(|watched| (watched.name, watched.netns.id())).collect();
+        Self { namespaces, sockets: None }
+    }
+
+    /// What is left when tasks that were told to end have let go of descriptors, or the time is over.
+    pub(super) async fn settled(&self, until: Instant, pause: Duration) -> Vec<String> {
+        loop {
+            let left = self.left();
+            if left.is_empty() || Instant::now() >= until {
+                return left;
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// What still holds a namespace that should be gone: a descriptor, or a thread in it; and sockets of this
     /// process that were not open before, which hold the namespace they were made in.
     pub(super) fn left(&self) -> Vec<String> {
         // What cannot be counted may be there.
@@ -92,7 +137,8 @@ impl Ended {
             }
         };
         let kept = self.namespaces.iter().filter(|(_, id)| held.contains(&id.ino));
-        let sockets = sockets.difference(&self.sockets).map(|socket| format!("open {socket}"));
+        let before = self.sockets.as_ref().unwrap_or(&sockets);
+        let sockets = sockets.difference(before).map(|socket| format!("open {socket}"));
         kept.map(|(name, id)| format!("network namespace {id} of {name}")).chain(sockets).collect()
     }
 }

@@ -5,6 +5,7 @@
 mod client;
 mod endpoint;
 mod inventory;
+mod naming;
 mod node;
 mod privileges;
 mod procfs;
@@ -14,9 +15,10 @@ mod trail;
 mod wires;
 mod workload;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use nsm_kernel::Underlay;
+use nsm_kernel::{NamedNetns, Underlay};
 use nsm_sdk::identity::DevAuthority;
 use nsm_sdk::registry::stacks::RegistryClient;
 use nsm_sdk::roles::{RegistryRole, Running, Site};
@@ -24,8 +26,9 @@ use nsm_sdk::roles::{RegistryRole, Running, Site};
 use crate::failure::Failure;
 
 pub(crate) use client::Client;
-pub(crate) use endpoint::{Endpoint, Serves};
-use node::Node;
+pub(crate) use endpoint::{Endpoint, Function, Serves};
+pub(crate) use naming::Naming;
+pub(crate) use node::Node;
 pub(crate) use privileges::{descriptors, obtain};
 pub(crate) use teardown::Left;
 pub(crate) use trail::{Mark, TARGET as TRAIL_TARGET, Times, Trail};
@@ -45,7 +48,10 @@ pub(crate) struct Lab {
     sockets: Sockets,
     authority: DevAuthority,
     inventory: Inventory,
+    naming: Naming,
     network: Option<Underlay>,
+    /// Names of the nodes' namespaces, where they have one.
+    places: Vec<NamedNetns>,
     registry: Option<Running>,
     applied: Option<RegistryClient>,
     /// In the order of their numbers.
@@ -60,14 +66,16 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// An empty lab: a directory for sockets, an authority, and a look at what is there already.
-    pub(crate) async fn new(trail: Trail) -> Result<Self, Failure> {
-        let authority = DevAuthority::new("quickstart.nsm").map_err(|error| Failure::of("authority", &error))?;
+    /// An empty lab: an authority for its trust domain, and a look at what is there already.
+    pub(crate) async fn new(domain: &str, sockets: Sockets, naming: Naming, trail: Trail) -> Result<Self, Failure> {
+        let authority = DevAuthority::new(domain).map_err(|error| Failure::of("authority", &error))?;
         Ok(Self {
-            sockets: Sockets::create()?,
+            sockets,
             authority,
             inventory: Inventory::of_now().await?,
+            naming,
             network: None,
+            places: Vec::new(),
             registry: None,
             applied: None,
             nodes: Vec::new(),
@@ -79,20 +87,23 @@ impl Lab {
         })
     }
 
-    /// Makes namespaces for this many nodes and joins them by a network. One node needs none: it is this machine.
-    pub(crate) async fn lay_network(&mut self, nodes: usize) -> Result<(), Failure> {
-        if nodes < 2 {
-            return Ok(());
-        }
+    /// Makes namespaces for nodes of these names and joins them by a network. Without it the one node is this machine.
+    pub(crate) async fn lay_network(&mut self, nodes: &[String]) -> Result<(), Failure> {
         let failed = |error: &(dyn std::error::Error + 'static)| Failure::of("underlay", error);
         let prefix: ipnet::IpNet = UNDERLAY.parse().map_err(|error: ipnet::AddrParseError| failed(&error))?;
-        let network = Underlay::create(nodes, prefix).await.map_err(|error| failed(&error))?;
+        let network = Underlay::create(nodes.len(), prefix).await.map_err(|error| failed(&error))?;
         self.inventory.watch("underlay", network.hub()).await?;
-        for (at, node) in network.nodes().iter().enumerate() {
-            self.inventory.watch(&format!("node-{}", at + 1), &node.netns).await?;
+        let network = self.network.insert(network);
+        for (name, node) in nodes.iter().zip(network.nodes()) {
+            self.places.extend(self.naming.named(name, &node.netns).await?);
+            self.inventory.watch(name, &node.netns).await?;
         }
-        self.network = Some(network);
         Ok(())
+    }
+
+    /// These open sockets (`socket:[inode]`) are none of the lab's, and may stay.
+    pub(crate) fn excuse(&mut self, sockets: BTreeSet<String>) {
+        self.inventory.excuse(sockets);
     }
 
     /// The directory of the unix sockets.
@@ -111,6 +122,17 @@ impl Lab {
     fn site(&self, name: &str) -> Result<Site, Failure> {
         let source = self.authority.issue(&format!("/{name}")).map_err(|error| Failure::of(name, &error))?;
         Ok(Site::mtls(source))
+    }
+
+    /// The namespace of the node at this position, where it has one of its own.
+    pub(crate) fn place(&self, at: usize) -> Option<&nsm_kernel::Node> {
+        self.network.as_ref()?.nodes().get(at)
+    }
+
+    /// By which path any process of this machine enters the namespace of that node, while we live.
+    pub(crate) fn place_path(&self, at: usize) -> Option<std::path::PathBuf> {
+        let named = self.places.get(at).map(|named| named.path().to_owned());
+        named.or_else(|| Some(self.place(at)?.netns.path()))
     }
 
     /// The node with this position, where there is one.

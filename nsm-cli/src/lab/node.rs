@@ -13,8 +13,8 @@ const MANAGER_PORT: u16 = 5001;
 /// A node that runs.
 #[derive(Debug)]
 pub(crate) struct Node {
-    /// Its number, from 1 on.
-    pub(crate) number: usize,
+    /// What its roles are called behind `nsmgr-` and `forwarder-`.
+    pub(crate) name: String,
     pub(crate) manager: Running,
     pub(super) forwarder: Option<Running>,
 }
@@ -27,11 +27,11 @@ impl Node {
 }
 
 impl Lab {
-    /// Starts the manager of the next node.
-    pub(crate) async fn start_manager(&mut self) -> Result<&Node, Failure> {
-        let number = self.nodes.len() + 1;
-        let name = format!("nsmgr-{number}");
-        let place = self.network.as_ref().and_then(|network| network.nodes().get(number - 1)).cloned();
+    /// Starts the manager of the next node, of this name.
+    pub(crate) async fn start_manager(&mut self, node: &str) -> Result<&Node, Failure> {
+        let at = self.nodes.len();
+        let name = format!("nsmgr-{node}");
+        let place = self.place(at).cloned();
         let mut role = ManagerRole::new(&name, self.site_at(&name, place.as_ref())?).listen_on(self.sockets.url(&name));
         if let Some(registry) = &self.registry {
             role = role.registry(registry.url());
@@ -40,15 +40,15 @@ impl Lab {
             role = role.listen_on(format!("tcp://{}:{MANAGER_PORT}", place.ip()));
         }
         let manager = role.serve().await.map_err(|error| Failure::of(&name, &error))?;
-        self.nodes.push(Node { number, manager, forwarder: None });
-        self.node(number - 1)
+        self.nodes.push(Node { name: node.to_owned(), manager, forwarder: None });
+        self.node(at)
     }
 
     /// Starts the Linux forwarder of the node at this position.
     pub(crate) async fn start_forwarder(&mut self, at: usize) -> Result<&Running, Failure> {
         let node = self.node(at)?;
-        let name = format!("forwarder-{}", node.number);
-        let place = self.network.as_ref().and_then(|network| network.nodes().get(at));
+        let name = format!("forwarder-{}", node.name);
+        let place = self.place(at);
         let failed = |error: &(dyn std::error::Error + 'static)| Failure::of(&name, error);
         let linux = match place {
             Some(place) => Linux::with_underlay(&name, Underlay::new(place.ip()), place.netns.clone()),

@@ -9,15 +9,13 @@ pub(super) fn open_sockets() -> io::Result<BTreeSet<String>> {
     Ok(descriptors()?.into_iter().filter(|target| target.starts_with("socket:")).collect())
 }
 
-/// Inode numbers of network namespaces that this process holds open, has threads in, or sees mounted.
+/// Inode numbers of network namespaces that this process holds open, or has threads in. Mounts do not count: others give
+/// names to namespaces too, and the kernel gives numbers again.
 pub(super) fn netns_in_use() -> io::Result<BTreeSet<u64>> {
     let mut all = descriptors()?;
     for thread in fs::read_dir("/proc/self/task")? {
         all.extend(link(&thread?.path().join("ns/net"))?);
     }
-    // Field 4 of proc_pid_mountinfo(5) is what of the file system is mounted.
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    all.extend(mounts.lines().filter_map(|line| line.split(' ').nth(3).map(str::to_owned)));
     Ok(all.iter().filter_map(|target| target.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()).collect())
 }
 

@@ -1,6 +1,7 @@
 //! The directory of a lab's unix sockets.
 
 use std::ffi::OsString;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
@@ -25,6 +26,14 @@ impl Sockets {
         }
         let remedy = "set XDG_RUNTIME_DIR to a directory that can be written to";
         Err(Failure::at("sockets", failed.unwrap_or_default(), remedy))
+    }
+
+    /// In this directory, which is made, for nobody but us.
+    pub(crate) fn at(path: PathBuf) -> Result<Self, Failure> {
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
+        let remedy = "another lab may be using it: see who, or remove it";
+        made.map_err(|error| Failure::at("sockets", format!("cannot make {}: {error}", path.display()), remedy))?;
+        Ok(Self(path))
     }
 
     /// Where they are.

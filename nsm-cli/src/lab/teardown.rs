@@ -8,9 +8,10 @@ use tokio::time::Instant;
 
 use super::{AT_ONCE, Lab};
 use crate::failure::Failure;
+use crate::story::plural;
 
 /// How long tasks that were told to end may take to let go of descriptors.
-const SETTLING: Duration = Duration::from_secs(3);
+pub(super) const SETTLING: Duration = Duration::from_secs(3);
 
 /// What a lab left.
 #[derive(Debug, Default)]
@@ -30,7 +31,9 @@ pub(crate) struct Left {
 impl Lab {
     /// Closes all connections, stops all roles, counts what is left, and gives back the rest.
     pub(crate) async fn take_down(self) -> Left {
-        let Self { sockets, inventory, network, registry, applied, nodes, endpoints, workloads, clients, .. } = self;
+        let Self {
+            sockets, inventory, network, places, registry, applied, nodes, endpoints, workloads, clients, ..
+        } = self;
         let mut left = Left { namespaces: inventory.namespaces(), ..Left::default() };
 
         left.connections = clients.iter().map(super::Client::connections).sum();
@@ -58,23 +61,32 @@ impl Lab {
         left.behind.extend(inventory.left().await);
         left.behind.extend(sockets.left());
         left.behind.extend(sockets.remove());
-        let names: Vec<_> =
-            workloads.iter().filter_map(|workload| Some(workload.alias.as_ref()?.path().to_owned())).collect();
+        let aliases = workloads.iter().filter_map(|workload| workload.alias.as_ref()).chain(&places);
+        let names: Vec<_> = aliases.map(|alias| alias.path().to_owned()).collect();
         let ended = inventory.end();
-        drop((workloads, network));
+        drop((workloads, places, network));
         left.behind.extend(names.iter().filter(|name| name.exists()).map(|name| format!("name {}", name.display())));
-        let deadline = Instant::now() + SETTLING;
-        let mut held = ended.left();
-        while !held.is_empty() && Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            held = ended.left();
-        }
-        left.behind.extend(held);
+        left.behind.extend(ended.settled(Instant::now() + SETTLING, Duration::from_millis(5)).await);
         left
     }
 }
 
 impl Left {
+    /// What was taken down, in words.
+    pub(crate) fn closed(&self) -> String {
+        let connections = plural(self.connections, "connection");
+        format!("{connections}, {}, {}", plural(self.roles, "role"), plural(self.namespaces, "network namespace"))
+    }
+
+    /// What the look around came to, in words.
+    pub(crate) fn census(&self) -> &'static str {
+        if self.behind.is_empty() {
+            "nothing left of interfaces, addresses, routes, rules, sockets, namespaces"
+        } else {
+            "this is left:"
+        }
+    }
+
     async fn stopped(&mut self, role: Running) {
         let name = role.name().to_owned();
         self.roles += 1;

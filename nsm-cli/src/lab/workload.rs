@@ -1,8 +1,13 @@
 //! Network namespaces for workloads.
 
-use nsm_kernel::{NamedNetns, Netns};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use super::Lab;
+use nsm_kernel::{NamedNetns, Netns};
+use tokio::time::Instant;
+
+use super::teardown::SETTLING;
+use super::{Lab, Naming};
 use crate::failure::Failure;
 
 /// A workload's network namespace.
@@ -16,30 +21,26 @@ pub(crate) struct Workload {
 }
 
 impl Workload {
-    async fn create(name: String, named: bool) -> Result<Self, Failure> {
-        // A name is a convenience: where it is taken, or may not be given, the namespace goes without.
-        let alias = if named { Netns::create_named(&name).await.ok() } else { None };
-        let netns = match &alias {
-            Some(alias) => alias.netns().clone(),
-            None => Netns::create().await.map_err(|error| Failure::of(&name, &error))?,
-        };
+    async fn create(name: String, naming: &Naming) -> Result<Self, Failure> {
+        let (netns, alias) = naming.create(&name).await?;
         Ok(Self { name, netns, alias })
     }
 }
 
 impl Lab {
-    /// Makes one namespace for a workload of this name, with a name for `ip netns` if wanted and possible.
-    pub(crate) async fn add_workload(&mut self, name: String, named: bool) -> Result<(), Failure> {
-        let workload = Workload::create(name, named).await?;
+    /// Makes a namespace for a workload of this name.
+    pub(crate) async fn add_workload(&mut self, name: String) -> Result<(), Failure> {
+        let workload = Workload::create(name, &self.naming).await?;
         self.inventory.watch(&workload.name, &workload.netns).await?;
         self.workloads.push(workload);
         Ok(())
     }
 
     /// As [`add_workload`](Self::add_workload) for many, several at once.
-    pub(crate) async fn add_workloads(&mut self, names: Vec<String>, named: bool) -> Result<(), Failure> {
+    pub(crate) async fn add_workloads(&mut self, names: Vec<String>) -> Result<(), Failure> {
         use futures::StreamExt;
-        let created = names.into_iter().map(|name| Workload::create(name, named));
+        let naming = self.naming.clone();
+        let created = names.into_iter().map(|name| Workload::create(name, &naming));
         let mut created = futures::stream::iter(created).buffered(super::AT_ONCE);
         while let Some(workload) = created.next().await {
             let workload = workload?;
@@ -47,6 +48,17 @@ impl Lab {
             self.workloads.push(workload);
         }
         Ok(())
+    }
+
+    /// Lets go of a workload's namespace, and says what was left in it or still holds it.
+    pub(crate) async fn remove_workload(&mut self, name: &str) -> Vec<String> {
+        let Some(at) = self.workloads.iter().position(|workload| workload.name == name) else { return Vec::new() };
+        let workload = self.workloads.remove(at);
+        let mut left = self.inventory.left_of(name).await;
+        let ended = self.inventory.forget(name);
+        drop(workload);
+        left.extend(ended.settled(Instant::now() + SETTLING, Duration::from_millis(5)).await);
+        left
     }
 
     /// The namespace of the workload with this name.
@@ -57,6 +69,11 @@ impl Lab {
 }
 
 impl Workload {
+    /// By which path any process of this machine enters it, while we live.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.alias.as_ref().map_or_else(|| self.netns.path(), |alias| alias.path().to_owned())
+    }
+
     /// How to run a command in it from a shell.
     pub(crate) fn enter(&self) -> String {
         if self.alias.is_some() {

@@ -8,9 +8,9 @@ use tokio::time::Instant;
 
 use super::Options;
 use super::connected::Connected;
-use super::story::Story;
 use crate::failure::Failure;
 use crate::lab::{Client, Lab};
+use crate::story::Story;
 
 /// How many clients ask at the same time: enough to keep the machine busy, and few enough that what is measured is not
 /// mostly how they wait for each other.
@@ -63,7 +63,7 @@ async fn start(options: &Options, story: &Story, lab: &mut Lab) -> Result<String
     let begun = story.begin();
     let count = usize::from(options.clients);
     let names: Vec<String> = (1..=count).map(|number| format!("nsc-{number}")).collect();
-    lab.add_workloads(names.clone(), options.keep).await?;
+    lab.add_workloads(names.clone()).await?;
     let with_clients = usize::from(options.nodes).saturating_sub(1).max(1);
     for (at, name) in names.iter().enumerate() {
         lab.add_client(name, at % with_clients)?;

@@ -8,9 +8,9 @@ mod picture;
 mod play;
 mod report;
 mod roles;
-mod story;
 mod table;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -19,12 +19,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
 use crate::interrupt::{self, INTERRUPTED};
-use crate::lab::{self, Lab, Left, Trail};
+use crate::lab::{self, Lab, Left, Naming, Sockets, Trail};
 use crate::logging;
+use crate::story::Story;
 use connected::Connected;
 use document::Documents;
 use report::Report;
-use story::Story;
 
 /// Bring up a whole mesh on this machine, send packets through it, and take it down again.
 ///
@@ -119,7 +119,8 @@ async fn run(options: Options, trail: Trail, story: &Story) -> ExitCode {
     let prepare = async || {
         lab::descriptors(options.nodes.into(), options.endpoints.into(), options.clients.into())?;
         let documents = Documents::read(options.file.as_deref())?;
-        Ok((interrupt::listen()?, documents, Lab::new(trail).await?))
+        let naming = if options.keep { Naming::Plain } else { Naming::Nameless };
+        Ok((interrupt::listen()?, documents, Lab::new("quickstart.nsm", Sockets::create()?, naming, trail).await?))
     };
     let (interrupt, documents, mut lab) = match prepare().await {
         Ok(prepared) => prepared,
@@ -146,9 +147,29 @@ async fn run(options: Options, trail: Trail, story: &Story) -> ExitCode {
 
 /// Stays up, and tells how to look around.
 async fn keep(story: &Story, lab: &Lab, connected: &[Connected], interrupt: &CancellationToken) {
-    story.look_around(lab, connected);
+    look_around(story, lab, connected);
     interrupt.cancelled().await;
     story.say("");
+}
+
+/// How to look around while it stays up.
+fn look_around(story: &Story, lab: &Lab, connected: &[Connected]) {
+    let mut lines = vec!["It stays up until Ctrl-C. From another terminal:".to_owned()];
+    for one in connected.iter().take(2) {
+        let peer = one.peers.first().map(|net| net.addr().to_string()).unwrap_or_default();
+        for (name, command) in [(&one.name, format!("ping -c 3 {peer}")), (&one.endpoint, "ip addr".to_owned())] {
+            let found = lab.workloads.iter().find(|workload| workload.name == *name);
+            lines.extend(found.map(|workload| format!("  {:<10}  {} {command}", name, workload.enter())));
+        }
+    }
+    for line in lines {
+        // With --json standard output is for the document alone.
+        if story.is_json() {
+            let _unread = writeln!(std::io::stderr(), "{line}");
+        } else {
+            story.say(&line);
+        }
+    }
 }
 
 async fn finish(lab: Lab, connected: Vec<Connected>, failure: Option<Failure>, story: &Story) -> Report {
@@ -157,16 +178,10 @@ async fn finish(lab: Lab, connected: Vec<Connected>, failure: Option<Failure>, s
         story.say("");
     }
     let begun = story.begin();
-    let Left { behind, failures, connections, roles, namespaces } = lab.take_down().await;
-    let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    let (connections, roles) = (count(connections, "connection"), count(roles, "role"));
-    story.done(begun, "closed", &format!("{connections}, {roles}, {}", count(namespaces, "network namespace")));
-    let clean = if behind.is_empty() {
-        "nothing left of interfaces, addresses, routes, rules, sockets, namespaces"
-    } else {
-        "this is left:"
-    };
-    story.told("census", clean);
+    let left = lab.take_down().await;
+    story.done(begun, "closed", &left.closed());
+    story.told("census", left.census());
+    let Left { behind, failures, .. } = left;
     story.left_behind(&behind);
     let unclosed = failures.into_iter().next().filter(|_| failure.is_none());
     if let Some(failure) = &unclosed {

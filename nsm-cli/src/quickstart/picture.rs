@@ -1,7 +1,7 @@
 //! The picture of a connection: the wire, and the path of the Request.
 
 use super::connected::{Connected, Hop};
-use super::story::{Story, WIDTH};
+use crate::story::{Story, WIDTH};
 
 /// Columns of a box, its borders included.
 const BOX: usize = 34;

@@ -5,10 +5,10 @@ use nsm_api::mechanism::KERNEL;
 
 use super::connected::Connected;
 use super::document::Documents;
-use super::story::Story;
 use super::{Options, clients, picture, roles, table};
 use crate::failure::Failure;
 use crate::lab::Lab;
+use crate::story::Story;
 
 /// Brings everything up, connects the clients and sends packets. What was connected is told even if a later step fails.
 pub(super) async fn play(

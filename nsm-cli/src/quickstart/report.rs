@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::connected::{Connected, Hop};
-use super::story::Story;
 use crate::failure::Failure;
+use crate::story::Story;
 
 /// What a run came to. Its JSON form is what `--json` prints; times are in microseconds.
 #[derive(Debug, Serialize)]

@@ -4,9 +4,9 @@ use nsm_sdk::roles::Running;
 
 use super::Options;
 use super::document::Documents;
-use super::story::Story;
 use crate::failure::Failure;
-use crate::lab::Lab;
+use crate::lab::{Function, Lab};
+use crate::story::Story;
 
 /// Starts registry, managers, forwarders and endpoints, and applies the documents.
 pub(super) async fn start(
@@ -19,8 +19,9 @@ pub(super) async fn start(
     story.told("sockets", &format!("in {directory}, removed at the end"));
     let begun = story.begin();
     let nodes = usize::from(options.nodes);
-    lab.lay_network(nodes).await?;
+    let names: Vec<String> = (1..=nodes).map(|number| format!("node-{number}")).collect();
     if nodes > 1 {
+        lab.lay_network(&names).await?;
         story.done(begun, "underlay", &format!("{nodes} nodes in namespaces, joined by a network of their own"));
     }
     let begun = story.begin();
@@ -31,7 +32,7 @@ pub(super) async fn start(
 
     for at in 0..nodes {
         let begun = story.begin();
-        let node = lab.start_manager().await?;
+        let node = lab.start_manager(&(at + 1).to_string()).await?;
         story.done(begun, "manager", &shown(&node.manager));
         let begun = story.begin();
         let forwarder = lab.start_forwarder(at).await?;
@@ -62,8 +63,8 @@ async fn start_endpoints(
     for (number, serves) in (1..=options.endpoints).zip(documents.serves.iter().cycle()) {
         let begun = story.begin();
         let name = format!("nse-{number}");
-        lab.add_workload(name.clone(), options.keep).await?;
-        let endpoint = lab.start_endpoint(&name, number, last, serves).await?;
+        lab.add_workload(name.clone()).await?;
+        let endpoint = lab.start_endpoint(&name, &Function::numbered(number)?, last, serves).await?;
         let services = serves.keys().cloned().collect::<Vec<_>>().join(", ");
         story.done(
             begun,

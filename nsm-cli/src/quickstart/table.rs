@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::connected::Connected;
 use super::phases::Phase;
-use super::story::{Story, in_ms};
+use crate::story::{Story, in_ms};
 
 /// A row: what it is of, and its time for each client.
 type Row = (String, Vec<Duration>);

@@ -70,8 +70,29 @@ async fn a_name_is_mounted_and_goes_with_its_guard() {
     assert_eq!(Netns::open(&path).unwrap(), *named.netns());
     let taken = Netns::create_named(&name).await.unwrap_err();
     assert_eq!(taken.errno(), Some(nix::libc::EEXIST), "{taken}");
-    assert!(matches!(Netns::create_named("../x").await, Err(Error::InvalidName { .. })));
+    assert!(matches!(Netns::create_named("../x").await, Err(Error::InvalidNetnsName { .. })));
     drop(named);
     assert!(!path.exists());
     assert!(matches!(Netns::open(&path), Err(Error::NamespaceGone { .. })));
+}
+
+#[tokio::test]
+async fn a_named_namespace_is_found_by_its_mark_and_no_other_is() {
+    needs_net_admin!();
+    if in_a_user_namespace() {
+        skipped(&"/run/netns is not ours in a user namespace");
+        return;
+    }
+    let mark = format!("nsmt mark {}", std::process::id());
+    let marked = Netns::create().await.unwrap().named(&format!("nsmt-{}.marked", std::process::id()), &mark).await;
+    let marked = marked.unwrap();
+    let other = Netns::create().await.unwrap().named(&format!("nsmt-{}.other", std::process::id()), "nsmt other").await;
+    let (path, other) = (marked.path().to_owned(), other.unwrap());
+    // As after a crash: nobody remembers the name.
+    std::mem::forget(marked);
+    let found = Netns::named_with_mark(&mark).await.unwrap();
+    assert_eq!(found.iter().map(|named| named.path().to_owned()).collect::<Vec<_>>(), [path.clone()]);
+    drop(found);
+    assert!(!path.exists());
+    assert!(other.path().exists());
 }
