@@ -37,7 +37,12 @@ impl Node {
 #[derive(Debug)]
 pub struct Underlay {
     hub: Netns,
+    /// The number of the bridge's interface.
+    bridge: u32,
+    prefix: IpNet,
     nodes: Vec<Node>,
+    /// How many nodes were ever joined: their ports at the bridge never have the same name.
+    joined: usize,
 }
 
 const BRIDGE: &str = "nsm-underlay";
@@ -51,32 +56,43 @@ impl Underlay {
     /// # Errors
     /// [`Error::InvalidSpec`] if `prefix` has fewer hosts, [`Error::NoPrivileges`] or what the kernel refused.
     pub async fn create(nodes: usize, prefix: IpNet) -> Result<Self> {
-        let addresses: Vec<IpNet> = prefix
-            .hosts()
-            // The network's own address is every router's (RFC 4291 §2.6.1), unless there are but two.
-            .filter(|ip| ip.is_ipv4() || prefix.prefix_len() >= 127 || *ip != prefix.network())
-            .take(nodes)
-            .filter_map(|ip| IpNet::new(ip, prefix.prefix_len()).ok())
-            .collect();
-        if addresses.len() < nodes {
-            return Err(Error::InvalidSpec {
-                interface: UPLINK.to_owned(),
-                reason: format!("{prefix} has {} host addresses for {nodes} nodes", addresses.len()),
-            });
+        let room = hosts(prefix).take(nodes).count();
+        if room < nodes {
+            return Err(full(prefix, room, nodes));
         }
         let hub = Netns::create().await?;
         let bridge = {
             let hub = hub.clone();
             work(Lane::Quick, move |here| create_bridge(here, &hub)).await?
         };
-        let mut made = Vec::with_capacity(nodes);
-        for (number, address) in addresses.into_iter().enumerate() {
-            let node = Node { netns: Netns::create().await?, address };
-            let (hub, joined) = (hub.clone(), node.clone());
-            work(Lane::Quick, move |here| join(here, &hub, bridge, number, &joined)).await?;
-            made.push(node);
+        let mut underlay = Self { hub, bridge, prefix, nodes: Vec::with_capacity(nodes), joined: 0 };
+        for _ in 0..nodes {
+            underlay.add().await?;
         }
-        Ok(Self { hub, nodes: made })
+        Ok(underlay)
+    }
+
+    /// Joins one more node, with the first host address that no other has. It is the last of [`nodes`](Self::nodes).
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub async fn add(&mut self) -> Result<&Node> {
+        let taken: Vec<IpNet> = self.nodes.iter().map(|node| node.address).collect();
+        let Some(address) = hosts(self.prefix).find(|address| !taken.contains(address)) else {
+            return Err(full(self.prefix, taken.len(), taken.len() + 1));
+        };
+        let node = Node { netns: Netns::create().await?, address };
+        let (hub, bridge, number, joined) = (self.hub.clone(), self.bridge, self.joined, node.clone());
+        self.joined += 1;
+        work(Lane::Quick, move |here| join(here, &hub, bridge, number, &joined)).await?;
+        self.nodes.push(node);
+        Ok(&self.nodes[self.nodes.len() - 1])
+    }
+
+    /// Lets go of the node at this position, if there is one. Its namespace, with its end of the link, ends with the last
+    /// handle on it.
+    pub fn remove(&mut self, at: usize) -> Option<Node> {
+        (at < self.nodes.len()).then(|| self.nodes.remove(at))
     }
 
     /// The nodes, in the order of their addresses.
@@ -87,6 +103,22 @@ impl Underlay {
     /// The namespace of the bridge.
     pub fn hub(&self) -> &Netns {
         &self.hub
+    }
+}
+
+/// The addresses that nodes may have.
+fn hosts(prefix: IpNet) -> impl Iterator<Item = IpNet> {
+    prefix
+        .hosts()
+        // The network's own address is every router's (RFC 4291 §2.6.1), unless there are but two.
+        .filter(move |ip| ip.is_ipv4() || prefix.prefix_len() >= 127 || *ip != prefix.network())
+        .filter_map(move |ip| IpNet::new(ip, prefix.prefix_len()).ok())
+}
+
+fn full(prefix: IpNet, room: usize, nodes: usize) -> Error {
+    Error::InvalidSpec {
+        interface: UPLINK.to_owned(),
+        reason: format!("{prefix} has {room} host addresses for {nodes} nodes"),
     }
 }
 

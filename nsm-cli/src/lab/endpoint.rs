@@ -29,7 +29,7 @@ pub(crate) struct Endpoint {
 }
 
 impl Lab {
-    /// Registers network services, or changes them, through the manager of the first node.
+    /// Registers network services, or changes them.
     pub(crate) async fn apply(&mut self, services: Vec<NetworkService>) -> Result<(), Failure> {
         let applied = self.operator()?;
         for service in services {
@@ -49,7 +49,10 @@ impl Lab {
     fn operator(&mut self) -> Result<&RegistryClient, Failure> {
         if self.applied.is_none() {
             let channels = self.site("operator")?.channels();
-            let registry = RegistryClient::builder("operator").connect(channels, self.node(0)?.url()).build();
+            // Not through a manager: a node may go.
+            let started = || Failure::at("operator", "there is no registry", "start it first");
+            let url = self.registry.as_ref().ok_or_else(started)?.url();
+            let registry = RegistryClient::builder("operator").connect(channels, url).build();
             self.applied = Some(registry.map_err(|error| Failure::of("operator", &error))?);
         }
         self.applied.as_ref().ok_or_else(|| Failure::at("operator", "it was not kept", "start it again"))

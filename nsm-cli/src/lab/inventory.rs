@@ -9,6 +9,9 @@ use tokio::time::Instant;
 use super::procfs::{netns_in_use, open_sockets};
 use crate::failure::Failure;
 
+/// How long tasks that were told to end may take to let go of descriptors.
+const SETTLING: Duration = Duration::from_secs(3);
+
 /// What was there before a lab, and the namespaces it has made since.
 #[derive(Debug)]
 pub(crate) struct Inventory {
@@ -116,13 +119,14 @@ impl Ended {
     }
 
     /// What is left when tasks that were told to end have let go of descriptors, or the time is over.
-    pub(super) async fn settled(&self, until: Instant, pause: Duration) -> Vec<String> {
+    pub(super) async fn in_time(&self) -> Vec<String> {
+        let until = Instant::now() + SETTLING;
         loop {
             let left = self.left();
             if left.is_empty() || Instant::now() >= until {
                 return left;
             }
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 

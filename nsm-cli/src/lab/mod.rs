@@ -51,7 +51,7 @@ pub(crate) struct Lab {
     naming: Naming,
     network: Option<Underlay>,
     /// Names of the nodes' namespaces, where they have one.
-    places: Vec<NamedNetns>,
+    places: Vec<Option<NamedNetns>>,
     registry: Option<Running>,
     applied: Option<RegistryClient>,
     /// In the order of their numbers.
@@ -93,10 +93,9 @@ impl Lab {
         let prefix: ipnet::IpNet = UNDERLAY.parse().map_err(|error: ipnet::AddrParseError| failed(&error))?;
         let network = Underlay::create(nodes.len(), prefix).await.map_err(|error| failed(&error))?;
         self.inventory.watch("underlay", network.hub()).await?;
-        let network = self.network.insert(network);
-        for (name, node) in nodes.iter().zip(network.nodes()) {
-            self.places.extend(self.naming.named(name, &node.netns).await?);
-            self.inventory.watch(name, &node.netns).await?;
+        self.network = Some(network);
+        for (at, name) in nodes.iter().enumerate() {
+            self.settle_node(name, at).await?;
         }
         Ok(())
     }
@@ -104,6 +103,22 @@ impl Lab {
     /// These open sockets (`socket:[inode]`) are none of the lab's, and may stay.
     pub(crate) fn excuse(&mut self, sockets: BTreeSet<String>) {
         self.inventory.excuse(sockets);
+    }
+
+    /// One more namespace in that network, for a node of this name.
+    pub(crate) async fn add_place(&mut self, name: &str) -> Result<(), Failure> {
+        let network = self.network.as_mut().ok_or_else(|| Failure::at(name, "there is no network", "lay it first"))?;
+        network.add().await.map_err(|error| Failure::of(name, &error))?;
+        let at = network.nodes().len() - 1;
+        self.settle_node(name, at).await
+    }
+
+    async fn settle_node(&mut self, name: &str, at: usize) -> Result<(), Failure> {
+        if let Some(place) = self.place(at).cloned() {
+            self.places.push(self.naming.named(name, &place.netns).await?);
+            self.inventory.watch(name, &place.netns).await?;
+        }
+        Ok(())
     }
 
     /// The directory of the unix sockets.
@@ -131,7 +146,7 @@ impl Lab {
 
     /// By which path any process of this machine enters the namespace of that node, while we live.
     pub(crate) fn place_path(&self, at: usize) -> Option<std::path::PathBuf> {
-        let named = self.places.get(at).map(|named| named.path().to_owned());
+        let named = self.places.get(at).and_then(Option::as_ref).map(|named| named.path().to_owned());
         named.or_else(|| Some(self.place(at)?.netns.path()))
     }
 

@@ -64,6 +64,24 @@ impl Lab {
         Ok(node.forwarder.insert(forwarder))
     }
 
+    /// Stops the roles of a node and lets go of its namespace; says what was left in it or still holds it. Of one whose roles
+    /// could not be started, the last one, there is but the namespace.
+    pub(crate) async fn remove_node(&mut self, name: &str) -> Result<Vec<String>, Failure> {
+        let at = self.nodes.iter().position(|node| node.name == name).unwrap_or(self.nodes.len());
+        if at < self.nodes.len() {
+            let Node { forwarder, manager, .. } = self.nodes.remove(at);
+            for role in forwarder.into_iter().chain([manager]) {
+                role.shutdown().await.map_err(|error| Failure::of(name, &error))?;
+            }
+        }
+        let place = self.network.as_mut().and_then(|network| network.remove(at));
+        let alias = (at < self.places.len()).then(|| self.places.remove(at));
+        let left = self.inventory.left_of(name).await;
+        let ended = self.inventory.forget(name);
+        drop((place, alias));
+        Ok([left, ended.in_time().await].concat())
+    }
+
     /// The identity of a role, with its TCP sockets in its node's namespace.
     fn site_at(&self, name: &str, place: Option<&nsm_kernel::Node>) -> Result<Site, Failure> {
         let site = self.site(name)?;

@@ -1,17 +1,11 @@
 //! Taking a lab down, in the order that lets each part say goodbye to what it uses.
 
-use std::time::Duration;
-
 use futures::StreamExt;
 use nsm_sdk::roles::Running;
-use tokio::time::Instant;
 
 use super::{AT_ONCE, Lab};
 use crate::failure::Failure;
 use crate::story::plural;
-
-/// How long tasks that were told to end may take to let go of descriptors.
-pub(super) const SETTLING: Duration = Duration::from_secs(3);
 
 /// What a lab left.
 #[derive(Debug, Default)]
@@ -61,12 +55,12 @@ impl Lab {
         left.behind.extend(inventory.left().await);
         left.behind.extend(sockets.left());
         left.behind.extend(sockets.remove());
-        let aliases = workloads.iter().filter_map(|workload| workload.alias.as_ref()).chain(&places);
+        let aliases = workloads.iter().filter_map(|workload| workload.alias.as_ref()).chain(places.iter().flatten());
         let names: Vec<_> = aliases.map(|alias| alias.path().to_owned()).collect();
         let ended = inventory.end();
         drop((workloads, places, network));
         left.behind.extend(names.iter().filter(|name| name.exists()).map(|name| format!("name {}", name.display())));
-        left.behind.extend(ended.settled(Instant::now() + SETTLING, Duration::from_millis(5)).await);
+        left.behind.extend(ended.in_time().await);
         left
     }
 }

@@ -1,12 +1,9 @@
 //! Network namespaces for workloads.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use nsm_kernel::{NamedNetns, Netns};
-use tokio::time::Instant;
 
-use super::teardown::SETTLING;
 use super::{Lab, Naming};
 use crate::failure::Failure;
 
@@ -57,7 +54,7 @@ impl Lab {
         let mut left = self.inventory.left_of(name).await;
         let ended = self.inventory.forget(name);
         drop(workload);
-        left.extend(ended.settled(Instant::now() + SETTLING, Duration::from_millis(5)).await);
+        left.extend(ended.in_time().await);
         left
     }
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::mesh::Mesh;
-use crate::failure::Failure;
 
 /// What something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
+    Node,
     Service,
     Endpoint,
     Pod,
@@ -32,17 +32,15 @@ pub(super) struct Step {
 
 /// The steps from one mesh to another, in an order in which a live connection that must move finds where to go: what is
 /// asked for before who asks, and what is no more needed at the end.
-pub(super) fn steps(from: &Mesh, to: &Mesh) -> Result<Vec<Step>, Failure> {
-    if !from.nodes.is_empty() && from.nodes != to.nodes {
-        let cause = format!("nodes change from {} to {}", from.nodes.join(", "), to.nodes.join(", "));
-        let remedy = "nodes of a lab that is up stay as they are: take it down, and bring it up again";
-        return Err(Failure::at("nodes", cause, remedy));
-    }
+pub(super) fn steps(from: &Mesh, to: &Mesh) -> Vec<Step> {
+    let set = |nodes: &[String]| nodes.iter().map(|node| (node.clone(), ())).collect::<BTreeMap<_, _>>();
+    let nodes = of(Kind::Node, &set(&from.nodes), &set(&to.nodes));
     let services = of(Kind::Service, &from.services, &to.services);
     let endpoints = of(Kind::Endpoint, &from.endpoints, &to.endpoints);
     let pods = of(Kind::Pod, &from.pods, &to.pods);
     let pick = |steps: &[Step], what: What| steps.iter().filter(|step| step.what == what).cloned().collect::<Vec<_>>();
-    Ok([
+    [
+        pick(&nodes, What::Added),
         pick(&pods, What::Removed),
         pick(&services, What::Added),
         pick(&endpoints, What::Added),
@@ -52,8 +50,9 @@ pub(super) fn steps(from: &Mesh, to: &Mesh) -> Result<Vec<Step>, Failure> {
         pick(&pods, What::Changed),
         pick(&endpoints, What::Removed),
         pick(&services, What::Removed),
+        pick(&nodes, What::Removed),
     ]
-    .concat())
+    .concat()
 }
 
 fn of<T: PartialEq>(kind: Kind, from: &BTreeMap<String, T>, to: &BTreeMap<String, T>) -> Vec<Step> {
@@ -70,6 +69,7 @@ fn of<T: PartialEq>(kind: Kind, from: &BTreeMap<String, T>, to: &BTreeMap<String
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Node => "node",
             Self::Service => "network service",
             Self::Endpoint => "endpoint",
             Self::Pod => "pod",
@@ -110,7 +110,7 @@ mod tests {
     }
 
     fn told(from: &Mesh, to: &Mesh) -> Vec<String> {
-        steps(from, to).unwrap().iter().map(ToString::to_string).collect()
+        steps(from, to).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -119,14 +119,16 @@ mod tests {
         let after = mesh(&[("b", "kernel://x/1"), ("c", "kernel://y/1"), ("d", "")]);
         assert_eq!(told(&before, &after), ["removed pod a", "added pod d", "changed pod c"]);
         assert_eq!(told(&before, &before), [""; 0]);
-        assert_eq!(told(&Mesh::default(), &mesh(&[("a", "")])), ["added pod a"]);
+        assert_eq!(told(&Mesh::default(), &mesh(&[("a", "")])), ["added node node-1", "added pod a"]);
     }
 
     #[test]
-    fn nodes_stay_as_they_are() {
-        let (before, mut after) = (mesh(&[]), mesh(&[]));
-        after.nodes.push("node-2".into());
-        let failure = steps(&before, &after).unwrap_err();
-        assert!(failure.cause.contains("node-1, node-2") && failure.remedy.contains("down"), "{failure}");
+    fn a_node_is_there_before_what_is_on_it_and_goes_after_it() {
+        let (mut before, mut after) = (mesh(&[("a", "")]), mesh(&[("b", "")]));
+        before.nodes = vec!["x".into(), "y".into()];
+        after.nodes = vec!["y".into(), "z".into()];
+        assert_eq!(told(&before, &after), ["added node z", "removed pod a", "added pod b", "removed node x"]);
+        after.nodes = vec!["y".into(), "x".into()];
+        assert_eq!(told(&before, &after), ["removed pod a", "added pod b"], "their order is no difference");
     }
 }

@@ -49,23 +49,48 @@ impl Running {
         let what =
             format!("{}, each a network namespace, joined by an underlay; a registry", plural(nodes.len(), "node"));
         story.done(begun, "underlay", &what);
-        for (at, name) in nodes.iter().enumerate() {
+        for name in nodes {
             let begun = story.begin();
-            self.lab.start_manager(name).await?;
-            self.lab.start_forwarder(at).await?;
-            let address = self.lab.place(at).map(|place| place.ip().to_string()).unwrap_or_default();
-            story.done(begun, "node", &format!("{name} at {address}, with a manager and a forwarder"));
+            let what = self.start_node(name).await?;
+            story.done(begun, "node", &format!("{name}{what}"));
         }
-        self.mesh.nodes = nodes.to_vec();
         Ok(())
+    }
+
+    /// Starts the roles of a node whose namespace is there.
+    async fn start_node(&mut self, name: &str) -> Result<String, Failure> {
+        let at = self.mesh.nodes.len();
+        self.lab.start_manager(name).await?;
+        self.lab.start_forwarder(at).await?;
+        self.mesh.nodes.push(name.to_owned());
+        let address = self.lab.place(at).map(|place| place.ip().to_string()).unwrap_or_default();
+        Ok(format!(" at {address}, with a manager and a forwarder"))
+    }
+
+    async fn node(&mut self, step: &Step) -> Result<String, Failure> {
+        let name = &step.name;
+        if step.what == What::Added {
+            let started = match self.lab.add_place(name).await {
+                Ok(()) => self.start_node(name).await,
+                Err(failure) => Err(failure),
+            };
+            if started.is_err() {
+                let left = self.lab.remove_node(name).await?;
+                tracing::debug!(name, ?left, "a node that could not be started is gone again");
+            }
+            return started;
+        }
+        self.mesh.nodes.retain(|node| node != name);
+        gone(name, &self.lab.remove_node(name).await?)
     }
 
     /// Makes it what the file says. What is the same is not touched.
     pub(super) async fn become_like(&mut self, wanted: &Mesh, story: &Story) -> Result<Vec<Step>, Failure> {
-        let steps = diff::steps(&self.mesh, wanted)?;
+        let steps = diff::steps(&self.mesh, wanted);
         for step in &steps {
             let begun = story.begin();
             let done = match step.kind {
+                Kind::Node => self.node(step).await,
                 Kind::Service => self.service(step, wanted).await,
                 Kind::Endpoint => self.endpoint(step, wanted).await,
                 Kind::Pod => self.pod(step, wanted).await,
@@ -99,7 +124,7 @@ impl Running {
         let Some(endpoint) = wanted.endpoints.get(name) else {
             return self.emptied(name).await;
         };
-        let at = wanted.position(&endpoint.node);
+        let at = self.mesh.position(&endpoint.node);
         if step.what == What::Added {
             self.lab.add_workload(name.clone()).await?;
         }
@@ -130,7 +155,7 @@ impl Running {
         }
         if before.is_none() || moved {
             let own = elements![UpstreamRefresh::default(), ExcludedPrefixes::new()];
-            self.lab.add_client_with(name, wanted.position(&pod.node), own)?;
+            self.lab.add_client_with(name, self.mesh.position(&pod.node), own)?;
         }
         let asked = self.ask(name, pod)?;
         self.mesh.pods.insert(name.clone(), pod.clone());
@@ -168,11 +193,7 @@ impl Running {
     /// The namespace of a workload ends.
     async fn emptied(&mut self, name: &str) -> Result<String, Failure> {
         self.kept.remove(name);
-        let left = self.lab.remove_workload(name).await;
-        if left.is_empty() {
-            return Ok(", nothing left of it".to_owned());
-        }
-        Err(Failure::at(name, format!("it is gone, but this is left: {}", left.join("; ")), "take the lab down"))
+        gone(name, &self.lab.remove_workload(name).await)
     }
 
     /// Waits until all connections are up, or the time is over. Those that are not, with the reason.
@@ -215,4 +236,12 @@ impl Running {
         lab.excuse(strangers);
         lab.take_down().await
     }
+}
+
+/// Something has been let go of, and this is left of it.
+fn gone(name: &str, left: &[String]) -> Result<String, Failure> {
+    if left.is_empty() {
+        return Ok(", nothing left of it".to_owned());
+    }
+    Err(Failure::at(name, format!("it is gone, but this is left: {}", left.join("; ")), "take the lab down"))
 }

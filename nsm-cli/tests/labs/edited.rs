@@ -85,15 +85,33 @@ async fn an_edit_of_a_network_service_moves_a_live_connection_and_no_other() {
 }
 
 #[tokio::test]
-async fn nodes_of_a_lab_that_is_up_stay_as_they_are() {
+async fn a_node_comes_and_goes_while_the_others_stay() {
     let room = Room::new(TWO_NODES);
     let Some(lab) = room.up(&[]).await else { return };
-    room.edit("kind: Node\n", "kind: Node\nmetadata:\n  name: node-0\n---\napiVersion: v1\nkind: Node\n");
-    let output = room.of_file("up", &[]).output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(said.contains("node-0, node-1, node-2") && said.contains("take it down"), "{said}");
-    assert!(all_up(&room.view(), 6));
+    let before = indexes(&room.view()).await;
+    // vault moves to a new node.
+    let third = "apiVersion: v1\nkind: Node\nmetadata:\n  name: node-3\n---\n";
+    let (others, vault) = TWO_NODES.split_at(TWO_NODES.find("  name: vault").unwrap());
+    room.write(&format!("{third}{others}{}", vault.replace("node-1", "node-3")));
+    let said = printed(room.of_file("up", &[]).output().unwrap());
+    assert!(said.contains("added node node-3") && said.contains("changed pod vault"), "{said}");
+    let view = until(&room, "all to be connected", |view| all_up(view, 6)).await;
+    assert_eq!(view["nodes"][2]["address"], "192.0.2.3");
+    assert_eq!(ping_all(&view).await, 2 * 7);
+
+    // node-1 goes, with what is on it; what is on others stays.
+    let text = std::fs::read_to_string(room.file()).unwrap();
+    let text = text.replacen("apiVersion: v1\nkind: Node\nmetadata:\n  name: node-1\n---\n", "", 1);
+    room.write(&text.replace("nodeName: node-1", "nodeName: node-2"));
+    let said = printed(room.of_file("up", &[]).output().unwrap());
+    assert!(said.contains("removed node node-1"), "{said}");
+    let view = until(&room, "all to be connected", |view| all_up(view, 6)).await;
+    assert_eq!(view["nodes"].as_array().unwrap().len(), 2);
+    assert_eq!(ping_all(&view).await, 2 * 7);
+    let after = indexes(&view).await;
+    for same in ["worker/nsm-1", "collector/nsm-1"] {
+        assert_eq!(after[same], before[same], "{same} is another interface");
+    }
     lab.end().await;
 }
 

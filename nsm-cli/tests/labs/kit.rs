@@ -91,6 +91,11 @@ impl Room {
         Some(lab)
     }
 
+    /// Whether its lab can be talked to.
+    pub(crate) fn listens(&self) -> bool {
+        self.path.join("run").join(&self.lab).join("control.sock").exists()
+    }
+
     /// What `nsm graph --json` says.
     pub(crate) fn view(&self) -> Value {
         let output = self.of_file("graph", &["--json"]).output().unwrap();

@@ -1,6 +1,9 @@
-use nix::sys::signal::Signal;
+use std::time::Duration;
 
-use crate::kit::{Room, TWO_NODES, indexes, ping_all, printed, texts, wire};
+use nix::sys::signal::Signal;
+use tokio::time::{Instant, sleep};
+
+use crate::kit::{PATIENCE, Room, TWO_NODES, indexes, ping_all, printed, texts, wire};
 
 #[tokio::test]
 async fn four_services_on_two_nodes_carry_packets_and_leave_nothing() {
@@ -91,9 +94,11 @@ async fn down_ends_a_lab_also_while_it_comes_up() {
     let Some(lab) = room.up(&[]).await else { return };
     lab.end().await;
     let mut child = room.of_file("up", &[]).stdout(std::process::Stdio::null()).spawn().unwrap();
-    while !room.of_file("graph", &["--json"]).output().is_ok_and(|output| {
-        String::from_utf8_lossy(&output.stdout).contains("\"process\": ") && output.status.success()
-    }) {}
+    let end = Instant::now() + PATIENCE;
+    while !room.listens() {
+        assert!(Instant::now() < end && child.try_wait().unwrap().is_none(), "it does not come up");
+        sleep(Duration::from_millis(1)).await;
+    }
     let said = printed(room.of_file("down", &[]).output().unwrap());
     assert!(said.contains("nothing left"), "{said}");
     assert_eq!(child.wait().unwrap().code(), Some(0));
