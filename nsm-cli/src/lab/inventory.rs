@@ -48,9 +48,10 @@ impl Inventory {
         Ok(Self { own, marked, sockets, watched: Vec::new() })
     }
 
-    /// Notes what is in a namespace that was just made.
+    /// Notes what is in a namespace that was just made, or that we have just changed.
     pub(super) async fn watch(&mut self, name: &str, netns: &Netns) -> Result<(), Failure> {
         let before = Census::take(netns).await.map_err(|error| Failure::of(name, &error))?;
+        self.watched.retain(|watched| watched.name != name);
         self.watched.push(Watched { name: name.to_owned(), netns: netns.clone(), before });
         Ok(())
     }

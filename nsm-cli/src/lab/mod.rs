@@ -40,6 +40,8 @@ pub(crate) use sockets::Sockets;
 
 /// The network between the nodes of a lab: for documentation by RFC 5737, so nobody's real one.
 const UNDERLAY: &str = "192.0.2.0/24";
+/// What the namespace of its bridge is called in reports.
+const UNDERLAY_NAME: &str = "underlay";
 /// How many namespaces or clients are worked on at the same time.
 pub(crate) const AT_ONCE: usize = 16;
 
@@ -92,7 +94,7 @@ impl Lab {
         let failed = |error: &(dyn std::error::Error + 'static)| Failure::of("underlay", error);
         let prefix: ipnet::IpNet = UNDERLAY.parse().map_err(|error: ipnet::AddrParseError| failed(&error))?;
         let network = Underlay::create(nodes.len(), prefix).await.map_err(|error| failed(&error))?;
-        self.inventory.watch("underlay", network.hub()).await?;
+        self.inventory.watch(UNDERLAY_NAME, network.hub()).await?;
         self.network = Some(network);
         for (at, name) in nodes.iter().enumerate() {
             self.settle_node(name, at).await?;
@@ -110,6 +112,8 @@ impl Lab {
         let network = self.network.as_mut().ok_or_else(|| Failure::at(name, "there is no network", "lay it first"))?;
         network.add().await.map_err(|error| Failure::of(name, &error))?;
         let at = network.nodes().len() - 1;
+        // Its port is there from now on.
+        self.inventory.watch(UNDERLAY_NAME, network.hub()).await?;
         self.settle_node(name, at).await
     }
 

@@ -25,8 +25,11 @@ impl Workload {
 }
 
 impl Lab {
-    /// Makes a namespace for a workload of this name.
+    /// Makes a namespace for a workload of this name, unless it has one.
     pub(crate) async fn add_workload(&mut self, name: String) -> Result<(), Failure> {
+        if self.workload(&name).is_ok() {
+            return Ok(());
+        }
         let workload = Workload::create(name, &self.naming).await?;
         self.inventory.watch(&workload.name, &workload.netns).await?;
         self.workloads.push(workload);

@@ -54,12 +54,12 @@ Environment:
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = format!("\
 The file has YAML documents, in the shape of Kubernetes where Kubernetes has one:
-  apiVersion: v1, kind: Node                                  a node; without any there is one, node-1
-  apiVersion: networkservicemesh.io/v1, kind: NetworkService  as in Kubernetes
-  apiVersion: v1, kind: Pod                                   a workload: metadata.labels, spec.nodeName, and the annotation
-                                                              {ANNOTATION}: kernel://service/interface?label=value,…
-  apiVersion: {API_VERSION}, kind: Endpoint                        an endpoint: metadata.labels, spec.nodeName, spec.type
-                                                              (icmp-responder), spec.services, spec.cidrPrefixes
+  Node             apiVersion: v1; without any there is one, node-1
+  NetworkService   apiVersion: networkservicemesh.io/v1, as in Kubernetes
+  Pod              apiVersion: v1; a workload with metadata.labels, spec.nodeName, and the annotation
+                   {ANNOTATION}: kernel://service/interface?label=value,…
+  Endpoint         apiVersion: {API_VERSION}; with metadata.labels, spec.nodeName, spec.services,
+                   spec.type (icmp-responder) and spec.cidrPrefixes
 
 Examples:
   nsm up examples/labs/two-nodes.yaml            until Ctrl-C

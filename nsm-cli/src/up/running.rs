@@ -125,9 +125,7 @@ impl Running {
             return self.emptied(name).await;
         };
         let at = self.mesh.position(&endpoint.node);
-        if step.what == What::Added {
-            self.lab.add_workload(name.clone()).await?;
-        }
+        self.lab.add_workload(name.clone()).await?;
         self.lab.start_endpoint(name, &endpoint.function, at, &endpoint.serves).await?;
         self.mesh.endpoints.insert(name.clone(), endpoint.clone());
         let services: Vec<&str> = endpoint.serves.keys().map(String::as_str).collect();
@@ -150,10 +148,8 @@ impl Running {
         if moved {
             self.lab.remove_client(name).await?;
         }
-        if before.is_none() {
-            self.lab.add_workload(name.clone()).await?;
-        }
-        if before.is_none() || moved {
+        self.lab.add_workload(name.clone()).await?;
+        if self.lab.client(name).is_none() {
             let own = elements![UpstreamRefresh::default(), ExcludedPrefixes::new()];
             self.lab.add_client_with(name, self.mesh.position(&pod.node), own)?;
         }

@@ -20,8 +20,8 @@ const KINDS: [(&str, &str); 4] =
     [("NetworkService", yaml::API_VERSION), ("Node", "v1"), ("Pod", "v1"), ("Endpoint", API_VERSION)];
 /// What an endpoint can be.
 const TYPES: [&str; 1] = ["icmp-responder"];
-/// Names that roles have.
-const RESERVED: [&str; 2] = ["registry", "operator"];
+/// Names of roles, and of the namespace that is the underlay's.
+const RESERVED: [&str; 3] = ["registry", "operator", "underlay"];
 /// So that the path of a socket (107 octets, unix(7)) has room for it.
 const LONGEST_NAME: usize = 40;
 /// The node of a file that names none.
@@ -247,7 +247,7 @@ impl Reader<'_> {
         } else if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) || !text.chars().all(plain) {
             "it must be of lower-case letters, digits, dashes and dots, and begin with a letter or digit"
         } else if RESERVED.contains(&text) || text.starts_with("nsmgr-") || text.starts_with("forwarder-") {
-            "that is the name of a role of every lab"
+            "that is the name of a part of every lab"
         } else {
             return Ok(name);
         };

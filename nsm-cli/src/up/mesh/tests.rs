@@ -97,7 +97,7 @@ fn what_is_wrong_is_said_with_its_place_what_is_allowed_and_what_to_do() {
         ),
         ("name: web", "name: Web", &["document 3, line 14", "lower-case"]),
         ("name: web", "name: nse", &["document 3, line 14", "document 2, line 8", "a name of its own"]),
-        ("name: web", "name: registry", &["the name of a role"]),
+        ("name: web", "name: registry", &["the name of a part of every lab"]),
         ("kernel://vpn/nsm-1?tier=front", "kernel://vpn/a,kernel://vpn/a", &["two interfaces are called a"]),
         (
             "destination_selector",
