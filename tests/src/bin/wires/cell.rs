@@ -18,6 +18,7 @@ pub(crate) struct Cell {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     Kernel,
+    Memif,
 }
 
 /// What lies between the two.
@@ -59,21 +60,32 @@ impl Cell {
             Way::Wireguard(Family::V4),
             Way::Wireguard(Family::V6),
         ];
-        let ends = [(End::Kernel, End::Kernel)];
         let mut cells = Vec::new();
         for way in ways {
-            for (client, endpoint) in ends {
-                for payload in [Payload::Ip, Payload::Ethernet] {
-                    if payload == Payload::Ethernet && matches!(way, Way::Wireguard(_)) {
-                        continue;
-                    }
-                    for inner in [Inner::V4, Inner::V6, Inner::Both] {
-                        cells.push(Self { client, way, endpoint, payload, inner });
-                    }
+            for payload in [Payload::Ip, Payload::Ethernet] {
+                if payload == Payload::Ethernet && matches!(way, Way::Wireguard(_)) {
+                    continue;
+                }
+                for inner in [Inner::V4, Inner::V6, Inner::Both] {
+                    cells.push(Self { client: End::Kernel, way, endpoint: End::Kernel, payload, inner });
+                }
+                // What a packet in shared memory is addressed to is nobody's business but the two ends'.
+                for (client, endpoint) in
+                    [(End::Memif, End::Memif), (End::Kernel, End::Memif), (End::Memif, End::Kernel)]
+                {
+                    cells.push(Self { client, way, endpoint, payload, inner: Inner::Both });
                 }
             }
         }
         cells
+    }
+}
+
+impl Cell {
+    /// Whether no wire can be made: the two have no common memory, and nobody copies packets between them.
+    pub(crate) fn is_refused(&self) -> bool {
+        (self.client, self.endpoint) != (End::Kernel, End::Kernel)
+            && (self.client != self.endpoint || self.way != Way::Local)
     }
 }
 
@@ -109,6 +121,7 @@ impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let end = |end| match end {
             End::Kernel => "KERNEL",
+            End::Memif => "MEMIF",
         };
         let way = match self.way {
             Way::Local => "local",

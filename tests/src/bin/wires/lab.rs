@@ -3,13 +3,17 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use nsm_api::mechanism::{KERNEL, VXLAN, WIREGUARD};
+use nsm_api::mechanism::{KERNEL, MEMIF, VXLAN, WIREGUARD};
 use nsm_api::{Connection, ConnectionContext, IpContext, Path, PathSegment};
 use nsm_chain::{Begin, Call, Chain, Element, Error, Next, NextHop, OwnedNext, Result, elements, from_fn};
 use nsm_kernel::{Census, Netns, Underlay as Network};
 use nsm_mechanisms::{
-    CrossConnect, KernelAccept, KernelOffer, Linux, MechanismPriority, Mechanisms, Underlay, Wireguard, Workload,
+    CrossConnect, KernelAccept, KernelOffer, Linux, MechanismPriority, Mechanisms, MemifAccept, MemifOffer, Underlay,
+    Wireguard, WithMemif, Workload,
 };
+use nsm_memif::Memif;
+use tokio::sync::Mutex;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::cell::{Cell, End, Family, Inner, Way};
 
@@ -19,7 +23,7 @@ pub(crate) const ETHERNET_MTU: u32 = 1500;
 /// The network between two nodes, and what may be left in them.
 pub(crate) struct Nodes {
     network: Network,
-    linux: [Linux; 2],
+    planes: [WithMemif<Linux>; 2],
 }
 
 /// One cell brought up.
@@ -28,8 +32,10 @@ pub(crate) struct Lab<'a> {
     pub(crate) endpoint: Netns,
     nodes: Option<&'a Nodes>,
     /// The data planes that take part, the client's first.
-    planes: Vec<Linux>,
+    planes: Vec<WithMemif<Linux>>,
     chain: Chain,
+    /// Each interface of shared memory that the client gets.
+    pub(crate) interfaces: Mutex<UnboundedReceiver<Memif>>,
     before: Vec<(Netns, Census)>,
 }
 
@@ -40,7 +46,7 @@ impl Nodes {
             Family::V6 => "2001:db8::/64",
         };
         let network = Network::create(2, prefix.parse().map_err(wrong)?).await.map_err(wrong)?;
-        Ok(Self { linux: [plane(&network, 0).await?, plane(&network, 1).await?], network })
+        Ok(Self { planes: [plane(&network, 0).await?, plane(&network, 1).await?], network })
     }
 
     /// The namespace of the client's node, where all that crosses passes.
@@ -60,12 +66,12 @@ impl<'a> Lab<'a> {
         let serves = serving(cell, &endpoint)?;
         let (planes, forwarders) = match (cell.way, nodes) {
             (Way::Local, _) => {
-                let plane = Linux::new("fwd")?;
+                let plane = WithMemif::over(Linux::new("fwd")?);
                 let chain = forwarder(&plane, "unix:///nse.sock", None, serves)?;
                 (vec![plane], chain)
             }
             (way, Some(nodes)) => {
-                let [near, far] = nodes.linux.clone();
+                let [near, far] = nodes.planes.clone();
                 let first = if matches!(way, Way::Wireguard(_)) { WIREGUARD } else { VXLAN };
                 let chain = forwarder(&far, "unix:///nse.sock", None, serves)?;
                 let chain = forwarder(&near, "tcp://far:5001", Some(first), chain)?;
@@ -73,14 +79,15 @@ impl<'a> Lab<'a> {
             }
             (way, None) => return Err(Error::internal(format!("{way:?} needs a network between nodes"))),
         };
-        let chain = asking(cell, &client, forwarders)?;
+        let (to, interfaces) = unbounded_channel();
+        let chain = asking(cell, &client, to, forwarders)?;
         let mut before = Vec::new();
         let between = nodes.iter().flat_map(|nodes| nodes.network.nodes()).map(|node| node.netns.clone());
         for netns in [client.clone(), endpoint.clone()].into_iter().chain(between) {
             let census = Census::take(&netns).await.map_err(wrong)?;
             before.push((netns, census));
         }
-        Ok(Self { client, endpoint, nodes, planes, chain, before })
+        Ok(Self { client, endpoint, nodes, planes, chain, interfaces: Mutex::new(interfaces), before })
     }
 
     pub(crate) fn nodes(&self) -> Option<&Nodes> {
@@ -113,7 +120,8 @@ impl<'a> Lab<'a> {
                 left.push(diff.to_string().trim().to_owned());
             }
         }
-        left.extend(self.planes.iter().filter(|plane| plane.wires() > 0).map(|plane| format!("wires of {plane:?}")));
+        let wires = |plane: &&WithMemif<Linux>| plane.wires() + plane.other().wires() > 0;
+        left.extend(self.planes.iter().filter(wires).map(|plane| format!("wires of {plane:?}")));
         Ok(left)
     }
 }
@@ -138,12 +146,12 @@ impl Element for To {
 }
 
 /// The data plane of a node, with all that leads to the other one.
-async fn plane(network: &Network, number: usize) -> Result<Linux> {
+async fn plane(network: &Network, number: usize) -> Result<WithMemif<Linux>> {
     let node = &network.nodes()[number];
     let address = (node.ip(), Wireguard::DEFAULT_PORT).into();
     let wireguard = Wireguard::bind(&node.netns, address, ETHERNET_MTU).await?;
     let linux = Linux::with_underlay(&format!("fwd-{number}"), Underlay::new(node.ip()), node.netns.clone())?;
-    Ok(linux.with_wireguard(wireguard))
+    Ok(WithMemif::over(linux.with_wireguard(wireguard)))
 }
 
 fn serving(cell: &Cell, netns: &Netns) -> Result<Chain> {
@@ -151,6 +159,13 @@ fn serving(cell: &Cell, netns: &Netns) -> Result<Chain> {
         End::Kernel => {
             let accept = KernelAccept::new().in_netns(Workload::of(netns));
             Mechanisms::new().with(KERNEL, accept).map_err(wrong)?
+        }
+        End::Memif => {
+            let answers = MemifAccept::new(|mut memif: Memif, _: Arc<Connection>| async move {
+                // How it ended is for the client to see.
+                let _over = memif.answer(|packet| !packet.is_empty()).await;
+            });
+            Mechanisms::new().with(MEMIF, answers).map_err(wrong)?
         }
     };
     let inner = cell.inner;
@@ -164,7 +179,7 @@ fn serving(cell: &Cell, netns: &Netns) -> Result<Chain> {
 }
 
 /// One that offers mechanisms of this type first, if any.
-fn forwarder(plane: &Linux, hop: &'static str, first: Option<&str>, next: Chain) -> Result<Chain> {
+fn forwarder(plane: &WithMemif<Linux>, hop: &'static str, first: Option<&str>, next: Chain) -> Result<Chain> {
     let discovery = from_fn(move |mut call: Call, next: OwnedNext| {
         call.set_fact(NextHop(hop.into()));
         async move { next.request(call).await }
@@ -174,11 +189,21 @@ fn forwarder(plane: &Linux, hop: &'static str, first: Option<&str>, next: Chain)
     Chain::new("fwd", elements![Begin::default(), discovery, wire, priority, To(next)]).map_err(wrong)
 }
 
-fn asking(cell: &Cell, netns: &Netns, next: Chain) -> Result<Chain> {
-    let offer = match cell.client {
-        End::Kernel => KernelOffer::new().in_netns(Workload::of(netns)),
-    };
-    Chain::new("nsc", elements![Begin::initiator(), offer, To(next)]).map_err(wrong)
+fn asking(cell: &Cell, netns: &Netns, to: UnboundedSender<Memif>, next: Chain) -> Result<Chain> {
+    let mut list = elements![Begin::initiator()];
+    match cell.client {
+        End::Kernel => list.extend(elements![KernelOffer::new().in_netns(Workload::of(netns))]),
+        End::Memif => list.extend(elements![MemifOffer::new(move |memif: Memif, _: Arc<Connection>| {
+            let to = to.clone();
+            async move {
+                // Whoever gets it works on it; here it is kept until it is closed.
+                let _nobody_looks = to.send(memif);
+                std::future::pending::<()>().await;
+            }
+        })]),
+    }
+    list.extend(elements![To(next)]);
+    Chain::new("nsc", list).map_err(wrong)
 }
 
 /// The client's and the endpoint's addresses.

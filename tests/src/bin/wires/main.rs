@@ -1,5 +1,6 @@
 //! Makes every wire that there can be, between namespaces of its own: asks for it, sends packets both ways, the largest that
-//! fits and one that does not, looks at what crosses between the nodes, asks again, closes it, and looks at what is left.
+//! fits and one that does not, looks at what crosses between the nodes, asks again, closes it, and looks at what is left. Where no
+//! wire can be made it looks at what is said.
 //!
 //! `cargo run --release -p nsm-tests --bin wires`: one line a cell, then `N cells, F failed`. Needs root, or `unshare -Urn`.
 
@@ -9,14 +10,15 @@ mod lab;
 mod packets;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use nsm_api::Connection;
-use nsm_chain::{Error, Result};
+use nsm_chain::{Code, Error, Result};
 
 use capture::Capture;
-use cell::{Cell, Family, Payload, Way};
+use cell::{Cell, End, Family, Payload, Way};
 use lab::{ETHERNET_MTU, Lab, Nodes};
 use nsm_mechanisms::Wireguard;
 
@@ -71,14 +73,53 @@ async fn main() -> ExitCode {
 /// One cell, from the first Request to nothing left. Says what was seen.
 async fn try_out(cell: &Cell, between: Option<&Nodes>) -> Result<String> {
     let lab = Lab::new(cell, between).await?;
-    let connection = lab.ask(cell).await?;
-    let used = use_it(cell, &lab, &connection).await;
-    lab.close(connection).await?;
-    let seen = used?;
+    let seen = if cell.is_refused() {
+        refused(lab.ask(cell).await)?
+    } else {
+        let connection = lab.ask(cell).await?;
+        let used = match cell.client {
+            End::Kernel => use_it(cell, &lab, &connection).await,
+            End::Memif => share_memory(cell, &lab).await,
+        };
+        lab.close(connection).await?;
+        used?
+    };
     match lab.left().await? {
         left if left.is_empty() => Ok(seen),
         left => Err(Error::internal(format!("left behind: {}", left.join("; ")))),
     }
+}
+
+/// A refusal says what either side offered.
+fn refused(answer: Result<Arc<Connection>>) -> Result<String> {
+    match answer {
+        Err(error) if error.code() == Code::Unimplemented && error.to_string().contains("MEMIF") => {
+            Ok(format!("refused: {}", error.what()))
+        }
+        Err(error) => Err(error),
+        Ok(connection) => Err(Error::internal(format!("made, by {:?}", connection.mechanism))),
+    }
+}
+
+/// Packets of each size come back as they were, and a Request that changes nothing leaves the memory where it is.
+async fn share_memory(cell: &Cell, lab: &Lab<'_>) -> Result<String> {
+    let mut interfaces = lab.interfaces.lock().await;
+    let mut memif = interfaces.recv().await.ok_or_else(|| Error::internal("the client got no interface"))?;
+    for size in [64, 1500, 9000] {
+        let packet: Vec<u8> = (0..size).map(|at| at as u8).collect();
+        let mut back = Vec::new();
+        memif.send_burst([&packet]).map_err(lab::wrong)?;
+        memif.ready().await.map_err(lab::wrong)?;
+        memif.recv_burst(8, |packet| back.extend_from_slice(packet)).map_err(lab::wrong)?;
+        if back != packet {
+            return Err(Error::internal(format!("{size} octets came back as {} others", back.len())));
+        }
+    }
+    lab.ask(cell).await?;
+    if interfaces.try_recv().is_ok() {
+        return Err(Error::internal("asked again, it is other memory"));
+    }
+    Ok("packets up to 9000 octets there and back".to_owned())
 }
 
 async fn use_it(cell: &Cell, lab: &Lab<'_>, connection: &Connection) -> Result<String> {
