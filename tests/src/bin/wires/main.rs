@@ -11,11 +11,12 @@ mod packets;
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Parser;
 use nsm_api::Connection;
 use nsm_chain::{Code, Error, Result};
+use tokio::time::Instant;
 
 use capture::Capture;
 use cell::{Cell, End, Family, Payload, Way};
