@@ -22,6 +22,7 @@ use capture::Capture;
 use cell::{Cell, End, Family, Payload, Way};
 use lab::{ETHERNET_MTU, Lab, Nodes};
 use nsm_mechanisms::Wireguard;
+use tokio::time::Instant;
 
 #[derive(Debug, Parser)]
 #[command(about = "Every wire that can be made, made, used and closed")]
