@@ -91,7 +91,7 @@ async fn a_named_namespace_is_found_by_its_mark_and_no_other_is() {
     // As after a crash: nobody remembers the name.
     std::mem::forget(marked);
     let found = Netns::named_with_mark(&mark).await.unwrap();
-    assert_eq!(found.iter().map(|named| named.path().to_owned()).collect::<Vec<_>>(), [path.clone()]);
+    assert_eq!(found.iter().map(|named| named.path()).collect::<Vec<_>>(), [path.as_path()]);
     drop(found);
     assert!(!path.exists());
     assert!(other.path().exists());
