@@ -16,7 +16,6 @@ use std::time::Duration;
 use clap::Parser;
 use nsm_api::Connection;
 use nsm_chain::{Code, Error, Result};
-use tokio::time::Instant;
 
 use capture::Capture;
 use cell::{Cell, End, Family, Payload, Way};
