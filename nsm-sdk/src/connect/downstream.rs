@@ -36,6 +36,12 @@ const EPOCH: &str = "epoch";
 /// another does not open one each time.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// How long a connection that was answered while its stream was being opened may be without news on it.
+const UNHEARD: Duration = Duration::from_millis(200);
+
+/// A listener, by the id of its connection and its key.
+type Heard = (Arc<str>, u64);
+
 /// What the next hop says of a connection.
 #[derive(Debug)]
 pub enum News<'a> {
@@ -191,20 +197,28 @@ impl Downstream {
         }
     }
 
-    /// After the first message of a stream: what we believe to be there and the next hop does not know is gone.
-    fn missing(&self, before: &[(Arc<str>, u64)], initial: &ConnectionEvent) {
+    /// After the first message of a stream: what we believe to be there and the next hop does not know is gone. Of what was
+    /// answered while the stream was being opened nobody can say so yet: it may have been made after that message. Then
+    /// there is news of it to come. Those are returned.
+    fn missing(&self, id: Option<&str>, before: &HashSet<Heard>, initial: &ConnectionEvent) -> HashSet<Heard> {
         let mut known: HashMap<&str, Vec<Caller<'_>>> = HashMap::new();
         for caller in initial.connections.values().flat_map(callers) {
             known.entry(&caller.segment.id).or_default().push(caller);
         }
-        for (id, key) in before {
-            let known = known.get(&**id).map_or(&[][..], Vec::as_slice);
-            for listener in self.listeners(id).iter().filter(|listener| listener.key == *key) {
-                if !known.iter().any(|caller| listener.subject.is(*caller)) {
-                    listener.tell(News::Gone);
-                }
+        let is_known = |id: &str, listener: &Listener| {
+            known.get(id).is_some_and(|callers| callers.iter().any(|caller| listener.subject.is(*caller)))
+        };
+        let unknown = self.everybody().into_iter().filter(|(own, _)| id.is_none_or(|id| **own == *id));
+        let mut unheard = HashSet::new();
+        for (id, listener) in unknown.filter(|(id, listener)| !is_known(id, listener)) {
+            let heard = (id, listener.key);
+            if before.contains(&heard) {
+                listener.tell(News::Gone);
+            } else {
+                unheard.insert(heard);
             }
         }
+        unheard
     }
 
     fn everybody(&self) -> Vec<(Arc<str>, Listener)> {
@@ -239,9 +253,10 @@ impl Downstream {
         MonitorScopeSelector { path_segments: vec![segment], network_services: Vec::new() }
     }
 
-    /// Follows one stream to its end. `None`: nobody listened any more.
+    /// Follows one stream to its end. `None`: nobody listened any more, or there was no news of somebody who came while it
+    /// was being opened: another one will tell.
     async fn follow(self: &Arc<Self>, id: Option<&str>) -> Option<Error> {
-        let before: Vec<_> = self
+        let before: HashSet<Heard> = self
             .everybody()
             .into_iter()
             .filter(|(listened, _)| id.is_none_or(|id| **listened == *id))
@@ -252,17 +267,24 @@ impl Downstream {
             Ok(events) => events,
             Err(error) => return Some(error),
         };
+        let mut unheard = HashSet::new();
+        let mut until = tokio::time::Instant::now();
         loop {
             let event = tokio::select! {
                 biased;
                 event = events.next() => event,
                 () = &mut nobody => return None,
+                () = tokio::time::sleep_until(until), if !unheard.is_empty() => return None,
             };
             match event {
                 Some(Ok(event)) => {
                     self.told(&event);
                     if event.r#type() == ConnectionEventType::InitialStateTransfer {
-                        self.missing(&before, &event);
+                        unheard = self.missing(id, &before, &event);
+                        until = tokio::time::Instant::now() + UNHEARD;
+                    } else if !unheard.is_empty() {
+                        let told: Vec<_> = event.connections.values().flat_map(callers).collect();
+                        unheard.retain(|(id, _)| !told.iter().any(|caller| caller.segment.id == **id));
                     }
                 }
                 Some(Err(error)) => return Some(error),

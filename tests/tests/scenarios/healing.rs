@@ -119,6 +119,37 @@ async fn a_move_that_was_done_after_its_client_gave_up_is_heard_of_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_manager_answered_before_it_restarted_is_asked_for_again_though_the_stream_opened_after_it() {
+    let (mesh, nodes) = mesh_of(1).await;
+    nodes[0].endpoint("nse", "vpn", elements![]).await.unwrap();
+    let client = nodes[0].client("nsc").build().unwrap();
+    let way = Duration::from_millis(40)..Duration::from_millis(41);
+    mesh.network().slow("nsc", "nsmgr-1", way.clone());
+    mesh.network().slow("nsmgr-1", "nsc", way);
+    let both = async {
+        let second = async {
+            pass(Duration::from_millis(30)).await;
+            ask(&client, "vpn", "b").await
+        };
+        futures::join!(ask(&client, "vpn", "a"), second)
+    };
+    // The first answer is here, so the stream is on its way; the second one is on its way as well.
+    let restart = async {
+        pass(Duration::from_millis(90)).await;
+        nodes[0].restart_manager().unwrap();
+    };
+    let ((one, two), ()) = futures::join!(both, restart);
+    (one.unwrap(), two.unwrap());
+    mesh.network().mend();
+    pass(Duration::from_secs(1)).await;
+    let kept = mesh.kept();
+    let manager = kept.iter().find(|kept| kept.hop == "nsmgr-1").unwrap();
+    assert_eq!(manager.connections, 2);
+    client.shutdown(SOON).await.unwrap();
+    nothing_left(&mesh, &[&client]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_closes_while_everything_is_chosen_afresh_and_asks_again_is_healed_again() {
     let (mesh, nodes) = mesh_of(1).await;
     let endpoint = nodes[0].endpoint("nse-1", "vpn", elements![]).await.unwrap();
