@@ -139,7 +139,8 @@ async fn what_a_manager_answered_before_it_restarted_is_asked_for_again_though_t
         nodes[0].restart_manager().unwrap();
     };
     let ((one, two), ()) = futures::join!(both, restart);
-    (one.unwrap(), two.unwrap());
+    one.unwrap();
+    two.unwrap();
     mesh.network().mend();
     pass(Duration::from_secs(1)).await;
     let kept = mesh.kept();
