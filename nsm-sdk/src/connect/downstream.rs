@@ -75,6 +75,10 @@ pub struct Downstream {
 struct Board {
     next: u64,
     open: bool,
+    /// How often a stream has said what there is.
+    told_all: u64,
+    /// Of whom that stream has said nothing, though it may have been opened after they were answered.
+    unheard: HashSet<Heard>,
     listeners: HashMap<Arc<str>, Vec<Listener>>,
     /// What was told of connections that are being asked for, by the id of our segment.
     asking: HashMap<Arc<str>, Asked>,
@@ -84,6 +88,10 @@ struct Board {
 #[derive(Default)]
 struct Asked {
     times: usize,
+    /// What [`Board::told_all`] was when it was first asked for.
+    told_all: u64,
+    /// Whether the stream has said something of it since it said what there is.
+    heard: bool,
     broke: Vec<Broke>,
     /// Why the stream ended meanwhile: what answered may be no more, and the next stream says nothing of it.
     lost: Option<Code>,
@@ -157,16 +165,22 @@ impl Downstream {
     /// Keeps in mind what breaks of the connection of this id as long as the returned lives. To be called before it is
     /// asked for: until its answer is here, nobody listens, and nobody knows under which id.
     pub(super) fn asks(self: &Arc<Self>, id: Arc<str>) -> Asking {
-        self.board().asking.entry(Arc::clone(&id)).or_default().times += 1;
+        let mut board = self.board();
+        let told_all = board.told_all;
+        let new = || Asked { told_all, ..Asked::default() };
+        board.asking.entry(Arc::clone(&id)).or_insert_with(new).times += 1;
+        drop(board);
         Asking { downstream: Arc::clone(self), id }
     }
 
     /// Keeps in mind what a caller is told that may not have its answer yet.
     fn keep(&self, caller: Caller<'_>, kind: ConnectionEventType, connection: &Connection) {
         let mut board = self.board();
+        board.unheard.retain(|(id, _)| **id != *caller.segment.id);
         let Some(asked) = board.asking.get_mut(&*caller.segment.id) else {
             return;
         };
+        asked.heard = true;
         let (epoch, there) = (caller.segment.metrics.get(EPOCH).cloned(), caller.there.map(ToOwned::to_owned));
         asked.broke.retain(|broke| (&broke.epoch, &broke.there) != (&epoch, &there));
         let gone = kind == ConnectionEventType::Delete;
@@ -199,8 +213,8 @@ impl Downstream {
 
     /// After the first message of a stream: what we believe to be there and the next hop does not know is gone. Of what was
     /// answered while the stream was being opened nobody can say so yet: it may have been made after that message. Then
-    /// there is news of it to come. Those are returned.
-    fn missing(&self, id: Option<&str>, before: &HashSet<Heard>, initial: &ConnectionEvent) -> HashSet<Heard> {
+    /// there is news of it to come.
+    fn missing(&self, id: Option<&str>, before: &HashSet<Heard>, initial: &ConnectionEvent) {
         let mut known: HashMap<&str, Vec<Caller<'_>>> = HashMap::new();
         for caller in initial.connections.values().flat_map(callers) {
             known.entry(&caller.segment.id).or_default().push(caller);
@@ -209,16 +223,40 @@ impl Downstream {
             known.get(id).is_some_and(|callers| callers.iter().any(|caller| listener.subject.is(*caller)))
         };
         let unknown = self.everybody().into_iter().filter(|(own, _)| id.is_none_or(|id| **own == *id));
-        let mut unheard = HashSet::new();
         for (id, listener) in unknown.filter(|(id, listener)| !is_known(id, listener)) {
             let heard = (id, listener.key);
             if before.contains(&heard) {
                 listener.tell(News::Gone);
             } else {
-                unheard.insert(heard);
+                self.board().unheard.insert(heard);
             }
         }
-        unheard
+    }
+
+    /// A stream (of this id) says what there is: whatever was said before of what is being asked for, an earlier one said.
+    fn tells_all(&self, id: Option<&str>) {
+        let mut board = self.board();
+        board.unheard.retain(|(own, _)| id.is_some_and(|id| **own != *id));
+        // A stream of one id is opened for one who has its answer.
+        if id.is_none() {
+            board.told_all += 1;
+            board.asking.values_mut().for_each(|asked| asked.heard = false);
+        }
+    }
+
+    /// Returns when nothing has been said for a while of somebody of whom it should have been.
+    async fn says_nothing(&self, id: Option<&str>) {
+        loop {
+            let changed = self.changed.notified();
+            let unheard = || self.board().unheard.iter().any(|(own, _)| id.is_none_or(|id| **own == *id));
+            if unheard() {
+                tokio::time::sleep(UNHEARD).await;
+                if unheard() {
+                    return;
+                }
+            }
+            changed.await;
+        }
     }
 
     fn everybody(&self) -> Vec<(Arc<str>, Listener)> {
@@ -267,24 +305,24 @@ impl Downstream {
             Ok(events) => events,
             Err(error) => return Some(error),
         };
-        let mut unheard = HashSet::new();
-        let mut until = tokio::time::Instant::now();
+        let mut says_nothing = pin!(self.says_nothing(id));
         loop {
             let event = tokio::select! {
                 biased;
                 event = events.next() => event,
                 () = &mut nobody => return None,
-                () = tokio::time::sleep_until(until), if !unheard.is_empty() => return None,
+                () = &mut says_nothing => return None,
             };
             match event {
                 Some(Ok(event)) => {
+                    let tells_all = event.r#type() == ConnectionEventType::InitialStateTransfer;
+                    if tells_all {
+                        self.tells_all(id);
+                    }
                     self.told(&event);
-                    if event.r#type() == ConnectionEventType::InitialStateTransfer {
-                        unheard = self.missing(id, &before, &event);
-                        until = tokio::time::Instant::now() + UNHEARD;
-                    } else if !unheard.is_empty() {
-                        let told: Vec<_> = event.connections.values().flat_map(callers).collect();
-                        unheard.retain(|(id, _)| !told.iter().any(|caller| caller.segment.id == **id));
+                    if tells_all {
+                        self.missing(id, &before, &event);
+                        self.changed.notify_waiters();
                     }
                 }
                 Some(Err(error)) => return Some(error),
@@ -409,14 +447,22 @@ impl Asking {
     pub(super) fn repeat(&self, subscription: &Subscription) {
         let subject = &subscription.subject;
         let (broke, lost, listener) = {
-            let board = self.downstream.board();
+            let mut board = self.downstream.board();
+            let told_all = board.told_all;
             let Some(asked) = board.asking.get(&self.id) else { return };
+            let is_unheard = asked.told_all != told_all && !asked.heard;
             let of_it = |broke: &&Broke| {
                 broke.epoch.as_deref() == subject.epoch.as_deref() && broke.there.as_deref() == subject.there.as_deref()
             };
             let listeners = board.listeners.get(&subject.id).map_or(&[][..], Vec::as_slice);
             let listener = listeners.iter().find(|listener| listener.key == subscription.key).cloned();
-            (asked.broke.iter().rfind(of_it).cloned(), asked.lost, listener)
+            let told = (asked.broke.iter().rfind(of_it).cloned(), asked.lost, listener);
+            if is_unheard {
+                // Its answer may be older than the stream, whose hop may have started anew in between.
+                board.unheard.insert((Arc::clone(&subject.id), subscription.key));
+                self.downstream.changed.notify_waiters();
+            }
+            told
         };
         let Some(listener) = listener else { return };
         if let Some(code) = lost {
@@ -470,6 +516,7 @@ impl Subscription {
             return;
         };
         let mut board = downstream.board();
+        board.unheard.remove(&(Arc::clone(&self.subject.id), self.key));
         let Some(listeners) = board.listeners.get_mut(&self.subject.id) else {
             return;
         };
