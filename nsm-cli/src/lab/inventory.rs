@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use super::procfs::{netns_in_use, open_sockets};
 use crate::failure::Failure;
 
-/// How long tasks that were told to end may take to let go of descriptors.
-const SETTLING: Duration = Duration::from_secs(3);
+/// How long tasks that were told to end may take to let go of descriptors. A hop that has ended still follows for five seconds
+/// what others report, in case somebody comes back, and so holds its node's namespace.
+const SETTLING: Duration = Duration::from_secs(10);
 
 /// What was there before a lab, and the namespaces it has made since.
 #[derive(Debug)]
