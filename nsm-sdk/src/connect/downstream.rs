@@ -222,8 +222,7 @@ impl Downstream {
         let is_known = |id: &str, listener: &Listener| {
             known.get(id).is_some_and(|callers| callers.iter().any(|caller| listener.subject.is(*caller)))
         };
-        let unknown = self.everybody().into_iter().filter(|(own, _)| id.is_none_or(|id| **own == *id));
-        for (id, listener) in unknown.filter(|(id, listener)| !is_known(id, listener)) {
+        for (id, listener) in self.everybody(id).into_iter().filter(|(id, listener)| !is_known(id, listener)) {
             let heard = (id, listener.key);
             if before.contains(&heard) {
                 listener.tell(News::Gone);
@@ -259,9 +258,11 @@ impl Downstream {
         }
     }
 
-    fn everybody(&self) -> Vec<(Arc<str>, Listener)> {
+    /// Whoever listens (to this id).
+    fn everybody(&self, id: Option<&str>) -> Vec<(Arc<str>, Listener)> {
         let board = self.board();
-        board.listeners.iter().flat_map(|(id, all)| all.iter().map(|one| (Arc::clone(id), one.clone()))).collect()
+        let wanted = board.listeners.iter().filter(|(own, _)| id.is_none_or(|id| ***own == *id));
+        wanted.flat_map(|(id, all)| all.iter().map(|one| (Arc::clone(id), one.clone()))).collect()
     }
 
     /// Ends every subscription (to this id): nobody tells them anything any more, unless they come again.
@@ -294,12 +295,7 @@ impl Downstream {
     /// Follows one stream to its end. `None`: nobody listened any more, or there was no news of somebody who came while it
     /// was being opened: another one will tell.
     async fn follow(self: &Arc<Self>, id: Option<&str>) -> Option<Error> {
-        let before: HashSet<Heard> = self
-            .everybody()
-            .into_iter()
-            .filter(|(listened, _)| id.is_none_or(|id| **listened == *id))
-            .map(|(id, listener)| (id, listener.key))
-            .collect();
+        let before: HashSet<Heard> = self.everybody(id).into_iter().map(|(id, listener)| (id, listener.key)).collect();
         let mut nobody = pin!(self.nobody(id));
         let mut events = match self.link.monitor(Watch::new(self.selector(id))).await {
             Ok(events) => events,
@@ -397,7 +393,7 @@ async fn one_by_one(downstream: &Arc<Downstream>) {
     let mut streams = FuturesUnordered::new();
     loop {
         let changed = downstream.changed.notified();
-        for (id, _) in downstream.everybody() {
+        for (id, _) in downstream.everybody(None) {
             if followed.insert(Arc::clone(&id)) {
                 streams.push(async move {
                     let end = downstream.follow(Some(&id)).await;

@@ -17,7 +17,7 @@ use clap::Parser;
 use nsm_api::Connection;
 use nsm_chain::{Code, Error, Result};
 
-use capture::Capture;
+use capture::{Capture, Datagram};
 use cell::{Cell, End, Family, Payload, Way};
 use lab::{ETHERNET_MTU, Lab, Nodes};
 use nsm_mechanisms::Wireguard;
@@ -171,19 +171,21 @@ async fn frames_cross(lab: &Lab<'_>) -> Result<()> {
 /// For local experiments, by IEEE 802.
 const UNASSIGNED: u16 = 0x88b5;
 
-/// Each datagram between the nodes is VXLAN, all with one identifier, and holds a frame of the two ends; no frame of theirs crosses
-/// outside.
+/// The datagrams from node to node, each with its frame. Nothing of the two ends may cross outside of them.
+fn between_nodes<'f>(cell: &Cell, nodes: &Nodes, frames: &'f [Vec<u8>]) -> Result<Vec<(&'f [u8], Datagram)>> {
+    let (ends, nodes) = (lab::addresses(cell.inner).concat(), nodes.addresses());
+    let seen: Vec<_> = frames.iter().filter_map(|frame| Some((&**frame, capture::datagram(frame)?))).collect();
+    if let Some((_, stray)) = seen.iter().find(|(_, outer)| ends.contains(&outer.from)) {
+        return Err(Error::internal(format!("a packet from {} crosses outside the tunnel", stray.from)));
+    }
+    Ok(seen.into_iter().filter(|(_, outer)| nodes.contains(&outer.from) && nodes.contains(&outer.to)).collect())
+}
+
+/// Each datagram between the nodes is VXLAN, all with one identifier, and holds a frame of the two ends.
 fn tunnelled(cell: &Cell, nodes: &Nodes, frames: &[Vec<u8>]) -> Result<String> {
     let ends: Vec<_> = lab::addresses(cell.inner).concat();
     let (mut inside, mut identifier, mut longest) = (0, None, 0);
-    for frame in frames {
-        let Some(outer) = capture::datagram(frame) else { continue };
-        if ends.contains(&outer.from) {
-            return Err(Error::internal(format!("a packet from {} crosses outside the tunnel", outer.from)));
-        }
-        if !nodes.addresses().contains(&outer.from) || !nodes.addresses().contains(&outer.to) {
-            continue;
-        }
+    for (frame, outer) in between_nodes(cell, nodes, frames)? {
         let Some((number, inner)) = capture::vxlan(&outer.payload).filter(|_| outer.port == VXLAN_PORT) else {
             return Err(Error::internal(format!(
                 "to port {} of {} goes something else than VXLAN",
@@ -206,19 +208,10 @@ fn tunnelled(cell: &Cell, nodes: &Nodes, frames: &[Vec<u8>]) -> Result<String> {
     Ok(format!("{inside} datagrams between nodes, all of VNI {identifier}, {longest} octets at most"))
 }
 
-/// Each datagram between the nodes is one of WireGuard's messages, and shows nothing of what was sent; nothing of the two ends crosses
-/// outside.
+/// Each datagram between the nodes is one of WireGuard's messages, and shows nothing of what was sent.
 fn sealed(cell: &Cell, nodes: &Nodes, frames: &[Vec<u8>]) -> Result<String> {
-    let ends: Vec<_> = lab::addresses(cell.inner).concat();
     let (mut data, mut longest) = (0, 0);
-    for frame in frames {
-        let Some(outer) = capture::datagram(frame) else { continue };
-        if ends.contains(&outer.from) {
-            return Err(Error::internal(format!("a packet from {} crosses outside the tunnel", outer.from)));
-        }
-        if !nodes.addresses().contains(&outer.from) || !nodes.addresses().contains(&outer.to) {
-            continue;
-        }
+    for (frame, outer) in between_nodes(cell, nodes, frames)? {
         // Type and three octets of zero (WireGuard paper, section 5.4).
         let kind = outer.payload.get(..4).filter(|_| outer.port == Wireguard::DEFAULT_PORT);
         let Some([kind @ 1..=4, 0, 0, 0]) = kind else {
