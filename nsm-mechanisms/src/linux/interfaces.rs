@@ -1,7 +1,7 @@
 //! What is asked of the kernel for the interfaces of one wire.
 
 use nsm_chain::Result;
-use nsm_kernel::{Interface, InterfaceSpec, Netns, PeerNeighbours, VethWire};
+use nsm_kernel::{Interface, InterfaceSpec, PeerNeighbours, VethWire};
 
 use super::error::{Trouble, failed};
 use super::plan::{End, Plan, Tunnel};
@@ -9,28 +9,53 @@ use super::plan::{End, Plan, Tunnel};
 /// What a wire consists of.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
+    /// In the order of the plan's ends.
     pub(super) interfaces: Vec<Interface>,
-    /// Who carries its packets, if the kernel does not.
-    pub(super) running: Option<nsm_wireguard::Tunnel>,
+    /// Who carries its packets, where the kernel does not; for each tunnel of our own, in the same order.
+    pub(super) running: Vec<nsm_wireguard::Tunnel>,
 }
 
 /// Makes all of them, or none.
 pub(super) async fn create(plan: &Plan) -> Result<Parts, Trouble> {
-    let ends: Vec<(&Netns, &InterfaceSpec)> = plan.ends.iter().map(|end| (&end.netns, &end.spec)).collect();
-    match (&plan.tunnel, &ends[..]) {
-        (Some(Tunnel::Vxlan { vxlan, node, .. }), [end]) => {
-            Ok(Parts { interfaces: vec![vxlan.create(node, *end).await?], running: None })
+    if let [End { tunnel: None, .. }, End { tunnel: None, .. }] = &plan.ends[..] {
+        let [caller, next] = [&plan.ends[0], &plan.ends[1]].map(|end| (&end.netns, &end.spec));
+        // Hardware addresses are fixed, so the specs name all neighbours that are to be known.
+        let pair = VethWire::create(caller, next, PeerNeighbours::Learned).await?;
+        return Ok(Parts { interfaces: vec![pair.a().clone(), pair.b().clone()], running: Vec::new() });
+    }
+    let mut parts = Parts::default();
+    for end in &plan.ends {
+        if let Err(error) = create_end(end, &mut parts).await {
+            undo(parts).await;
+            return Err(error);
         }
-        (Some(Tunnel::Wireguard { node, peering }), [end]) => {
-            let (interface, tunnel) = node.create(peering, *end).await?;
-            Ok(Parts { interfaces: vec![interface], running: Some(tunnel) })
+    }
+    Ok(parts)
+}
+
+/// Makes the end of a tunnel.
+async fn create_end(end: &End, parts: &mut Parts) -> Result<(), Trouble> {
+    let at = (&end.netns, &end.spec);
+    match &end.tunnel {
+        Some(Tunnel::Vxlan { vxlan, node, .. }) => parts.interfaces.push(vxlan.create(node, at).await?),
+        Some(Tunnel::Wireguard { node, peering }) => {
+            let (interface, tunnel) = node.create(peering, at).await?;
+            parts.interfaces.push(interface);
+            parts.running.push(tunnel);
         }
-        (None, [caller, next]) => {
-            // Hardware addresses are fixed, so the specs name all neighbours that are to be known.
-            let pair = VethWire::create(*caller, *next, PeerNeighbours::Learned).await?;
-            Ok(Parts { interfaces: vec![pair.a().clone(), pair.b().clone()], running: None })
+        None => {}
+    }
+    Ok(())
+}
+
+async fn undo(parts: Parts) {
+    for running in parts.running {
+        running.close().await;
+    }
+    for interface in parts.interfaces {
+        if let Err(error) = interface.delete().await {
+            tracing::warn!(%error, "could not remove one end of a wire whose other end failed");
         }
-        _ => Ok(Parts::default()),
     }
 }
 
@@ -47,15 +72,18 @@ pub(super) async fn adopt(plan: &Plan) -> Result<Option<Parts>, Trouble> {
     Ok(Some(Parts { interfaces, running }))
 }
 
-/// Has the packets of an interface carried again, if it is us who do so.
+/// Has the packets of the interfaces carried again, where it is us who do so.
 pub(super) async fn run(
     plan: &Plan,
     interfaces: &[Interface],
-) -> Result<Option<nsm_wireguard::Tunnel>, nsm_wireguard::Error> {
-    match (&plan.tunnel, interfaces) {
-        (Some(Tunnel::Wireguard { node, peering }), [interface]) => Ok(Some(node.attach(peering, interface).await?)),
-        _ => Ok(None),
+) -> Result<Vec<nsm_wireguard::Tunnel>, nsm_wireguard::Error> {
+    let mut running = Vec::new();
+    for (end, interface) in plan.ends.iter().zip(interfaces) {
+        if let Some(Tunnel::Wireguard { node, peering }) = &end.tunnel {
+            running.push(node.attach(peering, interface).await?);
+        }
     }
+    Ok(running)
 }
 
 /// Whether the ends that were changed got their former state back.

@@ -12,18 +12,19 @@ use super::mark::{Carrier, Mark, Side};
 use crate::wireguard::End as Role;
 use crate::{Underlay, Wire, Wireguard};
 
-/// What a wire is made of: two ends of a pair, or one end of a tunnel.
+/// What a wire is made of: the two ends of a pair, or one end of a tunnel.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) ends: Vec<End>,
-    pub(super) tunnel: Option<Tunnel>,
 }
 
 /// One interface.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(super) struct End {
     pub(super) netns: Netns,
     pub(super) spec: InterfaceSpec,
+    /// What carries its packets; none if it is one of a pair.
+    pub(super) tunnel: Option<Tunnel>,
     /// The kernel's setting of that name; there is no netlink message for it.
     pub(super) route_localnet: bool,
 }
@@ -58,24 +59,39 @@ impl Tunnel {
     }
 }
 
+impl End {
+    /// With whom the tunnel is that we carry ourselves.
+    pub(super) fn peering(&self) -> Option<&Peering> {
+        match &self.tunnel {
+            Some(Tunnel::Wireguard { peering, .. }) => Some(peering),
+            _ => None,
+        }
+    }
+}
+
 impl Plan {
+    /// Of all its ends.
+    pub(super) fn peerings(&self) -> impl Iterator<Item = &Peering> {
+        self.ends.iter().filter_map(End::peering)
+    }
+
     pub(super) fn of(wire: &Wire, mark: &Mark, ways: Ways<'_>) -> Result<Self> {
-        let end = |kernel: Kernel<'_>, side, tunnel: Option<&Tunnel>| end(wire, kernel, side, mark, tunnel);
+        let end = |kernel: Kernel<'_>, side, tunnel: Option<Tunnel>| end(wire, kernel, side, mark, tunnel);
         match (wire.caller.as_kernel(), wire.next.as_kernel()) {
             (Some(caller), Some(next)) => {
                 let mut ends = [end(caller, Side::Client, None)?, end(next, Side::Endpoint, None)?];
                 if wire.payload != payload::ETHERNET {
                     introduce(&mut ends);
                 }
-                Ok(Self { ends: ends.into(), tunnel: None })
+                Ok(Self { ends: ends.into() })
             }
             (Some(caller), None) => {
                 let tunnel = tunnel(wire, &wire.next, Side::Client, ways)?;
-                Ok(Self { ends: vec![end(caller, Side::Client, Some(&tunnel))?], tunnel: Some(tunnel) })
+                Ok(Self { ends: vec![end(caller, Side::Client, Some(tunnel))?] })
             }
             (None, Some(next)) => {
                 let tunnel = tunnel(wire, &wire.caller, Side::Endpoint, ways)?;
-                Ok(Self { ends: vec![end(next, Side::Endpoint, Some(&tunnel))?], tunnel: Some(tunnel) })
+                Ok(Self { ends: vec![end(next, Side::Endpoint, Some(tunnel))?] })
             }
             (None, None) => Err(Error::unsupported(format!(
                 "this forwarder cannot relay from {} to {}",
@@ -108,7 +124,7 @@ pub(super) fn check_kernel(kernel: Kernel<'_>) -> Result<(FileUrl, &str)> {
     Ok((netns, name))
 }
 
-fn end(wire: &Wire, kernel: Kernel<'_>, side: Side, mark: &Mark, tunnel: Option<&Tunnel>) -> Result<End> {
+fn end(wire: &Wire, kernel: Kernel<'_>, side: Side, mark: &Mark, tunnel: Option<Tunnel>) -> Result<End> {
     let (url, name) = check_kernel(kernel)?;
     let FileUrl::Path(path) = url else {
         return Err(Error::precondition(format!("the descriptor of network namespace {url} has not arrived"))
@@ -116,7 +132,7 @@ fn end(wire: &Wire, kernel: Kernel<'_>, side: Side, mark: &Mark, tunnel: Option<
     };
     // Looks at what the path names before opening it: it may come from a peer.
     let netns = Netns::open(&path).map_err(|error| failed(format!("interface {name} has nowhere to be"), error))?;
-    let alias = mark.of(&wire.id, tunnel.map(Tunnel::carrier))?;
+    let alias = mark.of(&wire.id, tunnel.as_ref().map(Tunnel::carrier))?;
     let mut spec =
         InterfaceSpec::new(name, alias).map_err(|error| failed("the interface cannot be described", error))?;
     context::fill(&mut spec, side, &wire.context)?;
@@ -127,7 +143,7 @@ fn end(wire: &Wire, kernel: Kernel<'_>, side: Side, mark: &Mark, tunnel: Option<
     } else {
         spec.mac = spec.mac.or_else(|| Some(mark.mac(&wire.id, side)));
     }
-    Ok(End { netns, spec, route_localnet: kernel.route_local_net() })
+    Ok(End { netns, spec, tunnel, route_localnet: kernel.route_local_net() })
 }
 
 /// Tells each end the other's hardware address: an IP wire needs no questions.
@@ -265,7 +281,7 @@ mod tests {
             let ways = Ways { underlay: Some(&ways), wireguard: None };
             let plan = Plan::of(&wire, &Mark::new("fwd").unwrap(), ways);
             if let Ok(plan) = plan {
-                prop_assert_eq!(plan.ends.len(), if plan.tunnel.is_some() { 1 } else { 2 });
+                prop_assert_eq!(plan.ends.len(), if plan.ends[0].tunnel.is_some() { 1 } else { 2 });
             }
         }
     }

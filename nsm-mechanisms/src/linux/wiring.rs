@@ -136,7 +136,7 @@ impl Wiring {
         }
         let old = std::mem::replace(&mut self.plan, plan);
         writes += self
-            .rerun(old.tunnel.as_ref())
+            .rerun(&old)
             .await
             .map_err(|error| failed(format!("cannot change the tunnel of connection {}", self.wire.id), error))?;
         writes += self.set_route_localnet(&old.ends).await?;
@@ -145,25 +145,24 @@ impl Wiring {
         Ok(writes)
     }
 
-    /// Has the tunnel that we carry ourselves go on as the plan says now; says how many changes that took.
-    async fn rerun(&mut self, former: Option<&Tunnel>) -> Result<usize, nsm_wireguard::Error> {
-        let (Some(Tunnel::Wireguard { peering: old, .. }), Some(Tunnel::Wireguard { peering: new, .. })) =
-            (former, &self.plan.tunnel)
-        else {
-            return Ok(0);
-        };
-        if let (Some(running), true) = (&self.parts.running, old == new) {
-            running.set_mtu(self.plan.ends.first().and_then(|end| end.spec.mtu));
+    /// Has the tunnels that we carry ourselves go on as the plan says now; says how many changes that took.
+    async fn rerun(&mut self, former: &Plan) -> Result<usize, nsm_wireguard::Error> {
+        let (wanted, running) = (self.plan.peerings().count(), self.parts.running.len());
+        if wanted == running && former.peerings().eq(self.plan.peerings()) {
+            let ends = self.plan.ends.iter().filter(|end| end.peering().is_some());
+            for (running, end) in self.parts.running.iter().zip(ends) {
+                running.set_mtu(end.spec.mtu);
+            }
             return Ok(0);
         }
         self.stop().await;
         self.parts.running = run(&self.plan, &self.parts.interfaces).await?;
-        Ok(1)
+        Ok(wanted)
     }
 
-    /// Ends what carries its packets, if the kernel does not: two of it would be in each other's way.
+    /// Ends what carries its packets, where the kernel does not: two of it would be in each other's way.
     pub(super) async fn stop(&mut self) {
-        if let Some(running) = self.parts.running.take() {
+        for running in self.parts.running.drain(..) {
             running.close().await;
         }
     }
@@ -256,11 +255,11 @@ impl Wiring {
 
 /// The identifier of the plan's tunnel, if the other node issued it: nobody here may issue it now.
 fn claimed(plan: &Plan, held: Option<Vni>) -> Result<Option<Vni>> {
-    let foreign = |tunnel: &Tunnel| match tunnel {
-        Tunnel::Vxlan { vxlan, foreign, .. } => Some((vxlan.vni, foreign.clone()?)),
-        Tunnel::Wireguard { .. } => None,
+    let foreign = |end: &End| match &end.tunnel {
+        Some(Tunnel::Vxlan { vxlan, foreign, .. }) => Some((vxlan.vni, foreign.clone()?)),
+        _ => None,
     };
-    let Some((number, underlay)) = plan.tunnel.as_ref().and_then(foreign) else {
+    let Some((number, underlay)) = plan.ends.iter().find_map(foreign) else {
         return Ok(None);
     };
     if let Some(held) = held.filter(|held| held.number() == number) {
