@@ -72,7 +72,8 @@ async fn vxlan(a: &Netns, b: &Netns) -> Result<()> {
     let [one, two] = underlay.nodes() else {
         return Ok(());
     };
-    let tunnel = VxlanTunnel { vni: 7, local: one.ip(), remote: two.ip(), port: 4789, ttl: None };
+    let (local, remote) = (one.ip(), two.ip());
+    let tunnel = VxlanTunnel { vni: 7, local, remote, port: 4789, remote_port: 4789, ttl: None };
     let back = VxlanTunnel { local: two.ip(), remote: one.ip(), ..tunnel };
     let (near, far) = (spec("nsm-1", 1, 2)?, spec("nsm-2", 2, 1)?);
     measure("VXLAN wire, one end complete", async || {

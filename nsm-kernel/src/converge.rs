@@ -12,6 +12,7 @@ use crate::{
     rtnl::{
         Rtnl,
         link::{self, LinkFacts},
+        redirect,
         rule::RuleEntry,
     },
     sysctl,
@@ -49,7 +50,15 @@ pub(crate) fn configure_new(
     spec: &InterfaceSpec,
     facts: &LinkFacts,
 ) -> Result<()> {
-    netns.allow_ping(here)?;
+    if let Some(other) = &spec.joined_to {
+        let Some(other) = rtnl.link(other)? else {
+            // It comes up when there is another side.
+            return rtnl.apply(vec![link::set_alias(facts.index, &spec.alias)]);
+        };
+        join(here, rtnl, netns, spec, (facts.index, other.index))?;
+    } else {
+        netns.allow_ping(here)?;
+    }
     if has_ipv6(spec) {
         here.enter(netns)?;
         sysctl::enable_ipv6(spec.name.as_str())?;
@@ -67,6 +76,25 @@ pub(crate) fn configure_new(
     requests.extend(created.requests_to(&wanted, facts.index));
     rtnl.apply(requests)?;
     await_ipv6(rtnl, wanted.addresses.iter())
+}
+
+/// Has all that comes in through one side of a relay go out of the other; says how many changes that took.
+fn join(
+    here: &mut Here,
+    rtnl: &mut Rtnl,
+    netns: &Netns,
+    spec: &InterfaceSpec,
+    (side, other): (u32, u32),
+) -> Result<usize> {
+    here.enter(netns)?;
+    sysctl::disable_ipv6(spec.name.as_str())?;
+    let found = rtnl.redirected(side)?;
+    if found == Some(other) {
+        return Ok(0);
+    }
+    let before = rtnl.writes();
+    rtnl.apply(found.map(|_| redirect::remove(side)).into_iter().chain(redirect::put(side, other)).collect())?;
+    Ok(rtnl.writes() - before)
 }
 
 /// Waits until packets for new IPv6 addresses are delivered: the kernel makes an address's local route on a
@@ -103,7 +131,14 @@ pub(crate) fn reconcile_in(here: &mut Here, netns: &Netns, spec: &InterfaceSpec)
     here.enter(netns)?;
     let mut rtnl = Rtnl::open()?;
     let facts = marked_link(&mut rtnl, netns, &spec.name, &spec.alias)?;
-    netns.allow_ping(here)?;
+    let mut writes = 0;
+    if let Some(other) = &spec.joined_to {
+        let gone = || Error::LinkNotFound { name: other.to_string(), netns: netns.id() };
+        let other = rtnl.link(other)?.ok_or_else(gone)?;
+        writes += join(here, &mut rtnl, netns, spec, (facts.index, other.index))?;
+    } else {
+        netns.allow_ping(here)?;
+    }
     let tables = &mut *netns.tables();
     tables.load(&mut rtnl)?;
     // Of the rules that are remembered, those that are still there.
@@ -113,7 +148,6 @@ pub(crate) fn reconcile_in(here: &mut Here, netns: &Netns, spec: &InterfaceSpec)
         rules.retain(|rule| there.contains(rule));
     }
     let actual = actual(&mut rtnl, &facts, rules)?;
-    let mut writes = 0;
     if !facts.up {
         rtnl.apply(vec![link::set_up(facts.index)])?;
         writes += 1;

@@ -105,11 +105,15 @@ pub async fn apply(netns: &Netns, spec: &InterfaceSpec, previous: Option<&Interf
         return Ok(Changes::default());
     }
     spec.validate()?;
-    if spec.name != previous.name {
-        return Err(Error::InvalidSpec {
-            interface: previous.name.to_string(),
-            reason: format!("cannot be renamed to {} while in use: delete and create it", spec.name),
-        });
+    let reason = if spec.name != previous.name {
+        Some(format!("cannot be renamed to {} while in use: delete and create it", spec.name))
+    } else if spec.joined_to != previous.joined_to {
+        Some("cannot become part of another relay: delete and create it".to_owned())
+    } else {
+        None
+    };
+    if let Some(reason) = reason {
+        return Err(Error::InvalidSpec { interface: previous.name.to_string(), reason });
     }
     let (netns, spec, previous) = (netns.clone(), spec.clone(), previous.clone());
     work(Lane::Quick, move |here| {

@@ -6,7 +6,7 @@ use crate::{
     InterfaceName, InterfaceSpec, MarkedLink, Netns, NetnsId, Result,
     netns::{Lane, work},
     plan::Plan,
-    rtnl::{Rtnl, link::LinkFacts, rule::RuleEntry},
+    rtnl::{Rtnl, link::LinkFacts, redirect, rule::RuleEntry},
 };
 
 /// The state of all interfaces of a namespace at one time.
@@ -20,6 +20,8 @@ pub struct Snapshot {
     /// By the number of their link.
     found: HashMap<u32, Plan>,
     rules: Vec<RuleEntry>,
+    /// Sides of relays, and the number of the link that each is joined to.
+    joined: HashMap<u32, u32>,
 }
 
 impl Snapshot {
@@ -50,15 +52,29 @@ impl Snapshot {
                 Some(name) => match rtnl.link(name)? {
                     Some(link) => (vec![link.clone()], link.index),
                     None => {
-                        return Ok(Self { netns, links: HashMap::new(), found: HashMap::new(), rules: Vec::new() });
+                        return Ok(Self::empty(netns));
                     }
                 },
             };
             let (found, rules) = (Plan::found(&mut rtnl, index)?, rtnl.rules(true)?);
-            let links = links.into_iter().map(|link| (link.name.clone(), link)).collect();
-            Ok(Self { netns, links, found, rules })
+            let joined = joined(&mut rtnl, links.iter().filter(|link| !found.contains_key(&link.index)))?;
+            let mut links: HashMap<_, _> = links.into_iter().map(|link| (link.name.clone(), link)).collect();
+            for other in joined.values() {
+                // Only one was asked for; the other side of its relay is told by its name.
+                if only.is_some()
+                    && let Some(link) = rtnl.link_at(*other)?
+                {
+                    links.insert(link.name.clone(), link);
+                }
+            }
+            Ok(Self { netns, links, found, rules, joined })
         })
         .await
+    }
+
+    fn empty(netns: Netns) -> Self {
+        let (links, found, joined) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { netns, links, found, rules: Vec::new(), joined }
     }
 
     /// Of which namespace it is.
@@ -86,6 +102,12 @@ impl Snapshot {
         let Some(link) = named.filter(|link| link.shows(spec)) else {
             return false;
         };
+        if let Some(other) = &spec.joined_to {
+            let other = self.links.get(other.as_str()).map(|link| link.index);
+            if other.is_none() || self.joined.get(&link.index).copied() != other {
+                return false;
+            }
+        }
         let nothing = Plan::default();
         let found = self.found.get(&link.index).unwrap_or(&nothing);
         let mut complete = true;
@@ -103,4 +125,15 @@ impl Snapshot {
             && wanted.rules.iter().all(|rule| self.rules.contains(rule))
             && wanted.neighbours.values().all(|n| !n.permanent || found.neighbours.get(&n.ip) == Some(n))
     }
+}
+
+/// Which of these links are sides of a relay, and what they are joined to. Only devices of tunnels are asked, that have a
+/// mark and nothing else.
+fn joined<'a>(rtnl: &mut Rtnl, bare: impl Iterator<Item = &'a LinkFacts>) -> Result<HashMap<u32, u32>> {
+    let mut joined = HashMap::new();
+    for link in bare.filter(|link| link.alias.is_some() && matches!(link.kind.as_deref(), Some("vxlan" | "tun"))) {
+        let other = rtnl.redirected(link.index)?.filter(|other| *other != redirect::GONE);
+        joined.extend(other.map(|other| (link.index, other)));
+    }
+    Ok(joined)
 }

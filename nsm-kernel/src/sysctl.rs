@@ -20,11 +20,24 @@ pub(crate) fn allow_ping() -> Result<()> {
 
 /// Container runtimes often start namespaces with IPv6 disabled on new interfaces.
 pub(crate) fn enable_ipv6(interface: &str) -> Result<()> {
+    set_disable_ipv6(interface, "0")
+}
+
+/// An interface that only passes packets on must send none of its own.
+pub(crate) fn disable_ipv6(interface: &str) -> Result<()> {
+    match set_disable_ipv6(interface, "1") {
+        // No IPv6 in this kernel at all.
+        Err(error) if error.errno() == Some(libc::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+fn set_disable_ipv6(interface: &str, wanted: &str) -> Result<()> {
     let path = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
     // Reading is cheaper than writing: a write takes RTNL and notifies everybody.
-    match fs::read(&path) {
-        Ok(value) if value.first() == Some(&b'0') => Ok(()),
-        Ok(_) => write(&path, "0").map_err(|e| failed(&path, e)),
+    match fs::read_to_string(&path) {
+        Ok(value) if value.trim_end() == wanted => Ok(()),
+        Ok(_) => write(&path, wanted).map_err(|e| failed(&path, e)),
         Err(e) => Err(failed(&path, e)),
     }
 }

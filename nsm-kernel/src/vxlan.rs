@@ -12,7 +12,7 @@ use crate::{
     Error, Interface, InterfaceSpec, Netns, Result,
     converge::{configure_new, delete_in, forget_rules},
     netns::{Here, Lane, work_or_undo},
-    rtnl::{Request, Rtnl, link},
+    rtnl::{Request, Rtnl, link, neighbour},
 };
 
 /// A point-to-point VXLAN tunnel (RFC 7348). What is not for this host goes to `remote`; nothing is learned.
@@ -24,8 +24,10 @@ pub struct VxlanTunnel {
     pub local: IpAddr,
     /// The other node's underlay address, of the same family.
     pub remote: IpAddr,
-    /// UDP port of both nodes (4789 by IANA).
+    /// UDP port on which this node listens (4789 by IANA).
     pub port: u16,
+    /// UDP port on which the other node listens; mostly the same.
+    pub remote_port: u16,
     /// Time to live of the outer packets; `None`: the system's default.
     pub ttl: Option<u8>,
 }
@@ -72,7 +74,7 @@ impl VxlanTunnel {
             format!("tunnel addresses {} and {} are of different families", self.local, self.remote)
         } else if self.remote.is_unspecified() || self.remote.is_multicast() {
             format!("tunnel address {} is not one host", self.remote)
-        } else if self.port == 0 {
+        } else if self.port == 0 || self.remote_port == 0 {
             "tunnel UDP port is 0".to_owned()
         } else {
             return Ok(());
@@ -92,6 +94,7 @@ impl VxlanTunnel {
         let finished = inside.link(&spec.name).and_then(|found| {
             let facts =
                 found.ok_or_else(|| Error::LinkNotFound { name: spec.name.to_string(), netns: workload.id() })?;
+            inside.apply(self.destination(facts.index).into_iter().collect())?;
             configure_new(here, &mut inside, workload, spec, &facts)?;
             let spec = InterfaceSpec { mac: spec.mac.or(facts.mac), ..spec.clone() };
             Ok(Interface::made(workload, spec, &facts))
@@ -105,15 +108,23 @@ impl VxlanTunnel {
             IpAddr::V4(local) => InfoVxlan::Local(local),
             IpAddr::V6(local) => InfoVxlan::Local6(local),
         });
-        // "Group" is also the attribute of the one default destination.
-        data.push(match self.remote {
-            IpAddr::V4(remote) => InfoVxlan::Group(remote),
-            IpAddr::V6(remote) => InfoVxlan::Group6(remote),
-        });
+        if self.remote_port == self.port {
+            // "Group" is also the attribute of the one default destination.
+            data.push(match self.remote {
+                IpAddr::V4(remote) => InfoVxlan::Group(remote),
+                IpAddr::V6(remote) => InfoVxlan::Group6(remote),
+            });
+        }
         data.extend(self.ttl.map(InfoVxlan::Ttl));
         let mut device = link::new_link(spec, workload);
         link::kind(&mut device, InfoKind::Vxlan, Some(InfoData::Vxlan(data)));
         Request::create(RouteNetlinkMessage::NewLink(device))
+    }
+
+    /// The default destination of the new device `index`, if it is on another port than ours: that cannot be said when the
+    /// device is made.
+    fn destination(&self, index: u32) -> Option<Request> {
+        (self.remote_port != self.port).then(|| neighbour::forward_everything(index, (self.remote, self.remote_port)))
     }
 
     /// EEXIST is said of the name and of the VNI.

@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,8 +21,8 @@ pub struct Vnis {
 struct Taken {
     /// By connections.
     owned: HashSet<u32>,
-    /// By what an earlier life left; may be claimed, which takes it up, but is not issued to others.
-    reserved: HashSet<u32>,
+    /// By what an earlier life left, and by how many of it; may be claimed, which takes it up, but is not issued to others.
+    reserved: HashMap<u32, usize>,
 }
 
 /// An identifier that is not issued to anybody until this is dropped.
@@ -78,7 +78,7 @@ impl Vnis {
         let mut taken = self.taken();
         // From a random place on to the next free one: ends even when all are taken.
         let mut numbers = (0..count).map(|step| first + 2 * ((from + step) % count));
-        let number = numbers.find(|number| !taken.reserved.contains(number) && taken.owned.insert(*number));
+        let number = numbers.find(|number| !taken.reserved.contains_key(number) && taken.owned.insert(*number));
         number.map(|number| self.guard(number)).ok_or(VniError::Exhausted)
     }
 
@@ -96,7 +96,7 @@ impl Vnis {
     /// Keeps one from being issued: a tunnel that an earlier life left has it. It may still be claimed, by who takes that
     /// tunnel up.
     pub fn reserve(self: &Arc<Self>, number: u32) -> Reserved {
-        self.taken().reserved.insert(number);
+        *self.taken().reserved.entry(number).or_default() += 1;
         Reserved { number, pool: Arc::clone(self) }
     }
 
@@ -131,7 +131,13 @@ impl Drop for Vni {
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        self.pool.taken().reserved.remove(&self.number);
+        let mut taken = self.pool.taken();
+        if let Some(count) = taken.reserved.get_mut(&self.number) {
+            *count -= 1;
+            if *count == 0 {
+                taken.reserved.remove(&self.number);
+            }
+        }
     }
 }
 

@@ -26,6 +26,14 @@ pub(crate) fn step(message: &M) -> String {
         M::DelNeighbour(neighbour) => format!("remove neighbour {}", neighbour_text(neighbour)),
         M::NewRule(rule) => format!("add rule {}", rule_text(rule)),
         M::DelRule(rule) => format!("remove rule {}", rule_text(rule)),
+        M::NewQueueDiscipline(place) => format!("prepare interface number {} for filters", place.header.index),
+        M::NewTrafficFilter(filter) => {
+            format!("redirect what comes in through interface number {}", filter.header.index)
+        }
+        M::DelTrafficFilter(filter) => {
+            format!("no longer redirect what comes in through interface number {}", filter.header.index)
+        }
+        M::GetTrafficFilter(_) => "list filters".to_owned(),
         M::GetAddress(_) => "list addresses".to_owned(),
         M::GetRoute(_) => "list routes".to_owned(),
         M::GetNeighbour(_) => "list neighbours".to_owned(),

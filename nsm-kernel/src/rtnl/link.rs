@@ -80,6 +80,13 @@ impl Rtnl {
         Ok(self.get(RouteNetlinkMessage::GetLink(query))?.and_then(link_facts))
     }
 
+    /// The link of that number.
+    pub(crate) fn link_at(&mut self, index: u32) -> Result<Option<LinkFacts>> {
+        let mut query = on_link(index);
+        query.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
+        Ok(self.get(RouteNetlinkMessage::GetLink(query))?.and_then(link_facts))
+    }
+
     /// Waits until link `index`, whose peer was brought up after it, sends packets.
     ///
     /// A link that is up without carrier has no queue. When the carrier comes, the kernel gives it one on a
@@ -97,9 +104,7 @@ impl Rtnl {
 
     fn await_link(&mut self, index: u32, sends: impl Fn(&LinkFacts) -> bool) -> Result<()> {
         for _ in 0..PATIENCE {
-            let mut query = on_link(index);
-            query.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
-            let found = self.get(RouteNetlinkMessage::GetLink(query))?.and_then(link_facts);
+            let found = self.link_at(index)?;
             // One that is gone is noticed by whoever needs it.
             if found.is_none_or(|link| sends(&link)) {
                 return Ok(());

@@ -9,6 +9,7 @@ pub(crate) mod describe;
 pub(crate) mod link;
 pub(crate) mod neighbour;
 pub(crate) mod parse;
+pub(crate) mod redirect;
 pub(crate) mod route;
 pub(crate) mod rule;
 

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use netlink_packet_route::{
-    RouteNetlinkMessage,
-    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
+    AddressFamily, RouteNetlinkMessage,
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
 };
 
 use super::{Request, Rtnl, address::family};
@@ -27,6 +27,17 @@ pub(crate) fn put(index: u32, neighbour: &Neighbour) -> Request {
     message.header.state = if neighbour.permanent { NeighbourState::Permanent } else { NeighbourState::Reachable };
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(neighbour.mac.to_vec()));
     Request::put(RouteNetlinkMessage::NewNeighbour(message))
+}
+
+/// Sends everything that enters the VXLAN device `index` and is for no known hardware address to this port of a node.
+pub(crate) fn forward_everything(index: u32, (node, port): (IpAddr, u16)) -> Request {
+    let mut message = message(index, node);
+    message.header.family = AddressFamily::Bridge;
+    message.header.state = NeighbourState::Permanent;
+    message.header.flags = NeighbourFlags::Own;
+    // Zero stands for all that are not known.
+    message.attributes.extend([NeighbourAttribute::LinkLayerAddress(vec![0; 6]), NeighbourAttribute::Port(port)]);
+    Request::create(RouteNetlinkMessage::NewNeighbour(message))
 }
 
 /// Removes an entry.

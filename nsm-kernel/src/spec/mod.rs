@@ -31,6 +31,10 @@ pub struct InterfaceSpec {
     /// Policy routes. Where several match a packet the *last* decides, as with rules that are
     /// added one by one without priority.
     pub policies: Vec<Policy>,
+    /// Makes it one side of a relay: all that comes in goes out of the interface of this name in the same namespace, as it
+    /// is, and nothing of it reaches the namespace, which sends nothing of its own either. It stays down until that one is
+    /// there.
+    pub joined_to: Option<InterfaceName>,
 }
 
 /// A route through the interface.
@@ -84,6 +88,7 @@ impl InterfaceSpec {
             routes: Vec::new(),
             neighbours: Vec::new(),
             policies: Vec::new(),
+            joined_to: None,
         };
         spec.validate()?;
         Ok(spec)
@@ -131,6 +136,13 @@ impl InterfaceSpec {
         self
     }
 
+    /// Makes it one side of a relay, of which the other side is the interface of this name.
+    #[must_use]
+    pub fn joined_to(mut self, other: InterfaceName) -> Self {
+        self.joined_to = Some(other);
+        self
+    }
+
     /// Finds what the kernel would refuse or misread, before anything is touched.
     pub(crate) fn validate(&self) -> Result<()> {
         let invalid = |reason: String| Err(Error::InvalidSpec { interface: self.name.to_string(), reason });
@@ -156,6 +168,12 @@ impl InterfaceSpec {
                 && policy.routes.iter().any(|r| r.prefix.addr().is_ipv4() != from.addr().is_ipv4())
             {
                 return invalid(format!("policy from {from} has routes of the other address family"));
+            }
+        }
+        if let Some(other) = &self.joined_to {
+            let has = !self.addresses.is_empty() || !self.routes.is_empty() || !self.policies.is_empty();
+            if has || *other == self.name {
+                return invalid(format!("a side of a relay has no addresses or routes, and another side than {other}"));
             }
         }
         Ok(())

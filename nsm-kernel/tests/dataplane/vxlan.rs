@@ -4,7 +4,8 @@ use crate::{common::*, needs_net_admin};
 
 fn tunnel(vni: u32, underlay: &Underlay, from: usize) -> VxlanTunnel {
     let nodes = underlay.nodes();
-    VxlanTunnel { vni, local: nodes[from].ip(), remote: nodes[1 - from].ip(), port: 4789, ttl: Some(64) }
+    let (local, remote) = (nodes[from].ip(), nodes[1 - from].ip());
+    VxlanTunnel { vni, local, remote, port: 4789, remote_port: 4789, ttl: Some(64) }
 }
 
 async fn remote_wire(vni: u32, underlay: &Underlay, a: &Netns, b: &Netns) -> (Interface, Interface) {
@@ -56,7 +57,7 @@ async fn a_vni_in_use_on_the_node_is_told_and_can_be_used_again_later() {
     let error = tunnel(8, &underlay, 0).create(node, (&a, &near)).await.unwrap_err();
     assert!(matches!(error, Error::NameTaken { .. }), "{error}");
     before.assert_nothing_changed().await;
-    let other_port = VxlanTunnel { port: 4790, ..elsewhere };
+    let other_port = VxlanTunnel { port: 4790, remote_port: 4790, ..elsewhere };
     let second = other_port.create(node, (&b, &near)).await.unwrap();
     assert!(second.delete().await.unwrap());
     assert!(first.delete().await.unwrap());
@@ -84,13 +85,15 @@ async fn tunnels_of_different_vnis_do_not_mix() {
 async fn a_tunnel_that_cannot_be_is_refused_before_anything_is_made() {
     needs_net_admin!();
     let (node, workload) = two_namespaces().await;
-    let good = VxlanTunnel { vni: 1, local: ip("10.1.1.1"), remote: ip("10.1.1.2"), port: 4789, ttl: None };
+    let (local, remote) = (ip("10.1.1.1"), ip("10.1.1.2"));
+    let good = VxlanTunnel { vni: 1, local, remote, port: 4789, remote_port: 4789, ttl: None };
     for bad in [
         VxlanTunnel { vni: 1 << 24, ..good },
         VxlanTunnel { remote: ip("fd00::1"), ..good },
         VxlanTunnel { remote: ip("0.0.0.0"), ..good },
         VxlanTunnel { remote: ip("224.0.0.1"), ..good },
         VxlanTunnel { port: 0, ..good },
+        VxlanTunnel { remote_port: 0, ..good },
     ] {
         let error = bad.create(&node, (&workload, &spec("nsm-1", "x"))).await.unwrap_err();
         assert!(matches!(error, Error::InvalidSpec { .. }), "{bad:?}: {error}");

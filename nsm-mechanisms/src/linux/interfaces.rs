@@ -1,7 +1,7 @@
 //! What is asked of the kernel for the interfaces of one wire.
 
 use nsm_chain::Result;
-use nsm_kernel::{Interface, InterfaceSpec, PeerNeighbours, VethWire};
+use nsm_kernel::{Interface, InterfaceSpec, PeerNeighbours, VethWire, reconcile};
 
 use super::error::{Trouble, failed};
 use super::plan::{End, Plan, Tunnel};
@@ -29,6 +29,13 @@ pub(super) async fn create(plan: &Plan) -> Result<Parts, Trouble> {
             undo(parts).await;
             return Err(error);
         }
+    }
+    // The first side of a relay was waiting for the second.
+    if let Some(waiting) = plan.ends.first().filter(|end| end.spec.joined_to.is_some())
+        && let Err(error) = reconcile(&waiting.netns, &waiting.spec).await
+    {
+        undo(parts).await;
+        return Err(error.into());
     }
     Ok(parts)
 }

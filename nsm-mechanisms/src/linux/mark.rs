@@ -30,8 +30,11 @@ impl Mark {
     pub(super) fn of(&self, id: &str, tunnel: Option<Carrier<'_>>) -> Result<String> {
         let mut mark = format!("{}{id}", self.0);
         match tunnel {
-            Some(Carrier::Vxlan(VxlanTunnel { vni, local, remote, port, .. })) => {
+            Some(Carrier::Vxlan(VxlanTunnel { vni, local, remote, port, remote_port, .. })) => {
                 mark += &format!(" vxlan {vni} {local} {remote} {port}");
+                if remote_port != port {
+                    mark += &format!(" {remote_port}");
+                }
             }
             // The kernel's part of it is the same whatever the keys are and wherever the peer is.
             Some(Carrier::Wireguard) => mark += " wireguard",
@@ -62,16 +65,27 @@ impl Mark {
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
     }
 
+    /// The name of a connection's interface in the node's own namespace: of fifteen octets, as long as the kernel allows.
+    pub(super) fn name(&self, id: &str, side: Side) -> String {
+        let hash = self.hash(id, side);
+        let digits =
+            (0..12).map(|at| char::from(b"abcdefghijklmnopqrstuvwxyz234567"[(hash >> (5 * at)) as usize % 32]));
+        format!("nsm{}", digits.collect::<String>())
+    }
+
     /// A hardware address that follows from connection and side: it stays when the wire is made anew, so what the other
     /// end has learned stays true, and the neighbours of a new wire are known before it is made.
     pub(super) fn mac(&self, id: &str, side: Side) -> [u8; 6] {
-        // FNV-1a, 64 bits: the same in every release.
-        let octets = self.0.bytes().chain(id.bytes()).chain([0, side as u8]);
-        let hash = octets
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3));
+        let hash = self.hash(id, side);
         let [a, b, c, d, e, f, _, _] = (hash ^ (hash >> 32)).to_le_bytes();
         // Locally administered, one host (IEEE 802, section 8).
         [(a & 0xfc) | 0x02, b, c, d, e, f]
+    }
+
+    /// FNV-1a, 64 bits: the same in every release.
+    fn hash(&self, id: &str, side: Side) -> u64 {
+        let octets = self.0.bytes().chain(id.bytes()).chain([0, side as u8]);
+        octets.fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3))
     }
 }
 
@@ -112,9 +126,15 @@ mod tests {
             local: "10.0.0.1".parse().unwrap(),
             remote: "10.0.0.2".parse().unwrap(),
             port: 4789,
+            remote_port: 4789,
             ttl: None,
         };
         let mark = Mark::new("fwd").unwrap();
+        let elsewhere = VxlanTunnel { remote_port: 4790, ..tunnel };
+        assert_eq!(
+            mark.of("1", Some(Carrier::Vxlan(&elsewhere))).unwrap(),
+            "nsm:fwd:1 vxlan 42 10.0.0.1 10.0.0.2 4789 4790"
+        );
         assert_eq!(mark.of("1", Some(Carrier::Vxlan(&tunnel))).unwrap(), "nsm:fwd:1 vxlan 42 10.0.0.1 10.0.0.2 4789");
         let before = mark.of("1", Some(Carrier::Vxlan(&tunnel))).unwrap();
         tunnel.vni = 43;
@@ -142,5 +162,9 @@ mod tests {
         assert_eq!(client, mark.mac("1", Side::Client));
         assert_ne!(client, endpoint);
         assert_eq!((client[0] & 3, endpoint[0] & 3), (2, 2));
+        let names = [Side::Client, Side::Endpoint].map(|side| mark.name("1", side));
+        assert_eq!(names[0], mark.name("1", Side::Client));
+        assert_ne!(names[0], names[1]);
+        assert!(names.iter().all(|name| name.len() == 15 && name.parse::<nsm_kernel::InterfaceName>().is_ok()));
     }
 }

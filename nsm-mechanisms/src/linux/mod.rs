@@ -4,6 +4,7 @@
 //! |---|---|
 //! | KERNEL ↔ KERNEL | one veth pair, each end made directly in its workload's namespace |
 //! | KERNEL ↔ VXLAN, VXLAN ↔ KERNEL | one VXLAN device in the workload's namespace; its tunnel runs in the node's |
+//! | VXLAN ↔ VXLAN | two VXLAN devices in the node's namespace, each passing on what the other gets |
 //! | KERNEL ↔ WIREGUARD, WIREGUARD ↔ KERNEL | one TUN device in the workload's namespace; this process seals and opens its packets |
 //!
 //! Every interface carries a mark (its link alias), `nsm:<forwarder>:<connection id>`, and a tunnel's also says which
@@ -106,13 +107,14 @@ impl Linux {
 
     fn made(forwarder: &str, underlay: Option<(Underlay, Netns)>) -> Result<Self> {
         let mark = Mark::new(forwarder)?;
+        let watching = Watching::new(underlay.as_ref().map(|(_, node)| node.id()));
         Ok(Self(Arc::new(Inner {
             mark,
             underlay,
             wireguard: OnceLock::new(),
             table: Table::default(),
             occupied: Mutex::default(),
-            watching: Watching::default(),
+            watching,
         })))
     }
 
@@ -154,6 +156,10 @@ impl Dataplane for Linux {
             }
             (None, None) => Err(Error::unsupported(format!("{} cannot be used here", mechanism.r#type))),
         }
+    }
+
+    fn joins(&self, caller: &Mechanism, next: &Mechanism) -> bool {
+        plan::joins(caller, next)
     }
 
     /// Once begun it runs to its end, even if the future is dropped; a new wire that nobody waits for any more is

@@ -1,6 +1,8 @@
 //! A wire as interfaces: which, where, and what they should look like.
 
-use nsm_api::mechanism::{FileUrl, Kernel, ParameterError, WIREGUARD, keys};
+use std::net::IpAddr;
+
+use nsm_api::mechanism::{FileUrl, KERNEL, Kernel, ParameterError, VXLAN, WIREGUARD, keys};
 use nsm_api::{Mechanism, payload};
 use nsm_chain::{Error, Result};
 use nsm_kernel::{InterfaceSpec, Neighbour, Netns, VxlanTunnel};
@@ -12,7 +14,7 @@ use super::mark::{Carrier, Mark, Side};
 use crate::wireguard::End as Role;
 use crate::{Underlay, Wire, Wireguard};
 
-/// What a wire is made of: the two ends of a pair, or one end of a tunnel.
+/// What a wire is made of: the two ends of a pair, one end of a tunnel, or one end each of two tunnels that are joined.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) ends: Vec<End>,
@@ -93,11 +95,16 @@ impl Plan {
                 let tunnel = tunnel(wire, &wire.caller, Side::Endpoint, ways)?;
                 Ok(Self { ends: vec![end(next, Side::Endpoint, Some(tunnel))?] })
             }
-            (None, None) => Err(Error::unsupported(format!(
+            (None, None) if !joins(&wire.caller, &wire.next) => Err(Error::unsupported(format!(
                 "this forwarder cannot relay from {} to {}",
                 wire.caller.r#type, wire.next.r#type
             ))
-            .hint("one side of a wire must be a KERNEL interface on this node")),
+            .hint("it relays from VXLAN to VXLAN; else one side of a wire must be a KERNEL interface on this node")),
+            (None, None) => {
+                let tunnels =
+                    [tunnel(wire, &wire.caller, Side::Endpoint, ways)?, tunnel(wire, &wire.next, Side::Client, ways)?];
+                relay(wire, tunnels, mark)
+            }
         }
     }
 }
@@ -146,6 +153,28 @@ fn end(wire: &Wire, kernel: Kernel<'_>, side: Side, mark: &Mark, tunnel: Option<
     Ok(End { netns, spec, tunnel, route_localnet: kernel.route_local_net() })
 }
 
+/// Whether a wire can lead from one of these mechanisms to the other.
+pub(super) fn joins(caller: &Mechanism, next: &Mechanism) -> bool {
+    caller.is(KERNEL) || next.is(KERNEL) || (caller.is(VXLAN) && next.is(VXLAN))
+}
+
+/// Both tunnels end in the node's own namespace, and what comes out of one goes into the other.
+fn relay(wire: &Wire, tunnels: [Tunnel; 2], mark: &Mark) -> Result<Plan> {
+    let names = [Side::Client, Side::Endpoint].map(|side| mark.name(&wire.id, side));
+    let mut ends = Vec::new();
+    for (at, tunnel) in tunnels.into_iter().enumerate() {
+        let Tunnel::Vxlan { node, .. } = &tunnel else {
+            return Err(Error::internal("only VXLAN is relayed"));
+        };
+        let described = |error| failed("the relay cannot be described", error);
+        let spec = InterfaceSpec::new(&names[at], mark.of(&wire.id, Some(tunnel.carrier()))?).map_err(described)?;
+        let mut spec = spec.joined_to(names[1 - at].parse().map_err(described)?);
+        spec.mtu = (wire.context.mtu != 0).then_some(wire.context.mtu);
+        ends.push(End { netns: node.clone(), spec, tunnel: Some(tunnel), route_localnet: false });
+    }
+    Ok(Plan { ends })
+}
+
 /// Tells each end the other's hardware address: an IP wire needs no questions.
 fn introduce(ends: &mut [End; 2]) {
     let known = [&ends[1], &ends[0]].map(|peer| {
@@ -181,23 +210,17 @@ fn tunnel(wire: &Wire, mechanism: &Mechanism, ours: Side, ways: Ways<'_>) -> Res
         Side::Client => (vxlan.dst_ip(), vxlan.dst_port()),
         Side::Endpoint => (vxlan.src_ip(), vxlan.src_port()),
     };
-    let port = port.map_err(invalid)?.unwrap_or(underlay.port);
-    if port != underlay.port {
-        return Err(Error::unsupported(format!(
-            "the other node has VXLAN on UDP port {port}, this one on {}",
-            underlay.port
-        ))
-        .hint("use one port on all nodes"));
-    }
-    let vxlan = VxlanTunnel {
-        vni: vxlan.vni().map_err(invalid)?.ok_or_else(incomplete)?,
-        local: underlay.address,
-        remote: remote.map_err(invalid)?.ok_or_else(incomplete)?,
-        port,
-        ttl: None,
-    };
+    let vni = vxlan.vni().map_err(invalid)?.ok_or_else(incomplete)?;
+    let remote = remote.map_err(invalid)?.ok_or_else(incomplete)?;
+    let vxlan = self::vxlan(underlay, vni, (remote, port.map_err(invalid)?));
     let foreign = (ours == Side::Client).then(|| underlay.clone());
     Ok(Tunnel::Vxlan { vxlan, node: node.clone(), foreign })
+}
+
+/// The kernel's tunnel of that number to a node, which listens on our port if it does not say on which.
+pub(super) fn vxlan(underlay: &Underlay, vni: u32, (remote, port): (IpAddr, Option<u16>)) -> VxlanTunnel {
+    let remote_port = port.unwrap_or(underlay.port);
+    VxlanTunnel { vni, local: underlay.address, remote, port: underlay.port, remote_port, ttl: None }
 }
 
 #[cfg(test)]
@@ -281,7 +304,10 @@ mod tests {
             let ways = Ways { underlay: Some(&ways), wireguard: None };
             let plan = Plan::of(&wire, &Mark::new("fwd").unwrap(), ways);
             if let Ok(plan) = plan {
-                prop_assert_eq!(plan.ends.len(), if plan.ends[0].tunnel.is_some() { 1 } else { 2 });
+                let tunnels = plan.ends.iter().filter(|end| end.tunnel.is_some()).count();
+                let relay = plan.ends.iter().all(|end| end.spec.joined_to.is_some());
+                prop_assert_eq!((plan.ends.len(), tunnels), if relay { (2, 2) } else { (2 - tunnels, tunnels) });
+                prop_assert!(tunnels < 2 || relay);
             }
         }
     }

@@ -7,14 +7,14 @@ use std::sync::{Arc, PoisonError};
 
 use nsm_api::Mechanism;
 use nsm_chain::Result;
-use nsm_kernel::{MarkedLink, Netns, NetnsId, Snapshot, VxlanTunnel, delete_link};
+use nsm_kernel::{MarkedLink, Netns, NetnsId, Snapshot, delete_link};
 
 use tracing::Instrument;
 
 use super::error::failed;
 use super::mark::{Carrier, Mark};
 use super::table::Held;
-use super::{Inner, Linux};
+use super::{Inner, Linux, plan};
 use crate::vni::Reserved;
 use crate::{Census, Mended, Reach, Reconciled, Underlay, Vni, Wire};
 
@@ -37,8 +37,8 @@ impl fmt::Display for Stray {
     }
 }
 
-/// Tunnel identifiers that strays occupy, with their marks.
-pub(super) type Occupied = HashMap<u32, (Reserved, String)>;
+/// Tunnel identifiers that strays occupy, by their marks.
+pub(super) type Occupied = HashMap<String, Reserved>;
 
 impl Reconciled for Linux {
     type Stray = Stray;
@@ -125,29 +125,31 @@ impl Inner {
     /// Keeps the identifiers of the strays' tunnels from new connections.
     fn occupy(&self, reach: Reach, strays: &[Stray]) {
         let Some((underlay, _)) = &self.underlay else { return };
-        let found: HashMap<u32, &str> =
-            strays.iter().filter_map(|stray| Some((Mark::vni(&stray.mark)?, &*stray.mark))).collect();
+        let found: HashMap<&str, u32> =
+            strays.iter().filter_map(|stray| Some((&*stray.mark, Mark::vni(&stray.mark)?))).collect();
         let mut occupied = self.occupied.lock().unwrap_or_else(PoisonError::into_inner);
         if reach == Reach::Everywhere {
-            occupied.retain(|vni, _| found.contains_key(vni));
+            occupied.retain(|mark, _| found.contains_key(&**mark));
         }
-        for (vni, mark) in found {
-            occupied.entry(vni).or_insert_with(|| (underlay.vnis().reserve(vni), mark.to_owned()));
+        for (mark, vni) in found {
+            occupied.entry(mark.to_owned()).or_insert_with(|| underlay.vnis().reserve(vni));
         }
     }
 
     /// The identifier of the tunnel that an earlier life made for this connection, to the node that asks now: both ends of it
     /// may still be there, though both forwarders were restarted.
     pub(super) fn former(&self, id: &str, mechanism: &Mechanism, underlay: &Underlay) -> Option<Arc<Vni>> {
-        let remote = mechanism.as_vxlan()?.src_ip().ok()??;
+        let vxlan = mechanism.as_vxlan()?;
+        let (remote, port) = (vxlan.src_ip().ok()??, vxlan.src_port().ok()?);
         let to_there = |vni| {
-            let tunnel = VxlanTunnel { vni, local: underlay.address, remote, port: underlay.port, ttl: None };
+            let tunnel = plan::vxlan(underlay, vni, (remote, port));
             self.mark.of(id, Some(Carrier::Vxlan(&tunnel))).ok()
         };
         let found = {
             let occupied = self.occupied.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut of_this = occupied.iter().filter(|(_, (_, mark))| self.mark.names(id, mark));
-            of_this.find(|(vni, (_, mark))| to_there(**vni).as_ref() == Some(mark)).map(|(vni, _)| *vni)
+            let of_this = occupied.keys().filter(|mark| self.mark.names(id, mark));
+            let mut vnis = of_this.filter_map(|mark| Some((mark, Mark::vni(mark)?)));
+            vnis.find(|(mark, vni)| to_there(*vni).as_ref() == Some(mark)).map(|(_, vni)| vni)
         };
         underlay.vnis().claim(found?).ok().map(Arc::new)
     }
@@ -163,8 +165,6 @@ impl Inner {
     }
 
     fn vacate(&self, mark: &str) {
-        if let Some(vni) = Mark::vni(mark) {
-            self.occupied.lock().unwrap_or_else(PoisonError::into_inner).remove(&vni);
-        }
+        self.occupied.lock().unwrap_or_else(PoisonError::into_inner).remove(mark);
     }
 }

@@ -9,8 +9,9 @@ use tokio::sync::{Notify, OnceCell};
 use super::table::Table;
 
 /// Listens where wires are, once somebody wants to know.
-#[derive(Default)]
 pub(super) struct Watching {
+    /// The node's own namespace, where relays are: no workload's, so that nobody's end is the end of it.
+    node: Option<NetnsId>,
     /// `None`: not possible here.
     ears: OnceCell<Option<Ears>>,
     /// Where no workload is any more, though our own descriptors keep it.
@@ -25,6 +26,10 @@ struct Ears {
 }
 
 impl Watching {
+    pub(super) fn new(node: Option<NetnsId>) -> Self {
+        Self { node, ears: OnceCell::new(), deserted: Mutex::default(), given_up: Notify::new() }
+    }
+
     /// Listens to these namespaces too. They are somebody's: a wire was made there just now.
     pub(super) async fn add(&self, places: &[Netns]) {
         {
@@ -32,7 +37,8 @@ impl Watching {
             places.iter().for_each(|netns| _ = deserted.remove(&netns.id()));
         }
         if let Some(Some(ears)) = self.ears.get() {
-            places.iter().for_each(|netns| ears.holders.add(netns.id()));
+            let workloads = places.iter().map(Netns::id).filter(|id| Some(*id) != self.node);
+            workloads.for_each(|id| ears.holders.add(id));
             for netns in places {
                 if let Err(error) = ears.events.add(netns).await {
                     tracing::debug!(netns = %netns.id(), %error, "changes made there are found by the census only");

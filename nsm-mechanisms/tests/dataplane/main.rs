@@ -5,6 +5,7 @@ mod adopt;
 mod local;
 mod mend;
 mod mesh;
+mod relay;
 mod remote;
 mod user_namespace;
 mod wireguard;

@@ -6,7 +6,7 @@ use nsm_mechanisms::{Dataplane, Linux, Mended, Pace, Programmed, Reach, Reconcil
 use super::*;
 
 /// Runs `ip` in the namespace.
-async fn ip(netns: &Netns, arguments: &str) {
+pub(super) async fn ip(netns: &Netns, arguments: &str) {
     let words: Vec<String> = arguments.split_whitespace().map(str::to_owned).collect();
     let done = netns.run(move || Command::new("ip").args(words).output()).await.unwrap();
     assert!(done.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&done.stderr));
@@ -107,7 +107,7 @@ async fn a_wire_that_could_not_be_removed_is_nobodys_until_it_can() {
 }
 
 /// Waits until it holds.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(super) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -117,7 +117,8 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// Looks once at the start and then only when it is told to.
-const NEVER: Pace = Pace { every: Duration::from_secs(100_000), everywhere: 1, grace: Duration::from_secs(100_000) };
+pub(super) const NEVER: Pace =
+    Pace { every: Duration::from_secs(100_000), everywhere: 1, grace: Duration::from_secs(100_000) };
 
 #[tokio::test]
 async fn what_somebody_does_to_a_wire_is_heard_and_mended_at_once() {

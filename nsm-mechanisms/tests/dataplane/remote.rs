@@ -4,6 +4,7 @@ use nsm_chain::Code;
 use nsm_kernel::{InterfaceSpec, Node, PeerNeighbours, Underlay as Network, VethWire};
 use nsm_mechanisms::{Census, Class, Dataplane, Linux, Programmed, Reach, Reconciled, Underlay};
 
+use super::mend::ip;
 use super::*;
 
 /// Two nodes on a network of their own, or none where that is not possible.
@@ -87,6 +88,35 @@ async fn a_wire_between_nodes_carries_packets_over_ipv6() {
     over("2001:db8::/64").await;
 }
 
+async fn on_unequal_ports(prefix: &str) {
+    let Some((network, _)) = nodes(prefix).await else { return };
+    let Some(ns) = workloads().await else { return };
+    let [a, b] = network.nodes() else { unreachable!("two were asked for") };
+    let linux = |node: &Node, name: &str, port| {
+        Linux::with_underlay(name, Underlay::new(node.ip()).on_port(port), node.netns.clone()).unwrap()
+    };
+    let linux = [linux(a, "fwd-a", 4789), linux(b, "fwd-b", 8472)];
+    let (tunnel, _lease) = negotiated(&linux);
+    linux[0].connect(&wire("near", kernel(&ns[0], "nsm-1"), tunnel.clone(), 1)).await.unwrap();
+    linux[1].connect(&wire("far", tunnel.clone(), kernel(&ns[1], "nse-1"), 1)).await.unwrap();
+    assert_packets_both_ways(&ns, 1).await;
+    // Taken up again it still knows the other port.
+    let again = Linux::with_underlay("fwd-a", Underlay::new(a.ip()), a.netns.clone()).unwrap();
+    let near = wire("near", kernel(&ns[0], "nsm-1"), tunnel, 1);
+    assert_eq!(again.connect(&near).await.unwrap(), Programmed::Adopted);
+    assert_packets_both_ways(&ns, 1).await;
+}
+
+#[tokio::test]
+async fn nodes_that_listen_on_different_ports_reach_each_other_over_ipv4() {
+    on_unequal_ports("192.0.2.0/24").await;
+}
+
+#[tokio::test]
+async fn nodes_that_listen_on_different_ports_reach_each_other_over_ipv6() {
+    on_unequal_ports("2001:db8::/64").await;
+}
+
 #[tokio::test]
 async fn what_cannot_be_a_tunnel_is_refused_with_a_reason() {
     let Some((_network, linux)) = nodes("192.0.2.0/24").await else {
@@ -94,14 +124,10 @@ async fn what_cannot_be_a_tunnel_is_refused_with_a_reason() {
     };
     let Some(ns) = workloads().await else { return };
     let (tunnel, _lease) = negotiated(&linux);
-    let relay = wire("1", tunnel.clone(), tunnel.clone(), 1);
-    assert_eq!(linux[0].connect(&relay).await.unwrap_err().code(), Code::Unimplemented);
     let half = wire("1", kernel(&ns[0], "nsm-1"), linux[0].offers("near", Class::Remote, payload::IP).remove(0), 1);
     assert_eq!(linux[0].connect(&half).await.unwrap_err().code(), Code::InvalidArgument);
-    let mut elsewhere = tunnel.clone();
-    elsewhere.as_vxlan_mut().unwrap().set_dst_port(8472);
-    let port = wire("1", kernel(&ns[0], "nsm-1"), elsewhere, 1);
-    assert_eq!(linux[0].connect(&port).await.unwrap_err().code(), Code::Unimplemented);
+    let nowhere = Wire { caller: tunnel.clone(), next: Mechanism::new("REMOTE", "SRV6"), ..half };
+    assert_eq!(linux[0].connect(&nowhere).await.unwrap_err().code(), Code::Unimplemented);
     assert_eq!(linux[0].wires(), 0);
 }
 
@@ -173,13 +199,6 @@ async fn two_restarted_forwarders_take_up_their_tunnel_by_its_mark() {
     }
     assert_eq!((index(&ns[0], "nsm-1").await, index(&ns[1], "nse-1").await), made);
     assert_packets_both_ways(&ns, 1).await;
-}
-
-/// Runs `ip` in the namespace.
-async fn ip(netns: &Netns, arguments: &str) {
-    let words: Vec<String> = arguments.split_whitespace().map(str::to_owned).collect();
-    let done = netns.run(move || Command::new("ip").args(words).output()).await.unwrap();
-    assert!(done.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
 #[tokio::test]
