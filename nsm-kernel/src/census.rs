@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use crate::{
     Netns, NetnsId, Result,
     netns::{Lane, work},
+    nft::Nft,
     rtnl::{Rtnl, link::LinkFacts, rule::RuleEntry},
 };
 
@@ -86,6 +87,11 @@ pub enum Item {
         /// The neighbour's address.
         ip: IpAddr,
     },
+    /// A table of nf_tables, of whatever family.
+    PacketTable {
+        /// Its name.
+        name: String,
+    },
 }
 
 impl fmt::Display for Item {
@@ -104,6 +110,7 @@ impl fmt::Display for Item {
             }
             Self::Rule { text } => write!(f, "rule {text}"),
             Self::Neighbour { link, ip } => write!(f, "permanent neighbour {ip} on {link}"),
+            Self::PacketTable { name } => write!(f, "table {name} of nf_tables"),
         }
     }
 }
@@ -127,8 +134,8 @@ pub struct CensusDiff {
 }
 
 impl Census {
-    /// Counts interfaces, addresses, routes in all tables, rules and permanent neighbours; not the kernel's own
-    /// IPv6 link-local addresses and routes.
+    /// Counts interfaces, addresses, routes in all tables, rules, permanent neighbours and tables of nf_tables; not the
+    /// kernel's own IPv6 link-local addresses and routes.
     ///
     /// # Errors
     /// As [`links_with_mark`].
@@ -192,6 +199,9 @@ fn items(rtnl: &mut Rtnl) -> Result<BTreeSet<Item>> {
     for (index, neighbour) in rtnl.permanent_neighbours(0)? {
         items.insert(Item::Neighbour { link: name(index), ip: neighbour.ip });
     }
+    // A kernel without nf_tables has none.
+    let tables = Nft::open().and_then(|mut nft| nft.tables()).unwrap_or_default();
+    items.extend(tables.into_iter().map(|name| Item::PacketTable { name }));
     Ok(items)
 }
 

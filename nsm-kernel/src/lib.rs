@@ -45,6 +45,7 @@
 mod announce;
 mod census;
 mod converge;
+mod detour;
 mod error;
 mod events;
 mod holders;
@@ -52,6 +53,7 @@ mod interface;
 mod liveness;
 mod made;
 mod netns;
+mod nft;
 mod plan;
 mod policy;
 mod privileges;

@@ -95,6 +95,12 @@ impl Snapshot {
         })
     }
 
+    /// Numbers of the VXLAN devices whose mark does not begin with `prefix`.
+    pub fn foreign_vnis(&self, prefix: &str) -> impl Iterator<Item = u32> {
+        let is_ours = move |link: &LinkFacts| link.alias.as_ref().is_some_and(|alias| alias.starts_with(prefix));
+        self.links.values().filter(move |link| !is_ours(link)).filter_map(|link| Some(link.vxlan?.0))
+    }
+
     /// Whether the interface that `spec` names is there with its mark, up, and has all that `spec` says. What it has
     /// beyond that does not count, nor do neighbours that may age.
     pub fn shows(&self, spec: &InterfaceSpec) -> bool {

@@ -11,14 +11,15 @@ use nix::libc;
 use crate::{
     Error, Interface, InterfaceSpec, Netns, Result,
     converge::{configure_new, delete_in, forget_rules},
-    netns::{Here, Lane, work_or_undo},
+    detour::{self, Detours},
+    netns::{Here, Lane, work, work_or_undo},
     rtnl::{Request, Rtnl, link, neighbour},
 };
 
 /// A point-to-point VXLAN tunnel (RFC 7348). What is not for this host goes to `remote`; nothing is learned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VxlanTunnel {
-    /// Network identifier, 24 bits; unique among the devices of the node's namespace on one port.
+    /// Network identifier, 24 bits. Two tunnels to different nodes may have the same one.
     pub vni: u32,
     /// Our underlay address.
     pub local: IpAddr,
@@ -48,19 +49,21 @@ impl VxlanTunnel {
     /// If anything fails, or the future is dropped, nothing remains.
     ///
     /// # Errors
-    /// [`Error::VniInUse`], [`Error::NameTaken`], [`Error::InvalidSpec`], [`Error::NoPrivileges`] or what the
+    /// [`Error::VniInUse`] if a dozen others have the number, [`Error::NameTaken`], [`Error::InvalidSpec`], [`Error::NoPrivileges`] or what the
     /// kernel refused.
     pub async fn create(&self, node: &Netns, (workload, spec): (&Netns, &InterfaceSpec)) -> Result<Interface> {
         self.validate(spec)?;
         let (tunnel, node, workload, spec) = (*self, node.clone(), workload.clone(), spec.clone());
+        let nodes = node.clone();
         work_or_undo(
             Lane::Quick,
             move |here| tunnel.create_in(here, &node, &workload, &spec),
-            |here, made: Interface| {
+            move |here, made: Interface| {
                 let spec = made.spec();
                 if let Err(error) = delete_in(here, made.netns(), &spec.name, &spec.alias) {
                     tracing::warn!(%error, "could not remove a tunnel nobody waited for");
                 }
+                tunnel.forget(here, &nodes);
             },
         )
         .await
@@ -88,27 +91,99 @@ impl VxlanTunnel {
         here.enter(node)?;
         // The device's tunnel belongs to the namespace of the socket that asks, the device to the one it names.
         let mut outside = Rtnl::open()?;
-        if let Err(error) = outside.apply(vec![self.request(workload, spec)]) {
-            return Err(self.taken(error, &mut inside, node, workload, spec));
+        let mut outcome = self.create_on(here, self.port, (&mut inside, &mut outside), node, (workload, spec));
+        for port in detour::PORTS {
+            if !outcome.as_ref().is_err_and(is_for_another_port) {
+                break;
+            }
+            outcome = self.create_on(here, port, (&mut inside, &mut outside), node, (workload, spec));
+        }
+        outcome
+    }
+
+    /// Makes the device, which listens on this port.
+    fn create_on(
+        &self,
+        here: &mut Here,
+        port: u16,
+        (inside, outside): (&mut Rtnl, &mut Rtnl),
+        node: &Netns,
+        (workload, spec): (&Netns, &InterfaceSpec),
+    ) -> Result<Interface> {
+        if let Err(error) = outside.apply(vec![self.request(port, workload, spec)]) {
+            return Err(self.taken(error, inside, node, workload, spec));
         }
         let finished = inside.link(&spec.name).and_then(|found| {
             let facts =
                 found.ok_or_else(|| Error::LinkNotFound { name: spec.name.to_string(), netns: workload.id() })?;
-            inside.apply(self.destination(facts.index).into_iter().collect())?;
-            configure_new(here, &mut inside, workload, spec, &facts)?;
+            inside.apply(self.destination(port, facts.index).into_iter().collect())?;
+            here.enter(node)?;
+            if port == self.port {
+                // What a tunnel like this had in an earlier life would lead its packets astray.
+                node.detours().remove(self)?;
+            } else {
+                node.detours().put(self, port)?;
+            }
+            configure_new(here, inside, workload, spec, &facts)?;
             let spec = InterfaceSpec { mac: spec.mac.or(facts.mac), ..spec.clone() };
             Ok(Interface::made(workload, spec, &facts))
         });
-        finished.inspect_err(|_| undo(&mut inside, workload, spec))
+        finished.inspect_err(|_| {
+            undo(inside, workload, spec);
+            self.forget(here, node);
+        })
     }
 
-    fn request(&self, workload: &Netns, spec: &InterfaceSpec) -> Request {
-        let mut data = vec![InfoVxlan::Id(self.vni), InfoVxlan::Port(self.port), InfoVxlan::Learning(false)];
+    /// Takes up the interface that `spec` names, as [`Interface::adopt`], with what was made beside it.
+    ///
+    /// # Errors
+    /// As [`Interface::adopt`].
+    pub async fn adopt(&self, node: &Netns, (workload, spec): (&Netns, &InterfaceSpec)) -> Result<Option<Interface>> {
+        let Some(interface) = Interface::adopt(workload, spec).await? else {
+            return Ok(None);
+        };
+        self.mend(node, (workload, spec)).await?;
+        Ok(Some(interface))
+    }
+
+    /// Makes again what was made beside the interface, if that is gone; says whether it was. There is something only if the tunnel
+    /// has to share its number with another one through `node`.
+    ///
+    /// # Errors
+    /// [`Error::LinkNotFound`] without the interface, or what the kernel refused.
+    pub async fn mend(&self, node: &Netns, (workload, spec): (&Netns, &InterfaceSpec)) -> Result<bool> {
+        let (tunnel, node, workload, name) = (*self, node.clone(), workload.clone(), spec.name.clone());
+        work(Lane::Quick, move |here| {
+            here.enter(&workload)?;
+            let gone = || Error::LinkNotFound { name: name.to_string(), netns: workload.id() };
+            let port = Rtnl::open()?.link(&name)?.ok_or_else(gone)?.vxlan.map(|(_, port)| port);
+            let Some(port) = port.filter(|port| *port != tunnel.port) else {
+                return Ok(false);
+            };
+            here.enter(&node)?;
+            let gone = !Detours::is_there(&tunnel)?;
+            if gone || !node.detours().knows(&tunnel) {
+                node.detours().put(&tunnel, port)?;
+            }
+            Ok(gone)
+        })
+        .await
+    }
+
+    fn forget(&self, here: &mut Here, node: &Netns) {
+        let forgotten = here.enter(node).and_then(|()| node.detours().remove(self));
+        if let Err(error) = forgotten {
+            tracing::warn!(%error, "could not remove the detour of a tunnel that failed");
+        }
+    }
+
+    fn request(&self, port: u16, workload: &Netns, spec: &InterfaceSpec) -> Request {
+        let mut data = vec![InfoVxlan::Id(self.vni), InfoVxlan::Port(port), InfoVxlan::Learning(false)];
         data.push(match self.local {
             IpAddr::V4(local) => InfoVxlan::Local(local),
             IpAddr::V6(local) => InfoVxlan::Local6(local),
         });
-        if self.remote_port == self.port {
+        if self.remote_port == port {
             // "Group" is also the attribute of the one default destination.
             data.push(match self.remote {
                 IpAddr::V4(remote) => InfoVxlan::Group(remote),
@@ -121,10 +196,10 @@ impl VxlanTunnel {
         Request::create(RouteNetlinkMessage::NewLink(device))
     }
 
-    /// The default destination of the new device `index`, if it is on another port than ours: that cannot be said when the
-    /// device is made.
-    fn destination(&self, index: u32) -> Option<Request> {
-        (self.remote_port != self.port).then(|| neighbour::forward_everything(index, (self.remote, self.remote_port)))
+    /// The default destination of the new device `index`, if it is on another port than the device's own: that cannot be said
+    /// when the device is made.
+    fn destination(&self, port: u16, index: u32) -> Option<Request> {
+        (self.remote_port != port).then(|| neighbour::forward_everything(index, (self.remote, self.remote_port)))
     }
 
     /// EEXIST is said of the name and of the VNI.
@@ -140,6 +215,11 @@ impl VxlanTunnel {
             Err(error) => error,
         }
     }
+}
+
+/// Whether another device has the number, or another program the port: then there may be another port.
+fn is_for_another_port(error: &Error) -> bool {
+    matches!(error, Error::VniInUse { .. }) || error.errno() == Some(libc::EADDRINUSE)
 }
 
 /// The device was made a moment ago by us, so the name alone identifies it.

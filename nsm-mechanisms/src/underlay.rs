@@ -99,10 +99,10 @@ impl Underlay {
         let mtu = vxlan.mtu().map_err(bad)?.map_or(self.tunnel_mtu(), |mtu| mtu.min(self.tunnel_mtu()));
         let asked = vxlan.vni().map_err(bad)?;
         let vni = match (asked, held) {
-            (Some(number), Some(held)) if held.number() == number => Arc::clone(held),
-            (None, Some(held)) => Arc::clone(held),
-            (Some(number), _) => Arc::new(self.vnis.claim(number).map_err(no_vni)?),
-            (None, None) => Arc::new(self.vnis.draw(vxlan.vni_parity().map_err(bad)?).map_err(no_vni)?),
+            (Some(number), Some(held)) if held.number() == number && held.peer() == src => Arc::clone(held),
+            (None, Some(held)) if held.peer() == src => Arc::clone(held),
+            (Some(number), _) => Arc::new(self.vnis.claim(number, src).map_err(no_vni)?),
+            (None, _) => Arc::new(self.vnis.draw(vxlan.vni_parity().map_err(bad)?, src).map_err(no_vni)?),
         };
         if let Some(mut vxlan) = mechanism.as_vxlan_mut() {
             vxlan.set_vni(vni.number()).map_err(bad)?.set_mtu(mtu);

@@ -17,7 +17,7 @@ pub use named::NamedNetns;
 pub(crate) use seen::processes;
 pub(crate) use worker::{Here, Lane, work, work_or_undo};
 
-use crate::{Error, Result, liveness::Sockets, policy::Tables};
+use crate::{Error, Result, detour::Detours, liveness::Sockets, policy::Tables};
 
 /// Identity of a network namespace: device and inode number of its nsfs file.
 ///
@@ -58,6 +58,7 @@ struct Inner {
     id: NetnsId,
     fd: OwnedFd,
     tables: Mutex<Tables>,
+    detours: Mutex<Detours>,
     ping_allowed: OnceLock<()>,
     liveness: tokio::sync::Mutex<Weak<Sockets>>,
 }
@@ -161,6 +162,10 @@ impl Netns {
         self.0.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn detours(&self) -> std::sync::MutexGuard<'_, Detours> {
+        self.0.detours.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Done once for each namespace: lets every group use ICMP datagram sockets there.
     pub(crate) fn allow_ping(&self, here: &mut Here) -> Result<()> {
         if self.0.ping_allowed.get().is_none() {
@@ -185,6 +190,7 @@ impl Netns {
             id,
             fd,
             tables: Mutex::default(),
+            detours: Mutex::default(),
             ping_allowed: OnceLock::new(),
             liveness: tokio::sync::Mutex::default(),
         });

@@ -7,7 +7,9 @@ use std::{
 
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State},
+    link::{
+        InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State,
+    },
 };
 
 use super::{Request, Rtnl};
@@ -25,6 +27,8 @@ pub(crate) struct LinkFacts {
     pub(crate) name: String,
     pub(crate) alias: Option<String>,
     pub(crate) kind: Option<String>,
+    /// Number and UDP port, if it is a VXLAN device.
+    pub(crate) vxlan: Option<(u32, u16)>,
     pub(crate) mac: Option<[u8; 6]>,
     pub(crate) mtu: u32,
     pub(crate) up: bool,
@@ -48,16 +52,25 @@ impl From<LinkMessage> for LinkFacts {
                 }
                 LinkAttribute::Address(mac) => facts.mac = mac.try_into().ok(),
                 LinkAttribute::LinkInfo(infos) => {
-                    facts.kind = infos.into_iter().find_map(|info| match info {
-                        LinkInfo::Kind(kind) => Some(kind.to_string()),
-                        _ => None,
-                    });
+                    for info in infos {
+                        match info {
+                            LinkInfo::Kind(kind) => facts.kind = Some(kind.to_string()),
+                            LinkInfo::Data(InfoData::Vxlan(data)) => facts.vxlan = vxlan(&data),
+                            _ => {}
+                        }
+                    }
                 }
                 _ => {}
             }
         }
         facts
     }
+}
+
+fn vxlan(data: &[InfoVxlan]) -> Option<(u32, u16)> {
+    let number = data.iter().find_map(|info| if let InfoVxlan::Id(number) = info { Some(*number) } else { None });
+    let port = data.iter().find_map(|info| if let InfoVxlan::Port(port) = info { Some(*port) } else { None });
+    number.zip(port)
 }
 
 impl LinkFacts {

@@ -67,22 +67,28 @@ impl Reply<'_> {
         }
     }
 
+    /// The value of the attribute of that kind, behind a header of `skip` octets.
+    pub(crate) fn attribute(&self, skip: usize, kind: u16) -> Option<&[u8]> {
+        let mut rest = self.bytes.get(HEADER + skip..)?;
+        loop {
+            let length = usize::from(u16_at(rest, 0)?);
+            let value = rest.get(4..length)?;
+            if u16_at(rest, 2)? == kind {
+                return Some(value);
+            }
+            rest = rest.get(length.next_multiple_of(4)..)?;
+        }
+    }
+
     fn explanation(&self) -> Option<String> {
         if self.flags & NLM_F_ACK_TLVS == 0 {
             return None;
         }
         // Code, then the request's header alone (NETLINK_CAP_ACK), then attributes; a DONE has no header.
-        let skip = HEADER + 4 + if self.kind == NLMSG_ERROR { HEADER } else { 0 };
-        let mut rest = self.bytes.get(skip..)?;
-        loop {
-            let length = usize::from(u16_at(rest, 0)?);
-            let value = rest.get(4..length)?;
-            if u16_at(rest, 2)? == NLMSGERR_ATTR_MSG {
-                let text = value.split(|b| *b == 0).next().unwrap_or_default();
-                return Some(String::from_utf8_lossy(text).into_owned());
-            }
-            rest = rest.get(length.next_multiple_of(4)..)?;
-        }
+        let skip = 4 + if self.kind == NLMSG_ERROR { HEADER } else { 0 };
+        let value = self.attribute(skip, NLMSGERR_ATTR_MSG)?;
+        let text = value.split(|b| *b == 0).next().unwrap_or_default();
+        Some(String::from_utf8_lossy(text).into_owned())
     }
 }
 
@@ -127,6 +133,7 @@ mod tests {
             for reply in messages(&datagram) {
                 let _outcome = reply.acknowledgement();
                 let _object = reply.decode();
+                let _attribute = reply.attribute(4, 1);
             }
         }
     }

@@ -41,27 +41,133 @@ async fn a_tunnel_between_two_nodes_carries_packets_and_leaves_nothing() {
     }
 }
 
+/// Wires from one node to two others, both of the same number.
+async fn insisting(underlay: &Underlay, number: u32) -> [((Netns, Interface), (Netns, Interface)); 2] {
+    let nodes = underlay.nodes();
+    let wire = async |to: usize| {
+        let (a, b) = two_namespaces().await;
+        let (near, far) = ends("nsm:test");
+        let there = VxlanTunnel { local: nodes[0].ip(), remote: nodes[to].ip(), ..tunnel(number, underlay, 0) };
+        let back = VxlanTunnel { local: there.remote, remote: there.local, ..there };
+        let near = there.create(&nodes[0].netns, (&a, &near)).await.unwrap();
+        let far = back.create(&nodes[to].netns, (&b, &far)).await.unwrap();
+        ((a, near), (b, far))
+    };
+    [wire(1).await, wire(2).await]
+}
+
 #[tokio::test]
-async fn a_vni_in_use_on_the_node_is_told_and_can_be_used_again_later() {
+async fn two_nodes_that_insist_on_one_number_are_served_and_kept_apart() {
+    needs_net_admin!();
+    for prefix in ["192.168.7.0/24", "fd07::/64"] {
+        let underlay = Underlay::create(3, prefix.parse().unwrap()).await.unwrap();
+        let node = &underlay.nodes()[0].netns;
+        let before = Before::of(&[node]).await;
+        let wires = insisting(&underlay, 7).await;
+        // The same addresses on both: what went astray would be answered by the other one.
+        for ((a, _), (b, _)) in &wires {
+            datagram_and_back(a, "10.0.0.1", b, "10.0.0.2", 1000).await;
+            datagram_and_back(b, "fd00::2", a, "fd00::1", 4000).await;
+        }
+        let [((a1, near1), (b1, _)), ((a2, near2), (b2, far2))] = &wires;
+        far2.delete().await.unwrap();
+        if prefix.contains('.') {
+            // Over IPv4 the other node may leave out checksums, as VPP does.
+            let node = underlay.nodes()[2].netns.path();
+            let script = format!(
+                "nsenter --net={} ip link add plain netns $$ type vxlan id 7 local {} remote {} dstport 4789 noudpcsum &&
+                 ip address add 10.0.0.2/24 dev plain && ip link set plain up",
+                node.display(),
+                underlay.nodes()[2].ip(),
+                underlay.nodes()[0].ip()
+            );
+            let made = b2.run(move || std::process::Command::new("sh").args(["-c", &script]).status()).await.unwrap();
+            assert!(made.success());
+            datagram_and_back(b2, "10.0.0.2", a2, "10.0.0.1", 1000).await;
+            let gone =
+                b2.run(|| std::process::Command::new("ip").args(["link", "del", "plain"]).status()).await.unwrap();
+            assert!(gone.success());
+        }
+        let silence = std::time::Duration::from_millis(200);
+        Pinger::new(a2).await.unwrap().ping(ip("10.0.0.1"), ip("10.0.0.2"), silence).await.unwrap_err();
+        datagram_and_back(a1, "10.0.0.1", b1, "10.0.0.2", 100).await;
+        for (near, to) in [(near1, 1), (near2, 2)] {
+            near.delete().await.unwrap();
+            let remote = underlay.nodes()[to].ip();
+            VxlanTunnel { remote, ..tunnel(7, &underlay, 0) }.release(node).await.unwrap();
+        }
+        before.assert_nothing_changed().await;
+    }
+}
+
+#[tokio::test]
+async fn a_detour_that_somebody_cuts_is_found_and_mended_and_a_former_one_is_in_nobodys_way() {
+    needs_net_admin!();
+    let underlay = Underlay::create(3, "192.168.7.0/24".parse().unwrap()).await.unwrap();
+    let node = &underlay.nodes()[0].netns;
+    let [((_, near1), _), ((a2, near2), (b2, _))] = insisting(&underlay, 7).await;
+    let second = VxlanTunnel { remote: underlay.nodes()[2].ip(), ..tunnel(7, &underlay, 0) };
+    let at = (&a2, near2.spec());
+    assert_eq!(VxlanTunnel::lost(node).await.unwrap(), []);
+    assert!(!second.mend(node, at).await.unwrap());
+    // As if the rules of a packet filter were loaded anew.
+    second.release(node).await.unwrap();
+    let silence = std::time::Duration::from_millis(200);
+    Pinger::new(&a2).await.unwrap().ping(ip("10.0.0.1"), ip("10.0.0.2"), silence).await.unwrap_err();
+    assert!(second.mend(node, at).await.unwrap());
+    datagram_and_back(&a2, "10.0.0.1", &b2, "10.0.0.2", 100).await;
+
+    // The device goes and its detour stays; then there is room on the common port.
+    near1.delete().await.unwrap();
+    near2.delete().await.unwrap();
+    let again = second.create(node, at).await.unwrap();
+    datagram_and_back(&a2, "10.0.0.1", &b2, "10.0.0.2", 100).await;
+    again.delete().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_port_that_another_program_has_is_no_obstacle() {
+    needs_net_admin!();
+    let underlay = Underlay::create(2, "192.168.7.0/24".parse().unwrap()).await.unwrap();
+    let nodes = underlay.nodes();
+    let _theirs =
+        nodes[0].netns.udp_socket(("0.0.0.0".parse::<std::net::IpAddr>().unwrap(), 4789).into()).await.unwrap();
+    let (a, b) = two_namespaces().await;
+    let (near, far) = remote_wire(9, &underlay, &a, &b).await;
+    datagram_and_back(&a, "10.0.0.1", &b, "10.0.0.2", 1000).await;
+    near.delete().await.unwrap();
+    far.delete().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_number_that_all_have_is_told_and_can_be_used_again_later() {
     needs_net_admin!();
     let underlay = Underlay::create(2, "192.168.7.0/24".parse().unwrap()).await.unwrap();
     let node = &underlay.nodes()[0].netns;
     let (a, b) = two_namespaces().await;
     let (near, _) = ends("nsm:test");
-    let first = tunnel(7, &underlay, 0).create(node, (&a, &near)).await.unwrap();
-    let before = Before::of(&[&b, node]).await;
-    // In another workload, towards another node: still one node, one port.
-    let elsewhere = VxlanTunnel { remote: ip("192.168.7.99"), ..tunnel(7, &underlay, 0) };
-    let error = elsewhere.create(node, (&b, &near)).await.unwrap_err();
-    assert!(matches!(error, Error::VniInUse { vni: 7, port: 4789, netns } if netns == node.id()), "{error}");
-    let error = tunnel(8, &underlay, 0).create(node, (&a, &near)).await.unwrap_err();
+    let before = Before::of(&[&a, &b, node]).await;
+    let mut made = Vec::new();
+    let error = loop {
+        let remote = format!("192.168.7.{}", 100 + made.len());
+        let tunnel = VxlanTunnel { remote: ip(&remote), ..tunnel(7, &underlay, 0) };
+        let spec = spec(&format!("nsm-{}", made.len()), "nsm:test");
+        match tunnel.create(node, (&a, &spec)).await {
+            Ok(interface) => made.push((tunnel, interface)),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::VniInUse { vni: 7, netns, .. } if netns == node.id()), "{error}");
+    assert_eq!(made.len(), 17);
+    let error = tunnel(8, &underlay, 0).create(node, (&a, made[0].1.spec())).await.unwrap_err();
     assert!(matches!(error, Error::NameTaken { .. }), "{error}");
+    for (tunnel, interface) in made {
+        interface.delete().await.unwrap();
+        tunnel.release(node).await.unwrap();
+    }
     before.assert_nothing_changed().await;
-    let other_port = VxlanTunnel { port: 4790, remote_port: 4790, ..elsewhere };
-    let second = other_port.create(node, (&b, &near)).await.unwrap();
-    assert!(second.delete().await.unwrap());
-    assert!(first.delete().await.unwrap());
-    assert!(elsewhere.create(node, (&b, &near)).await.unwrap().delete().await.unwrap());
+    let again = tunnel(7, &underlay, 0).create(node, (&b, &near)).await.unwrap();
+    assert!(again.delete().await.unwrap());
 }
 
 #[tokio::test]

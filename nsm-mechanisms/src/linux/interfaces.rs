@@ -1,7 +1,7 @@
 //! What is asked of the kernel for the interfaces of one wire.
 
 use nsm_chain::Result;
-use nsm_kernel::{Interface, InterfaceSpec, PeerNeighbours, VethWire, reconcile};
+use nsm_kernel::{Error as Kernel, Interface, InterfaceSpec, PeerNeighbours, VethWire, delete_link, reconcile};
 
 use super::error::{Trouble, failed};
 use super::plan::{End, Plan, Tunnel};
@@ -26,7 +26,7 @@ pub(super) async fn create(plan: &Plan) -> Result<Parts, Trouble> {
     let mut parts = Parts::default();
     for end in &plan.ends {
         if let Err(error) = create_end(end, &mut parts).await {
-            undo(parts).await;
+            undo(&plan.ends, parts).await;
             return Err(error);
         }
     }
@@ -34,7 +34,7 @@ pub(super) async fn create(plan: &Plan) -> Result<Parts, Trouble> {
     if let Some(waiting) = plan.ends.first().filter(|end| end.spec.joined_to.is_some())
         && let Err(error) = reconcile(&waiting.netns, &waiting.spec).await
     {
-        undo(parts).await;
+        undo(&plan.ends, parts).await;
         return Err(error.into());
     }
     Ok(parts)
@@ -55,12 +55,21 @@ async fn create_end(end: &End, parts: &mut Parts) -> Result<(), Trouble> {
     Ok(())
 }
 
-async fn undo(parts: Parts) {
+/// Removes one end, and what was made beside it.
+pub(super) async fn remove(end: &End) -> Result<(), Kernel> {
+    delete_link(&end.netns, end.spec.name.as_str(), &end.spec.alias).await?;
+    match &end.tunnel {
+        Some(Tunnel::Vxlan { vxlan, node, .. }) => vxlan.release(node).await,
+        _ => Ok(()),
+    }
+}
+
+async fn undo(ends: &[End], parts: Parts) {
     for running in parts.running {
         running.close().await;
     }
-    for interface in parts.interfaces {
-        if let Err(error) = interface.delete().await {
+    for (end, _) in ends.iter().zip(parts.interfaces) {
+        if let Err(error) = remove(end).await {
             tracing::warn!(%error, "could not remove one end of a wire whose other end failed");
         }
     }
@@ -70,7 +79,12 @@ async fn undo(parts: Parts) {
 pub(super) async fn adopt(plan: &Plan) -> Result<Option<Parts>, Trouble> {
     let mut interfaces = Vec::new();
     for end in &plan.ends {
-        match Interface::adopt(&end.netns, &end.spec).await? {
+        let at = (&end.netns, &end.spec);
+        let adopted = match &end.tunnel {
+            Some(Tunnel::Vxlan { vxlan, node, .. }) => vxlan.adopt(node, at).await?,
+            _ => Interface::adopt(at.0, at.1).await?,
+        };
+        match adopted {
             Some(interface) => interfaces.push(interface),
             None => return Ok(None),
         }

@@ -53,10 +53,15 @@ impl Mark {
         mark.strip_prefix(&self.0).map(|rest| rest.split(' ').next().unwrap_or(rest)).filter(|id| !id.is_empty())
     }
 
-    /// The network identifier of the tunnel that a mark names.
-    pub(super) fn vni(mark: &str) -> Option<u32> {
+    /// The kernel's tunnel that a mark names.
+    pub(super) fn tunnel(mark: &str) -> Option<VxlanTunnel> {
         let mut words = mark.split(' ').skip(1);
-        words.next().filter(|word| *word == "vxlan").and_then(|_| words.next()?.parse().ok())
+        words.next().filter(|word| *word == "vxlan")?;
+        let vni = words.next()?.parse().ok()?;
+        let (local, remote) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let port = words.next()?.parse().ok()?;
+        let remote_port = words.next().map_or(Ok(port), str::parse).ok()?;
+        Some(VxlanTunnel { vni, local, remote, port, remote_port, ttl: None })
     }
 
     /// Whether a link with this alias is one of this connection, of whatever tunnel.
@@ -139,11 +144,15 @@ mod tests {
         let before = mark.of("1", Some(Carrier::Vxlan(&tunnel))).unwrap();
         tunnel.vni = 43;
         assert_ne!(mark.of("1", Some(Carrier::Vxlan(&tunnel))).unwrap(), before);
-        assert_eq!((mark.id(&before), Mark::vni(&before)), (Some("1"), Some(42)));
-        assert_eq!((mark.id("nsm:other:1"), mark.id("nsm:fwd:"), Mark::vni("nsm:fwd:1")), (None, None, None));
+        let former = VxlanTunnel { vni: 42, ..tunnel };
+        assert_eq!((mark.id(&before), Mark::tunnel(&before)), (Some("1"), Some(former)));
+        let elsewhere = VxlanTunnel { remote_port: 4790, ..former };
+        let far = mark.of("1", Some(Carrier::Vxlan(&elsewhere))).unwrap();
+        assert_eq!(Mark::tunnel(&far), Some(elsewhere));
+        assert_eq!((mark.id("nsm:other:1"), mark.id("nsm:fwd:"), Mark::tunnel("nsm:fwd:1")), (None, None, None));
         assert!(mark.names("1", &before) && mark.names("1", "nsm:fwd:1"));
         let sealed = mark.of("1", Some(Carrier::Wireguard)).unwrap();
-        assert_eq!((&*sealed, mark.id(&sealed), Mark::vni(&sealed)), ("nsm:fwd:1 wireguard", Some("1"), None));
+        assert_eq!((&*sealed, mark.id(&sealed), Mark::tunnel(&sealed)), ("nsm:fwd:1 wireguard", Some("1"), None));
         assert!(!mark.names("1", "nsm:fwd:12") && !mark.names("1", "nsm:other:1"));
     }
 

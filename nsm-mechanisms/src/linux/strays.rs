@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 
 use nsm_api::Mechanism;
 use nsm_chain::Result;
-use nsm_kernel::{MarkedLink, Netns, NetnsId, Snapshot, delete_link};
+use nsm_kernel::{Error as Kernel, MarkedLink, Netns, NetnsId, Snapshot, VxlanTunnel, delete_link};
 
 use tracing::Instrument;
 
@@ -37,8 +37,14 @@ impl fmt::Display for Stray {
     }
 }
 
-/// Tunnel identifiers that strays occupy, by their marks.
-pub(super) type Occupied = HashMap<String, Reserved>;
+/// Tunnel identifiers that are in use in the kernel, by no connection.
+#[derive(Default)]
+pub(super) struct Occupied {
+    /// By strays, by their marks.
+    strays: HashMap<String, Reserved>,
+    /// By devices of others in the node's namespace.
+    foreign: HashMap<u32, Reserved>,
+}
 
 impl Reconciled for Linux {
     type Stray = Stray;
@@ -53,6 +59,10 @@ impl Reconciled for Linux {
             }
         }
         let (mut strays, mut drifted) = (Vec::new(), HashSet::new());
+        let node = self.0.underlay.as_ref().map(|(_, node)| node.clone());
+        if let (Reach::Everywhere, Some(node)) = (reach, &node) {
+            places.entry(node.id()).or_insert_with(|| (node.path(), node.clone()));
+        }
         for (id, (path, netns)) in places {
             let snapshot = match Snapshot::take(&netns).await {
                 Ok(snapshot) => snapshot,
@@ -62,6 +72,9 @@ impl Reconciled for Linux {
                     continue;
                 }
             };
+            if node.as_ref().is_some_and(|node| node.id() == id) {
+                self.0.leave_to_others(snapshot.foreign_vnis(self.0.mark.prefix()));
+            }
             let links = snapshot.marked(self.0.mark.prefix());
             strays.extend(
                 links
@@ -69,6 +82,12 @@ impl Reconciled for Linux {
                     .map(|MarkedLink { name, alias, .. }| Stray { netns: id, path: path.clone(), name, mark: alias }),
             );
             drifted.extend(self.0.table.drifted(&snapshot));
+        }
+        if let Some(node) = &node {
+            match VxlanTunnel::lost(node).await {
+                Ok(lost) => drifted.extend(self.0.table.through(&lost)),
+                Err(error) => tracing::warn!(%error, "it is not known whether all tunnels are whole"),
+            }
         }
         // Those that were being worked on when their workload ended.
         drifted.extend(self.0.table.at(&self.0.watching.all_deserted()));
@@ -93,6 +112,10 @@ impl Reconciled for Linux {
         };
         let removed = delete_link(&netns, &stray.name, &stray.mark).await;
         let removed = removed.map_err(|error| failed(format!("{stray} is left"), error))?;
+        if removed {
+            let released = self.0.release(&stray.mark).await;
+            released.map_err(|error| failed(format!("what was made beside {stray} is left"), error))?;
+        }
         self.0.vacate(&stray.mark);
         Ok(removed)
     }
@@ -126,13 +149,24 @@ impl Inner {
     fn occupy(&self, reach: Reach, strays: &[Stray]) {
         let Some((underlay, _)) = &self.underlay else { return };
         let found: HashMap<&str, u32> =
-            strays.iter().filter_map(|stray| Some((&*stray.mark, Mark::vni(&stray.mark)?))).collect();
+            strays.iter().filter_map(|stray| Some((&*stray.mark, Mark::tunnel(&stray.mark)?.vni))).collect();
         let mut occupied = self.occupied.lock().unwrap_or_else(PoisonError::into_inner);
         if reach == Reach::Everywhere {
-            occupied.retain(|mark, _| found.contains_key(&**mark));
+            occupied.strays.retain(|mark, _| found.contains_key(&**mark));
         }
         for (mark, vni) in found {
-            occupied.entry(mark.to_owned()).or_insert_with(|| underlay.vnis().reserve(vni));
+            occupied.strays.entry(mark.to_owned()).or_insert_with(|| underlay.vnis().reserve(vni));
+        }
+    }
+
+    /// Issues no identifier that a device of somebody else on this node has.
+    fn leave_to_others(&self, found: impl Iterator<Item = u32>) {
+        let Some((underlay, _)) = &self.underlay else { return };
+        let found: HashSet<u32> = found.collect();
+        let mut occupied = self.occupied.lock().unwrap_or_else(PoisonError::into_inner);
+        occupied.foreign.retain(|vni, _| found.contains(vni));
+        for vni in found {
+            occupied.foreign.entry(vni).or_insert_with(|| underlay.vnis().reserve(vni));
         }
     }
 
@@ -147,11 +181,11 @@ impl Inner {
         };
         let found = {
             let occupied = self.occupied.lock().unwrap_or_else(PoisonError::into_inner);
-            let of_this = occupied.keys().filter(|mark| self.mark.names(id, mark));
-            let mut vnis = of_this.filter_map(|mark| Some((mark, Mark::vni(mark)?)));
+            let of_this = occupied.strays.keys().filter(|mark| self.mark.names(id, mark));
+            let mut vnis = of_this.filter_map(|mark| Some((mark, Mark::tunnel(mark)?.vni)));
             vnis.find(|(mark, vni)| to_there(*vni).as_ref() == Some(mark)).map(|(_, vni)| vni)
         };
-        underlay.vnis().claim(found?).ok().map(Arc::new)
+        underlay.vnis().claim(found?, remote).ok().map(Arc::new)
     }
 
     /// Gives up the wire that has this interface if it is in the way of a client that starts over, and has its connection
@@ -164,7 +198,15 @@ impl Inner {
         superseded
     }
 
+    /// Gives up what was made beside an interface with this mark, which is gone.
+    pub(super) async fn release(&self, mark: &str) -> Result<(), Kernel> {
+        match (&self.underlay, Mark::tunnel(mark)) {
+            (Some((_, node)), Some(tunnel)) => tunnel.release(node).await,
+            _ => Ok(()),
+        }
+    }
+
     fn vacate(&self, mark: &str) {
-        self.occupied.lock().unwrap_or_else(PoisonError::into_inner).remove(mark);
+        self.occupied.lock().unwrap_or_else(PoisonError::into_inner).strays.remove(mark);
     }
 }

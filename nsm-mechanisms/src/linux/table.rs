@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nsm_kernel::{Event, Interface, Netns, NetnsId, Snapshot};
+use nsm_kernel::{Event, Interface, Netns, NetnsId, Snapshot, VxlanTunnel};
 use tokio::sync::Notify;
 
 use super::Linux;
@@ -118,6 +118,11 @@ impl Table {
     /// Connections with an interface in that namespace which is not as it should be.
     pub(super) fn drifted(&self, snapshot: &Snapshot) -> Vec<Arc<str>> {
         self.whose(|wiring| !wiring.is_given_up() && wiring.differs(snapshot))
+    }
+
+    /// Connections whose wire goes through one of these tunnels.
+    pub(super) fn through(&self, tunnels: &[VxlanTunnel]) -> Vec<Arc<str>> {
+        self.whose(|wiring| !wiring.is_given_up() && wiring.goes_through(tunnels))
     }
 
     /// Connections with such a wire, that are not being worked on.

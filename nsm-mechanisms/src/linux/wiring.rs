@@ -1,11 +1,11 @@
 //! The interfaces of one wire, and what is done with them.
 
 use nsm_chain::{Error, Result};
-use nsm_kernel::{Error as Kernel, Interface, Netns, NetnsId, Snapshot, delete_link, reconcile};
+use nsm_kernel::{Error as Kernel, Interface, Netns, NetnsId, Snapshot, VxlanTunnel, delete_link, reconcile};
 
 use super::Inner;
 use super::error::{Trouble, failed};
-use super::interfaces::{Parts, adopt, back, create, run, set_route_localnet};
+use super::interfaces::{self, Parts, adopt, back, create, run, set_route_localnet};
 use super::plan::{End, Plan, Tunnel};
 use crate::{Mended, Programmed, Vni, Wire};
 
@@ -53,7 +53,8 @@ impl Wiring {
             match end {
                 // Of a life that is over: this connection's, its client's or another's.
                 Some(end) if over => {
-                    delete_link(&end.netns, &name, &alias).await.map_err(|error| what(error.into()))?
+                    delete_link(&end.netns, &name, &alias).await.map_err(|error| what(error.into()))?;
+                    linux.release(&alias).await.map_err(|error| what(error.into()))?;
                 }
                 _ => {
                     return Err(what(Kernel::NameTaken { name, netns, alias: Some(alias) }.into()));
@@ -181,6 +182,14 @@ impl Wiring {
         self.plan.ends.iter().any(|end| end.netns.id() == snapshot.netns() && !snapshot.shows(&end.spec))
     }
 
+    /// Whether one of these tunnels carries it.
+    pub(super) fn goes_through(&self, tunnels: &[VxlanTunnel]) -> bool {
+        self.plan.ends.iter().any(|end| match &end.tunnel {
+            Some(Tunnel::Vxlan { vxlan, .. }) => tunnels.contains(vxlan),
+            _ => false,
+        })
+    }
+
     /// Makes it what it should be again, whatever somebody else did to it.
     pub(super) async fn mend(&mut self, linux: &Inner) -> Result<Mended> {
         let what = |error| failed(format!("cannot mend the wire of connection {}", self.wire.id), error);
@@ -190,12 +199,8 @@ impl Wiring {
         let mut writes = 0;
         let mut missing = false;
         for end in &self.plan.ends {
-            let snapshot = Snapshot::of(&end.netns, &end.spec.name).await.map_err(what)?;
-            if snapshot.shows(&end.spec) {
-                continue;
-            }
-            match reconcile(&end.netns, &end.spec).await {
-                Ok(changes) => writes += changes.writes,
+            match mend_end(end).await {
+                Ok(changed) => writes += changed,
                 Err(Kernel::LinkNotFound { .. }) => missing = true,
                 Err(error) => return Err(what(error)),
             }
@@ -217,7 +222,7 @@ impl Wiring {
         let mut left = Vec::new();
         for end in &self.plan.ends {
             // The second end of a pair goes with the first; its rules do not.
-            if let Err(error) = delete_link(&end.netns, end.spec.name.as_str(), &end.spec.alias).await {
+            if let Err(error) = interfaces::remove(end).await {
                 left.push(failed(format!("interface {} in {} is left", end.spec.name, end.netns.id()), error));
             }
         }
@@ -253,19 +258,31 @@ impl Wiring {
     }
 }
 
+/// Puts right what differs, and says how many changes that took.
+async fn mend_end(end: &End) -> Result<usize, Kernel> {
+    let mut writes = 0;
+    if !Snapshot::of(&end.netns, &end.spec.name).await?.shows(&end.spec) {
+        writes += reconcile(&end.netns, &end.spec).await?.writes;
+    }
+    if let Some(Tunnel::Vxlan { vxlan, node, .. }) = &end.tunnel {
+        writes += usize::from(vxlan.mend(node, (&end.netns, &end.spec)).await?);
+    }
+    Ok(writes)
+}
+
 /// The identifier of the plan's tunnel, if the other node issued it: nobody here may issue it now.
 fn claimed(plan: &Plan, held: Option<Vni>) -> Result<Option<Vni>> {
-    let foreign = |end: &End| match &end.tunnel {
-        Some(Tunnel::Vxlan { vxlan, foreign, .. }) => Some((vxlan.vni, foreign.clone()?)),
+    let foreign = plan.ends.iter().find_map(|end| match &end.tunnel {
+        Some(Tunnel::Vxlan { vxlan, foreign, .. }) => Some((vxlan, foreign.as_ref()?)),
         _ => None,
-    };
-    let Some((number, underlay)) = plan.ends.iter().find_map(foreign) else {
+    });
+    let Some((vxlan, underlay)) = foreign else {
         return Ok(None);
     };
-    if let Some(held) = held.filter(|held| held.number() == number) {
+    if let Some(held) = held.filter(|held| (held.number(), held.peer()) == (vxlan.vni, vxlan.remote)) {
         return Ok(Some(held));
     }
-    let claimed = underlay.vnis().claim(number);
+    let claimed = underlay.vnis().claim(vxlan.vni, vxlan.remote);
     let claimed =
         claimed.map_err(|error| Error::taken("the next hop chose a tunnel that cannot be used here").because(error));
     claimed.map(Some)

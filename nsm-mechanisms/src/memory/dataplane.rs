@@ -45,7 +45,7 @@ impl Memory {
                 inner.wires.values().filter(|s| s.forwarder == self.name && !self.made(s) && *s.wire.id == *id);
             of_this.find_map(|s| s.place.tunnel.as_ref().filter(|t| t.remote == remote).map(|tunnel| tunnel.vni))
         };
-        underlay.vnis().claim(found?).ok().map(Arc::new)
+        underlay.vnis().claim(found?, remote).ok().map(Arc::new)
     }
 
     /// A drawn identifier that a wire on this node has is one that the next tunnel cannot get.

@@ -155,8 +155,8 @@ impl Memory {
             return Ok(None);
         };
         match former {
-            Some(held) if held.number() == tunnel.vni => Ok(Some(held)),
-            former => match underlay.vnis().claim(tunnel.vni) {
+            Some(held) if (held.number(), held.peer()) == (tunnel.vni, tunnel.remote) => Ok(Some(held)),
+            former => match underlay.vnis().claim(tunnel.vni, tunnel.remote) {
                 Ok(vni) => Ok(Some(vni)),
                 Err(error) => {
                     let what = "the next hop chose a tunnel that cannot be used here";
@@ -186,7 +186,9 @@ impl Memory {
                 let end = ends.find(|end| standing.place.ends.iter().any(|other| end.is(other)));
                 let there = inner.forwarders.get(&standing.forwarder).map(|f| &f.node);
                 let tunnel = match (&place.tunnel, &standing.place.tunnel) {
-                    (Some(new), Some(old)) if there == node.as_ref() => (new.vni, new.port) == (old.vni, old.port),
+                    (Some(new), Some(old)) if there == node.as_ref() => {
+                        (new.vni, new.remote, new.port) == (old.vni, old.remote, old.port)
+                    }
                     _ => false,
                 };
                 let what = end.map(ToString::to_string).or_else(|| place.tunnel.as_ref().map(ToString::to_string));

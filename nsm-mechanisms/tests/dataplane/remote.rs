@@ -2,7 +2,7 @@ use std::process::Command;
 
 use nsm_chain::Code;
 use nsm_kernel::{InterfaceSpec, Node, PeerNeighbours, Underlay as Network, VethWire};
-use nsm_mechanisms::{Census, Class, Dataplane, Linux, Programmed, Reach, Reconciled, Underlay};
+use nsm_mechanisms::{Class, Dataplane, Linux, Programmed, Random, Reach, Reconciled, Underlay, Vnis};
 
 use super::mend::ip;
 use super::*;
@@ -51,7 +51,7 @@ async fn over(prefix: &str) {
     assert_nothing_left(&before.1, &node_ns).await;
     assert_eq!(linux[0].connect(&near).await.unwrap(), Programmed::Unchanged);
     for linux in &linux {
-        let nothing = Census { strays: Vec::new(), drifted: Vec::new() };
+        let nothing = nsm_mechanisms::Census { strays: Vec::new(), drifted: Vec::new() };
         assert_eq!(linux.census(Reach::Wires).await, nothing);
     }
 
@@ -86,6 +86,76 @@ async fn a_wire_between_nodes_carries_packets_over_ipv4() {
 #[tokio::test]
 async fn a_wire_between_nodes_carries_packets_over_ipv6() {
     over("2001:db8::/64").await;
+}
+
+#[tokio::test]
+async fn next_hops_that_insist_on_one_identifier_are_both_served_and_taken_up_again() {
+    let network = match Network::create(3, "192.0.2.0/24".parse().unwrap()).await {
+        Ok(network) => network,
+        Err(error) => return eprintln!("skipped: {error}"),
+    };
+    let Some(ends) = workloads().await.zip(workloads().await) else { return };
+    let ends = <[[Netns; 2]; 2]>::from(ends);
+    let [a, b, c] = network.nodes() else { unreachable!("three were asked for") };
+    let near = || Linux::with_underlay("fwd-a", Underlay::new(a.ip()), a.netns.clone()).unwrap();
+    // Each of them has one identifier to give away, and it is the same.
+    let far = [b, c].map(|node| {
+        let underlay = Underlay::new(node.ip()).with_vnis(Vnis::within(2..=2, Random::seeded(1)));
+        Linux::with_underlay("fwd-far", underlay, node.netns.clone()).unwrap()
+    });
+    let node = [a.netns.clone()];
+    let before = census(&node).await;
+    let first = near();
+    let mut wires = Vec::new();
+    let mut leases = Vec::new();
+    for (at, (far, ns)) in far.iter().zip(&ends).enumerate() {
+        let mut tunnel = first.offers("near", Class::Remote, payload::IP).remove(0);
+        leases.push(far.accept("far", &mut tunnel, None).unwrap());
+        assert_eq!(tunnel.as_vxlan().unwrap().vni(), Ok(Some(2)));
+        let mut another = first.offers("near", Class::Remote, payload::IP).remove(0);
+        assert_eq!(far.accept("another", &mut another, None).unwrap_err().code(), Code::ResourceExhausted);
+        far.connect(&wire("far", tunnel.clone(), kernel(&ns[1], "nse-1"), 1)).await.unwrap();
+        wires.push(wire(&format!("near-{at}"), kernel(&ns[0], "nsm-1"), tunnel, 1));
+        first.connect(&wires[at]).await.unwrap();
+    }
+    for ns in &ends {
+        assert_packets_both_ways(ns, 1).await;
+    }
+    assert_eq!(first.census(Reach::Wires).await.drifted, []);
+    drop(first);
+    let again = near();
+    for wire in &wires {
+        assert_eq!(again.connect(wire).await.unwrap(), Programmed::Adopted);
+    }
+    for ns in &ends {
+        assert_packets_both_ways(ns, 1).await;
+    }
+    // Beside the devices there is one table, for the second.
+    let detours = before[0].diff(&Census::take(&a.netns).await.unwrap()).appeared;
+    assert_eq!(detours.len(), 1, "{detours:?}");
+    for wire in &wires {
+        again.disconnect(&wire.id).await.unwrap();
+    }
+    assert_nothing_left(&before, &node).await;
+}
+
+#[tokio::test]
+async fn an_identifier_that_a_device_of_somebody_else_has_is_issued_to_nobody() {
+    let Some((network, linux)) = nodes("192.0.2.0/24").await else { return };
+    let [a, b] = network.nodes() else { unreachable!("two were asked for") };
+    ip(&b.netns, "link add theirs type vxlan id 2 dstport 4789").await;
+    let underlay = Underlay::new(b.ip()).with_vnis(Vnis::within(2..=4, Random::seeded(1)));
+    let far = Linux::with_underlay("fwd-b", underlay, b.netns.clone()).unwrap();
+    far.census(Reach::Everywhere).await;
+    let mut tunnel = linux[0].offers("near", Class::Remote, payload::IP).remove(0);
+    let _lease = far.accept("far", &mut tunnel, None).unwrap();
+    assert_eq!(tunnel.as_vxlan().unwrap().vni(), Ok(Some(4)));
+    let mut another = Underlay::new(a.ip()).offer();
+    assert_eq!(far.accept("another", &mut another, None).unwrap_err().code(), Code::ResourceExhausted);
+    ip(&b.netns, "link del theirs").await;
+    far.census(Reach::Everywhere).await;
+    let _lease = far.accept("another", &mut another, None).unwrap();
+    assert_eq!(another.as_vxlan().unwrap().vni(), Ok(Some(2)));
 }
 
 async fn on_unequal_ports(prefix: &str) {
