@@ -1,4 +1,9 @@
-//! A DNS server for tests: on loopback, over UDP, with records that a test sets.
+//! A DNS server for tests, with records that a test sets, and a program that asks.
+
+mod ask;
+
+pub use ask::{addresses, ask};
+pub use hickory_resolver::proto::rr::RecordType;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,10 +13,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hickory_resolver::proto::op::{Message, ResponseCode};
-use hickory_resolver::proto::rr::rdata::SRV;
-use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
-use tokio::net::UdpSocket;
+use hickory_resolver::proto::rr::rdata::{SOA, SRV, TXT};
+use hickory_resolver::proto::rr::{Name, RData, Record};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::Place;
+
+/// What fits into a datagram, in octets (RFC 1035, 4.2.1).
+const LONGEST_DATAGRAM: usize = 512;
 
 /// A DNS server that knows what it is told, while it lives.
 ///
@@ -29,7 +40,7 @@ use tokio_util::task::AbortOnDropHandle;
 pub struct Server {
     address: SocketAddr,
     zone: Arc<Zone>,
-    _serving: AbortOnDropHandle<()>,
+    _serving: [AbortOnDropHandle<()>; 2],
 }
 
 #[derive(Default)]
@@ -38,6 +49,7 @@ struct Zone {
     silent: AtomicBool,
     refusing: AtomicBool,
     asked: AtomicUsize,
+    by_stream: AtomicUsize,
 }
 
 /// The records of one name.
@@ -45,6 +57,7 @@ struct Zone {
 pub struct Records {
     srv: Vec<(u16, u16, u16, String)>,
     addresses: Vec<IpAddr>,
+    texts: Vec<String>,
     ttl: u32,
 }
 
@@ -76,6 +89,13 @@ impl Records {
         self
     }
 
+    /// A TXT record.
+    #[must_use]
+    pub fn text(mut self, text: &str) -> Self {
+        self.texts.push(text.to_owned());
+        self
+    }
+
     /// They may be kept for so many seconds.
     #[must_use]
     pub fn living(mut self, seconds: u32) -> Self {
@@ -91,7 +111,8 @@ impl Records {
             IpAddr::V4(address) => RData::A((*address).into()),
             IpAddr::V6(address) => RData::AAAA((*address).into()),
         });
-        let of_kind = services.chain(addresses).filter(|data| data.record_type() == kind);
+        let texts = self.texts.iter().map(|text| RData::TXT(TXT::new(vec![text.clone()])));
+        let of_kind = services.chain(addresses).chain(texts).filter(|data| data.record_type() == kind);
         of_kind.map(|data| Record::from_rdata(name.clone(), self.ttl, data)).collect()
     }
 }
@@ -102,10 +123,19 @@ impl Server {
     /// # Errors
     /// When there is no port to be had.
     pub async fn start() -> io::Result<Self> {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        Self::listen(&Place::Here, (Ipv4Addr::LOCALHOST, 0).into()).await
+    }
+
+    /// Listens there, over UDP and TCP. Over UDP an answer has 512 octets at most.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub async fn listen(place: &Place, address: SocketAddr) -> io::Result<Self> {
+        let (socket, listener) = place.listeners(address).await?;
         let (address, zone) = (socket.local_addr()?, Arc::<Zone>::default());
-        let serving = tokio::spawn(serve(socket, Arc::clone(&zone)));
-        Ok(Self { address, zone, _serving: AbortOnDropHandle::new(serving) })
+        let datagrams = tokio::spawn(serve(socket, Arc::clone(&zone)));
+        let streams = tokio::spawn(serve_streams(listener, Arc::clone(&zone)));
+        Ok(Self { address, zone, _serving: [datagrams, streams].map(AbortOnDropHandle::new) })
     }
 
     /// Where it listens.
@@ -139,6 +169,12 @@ impl Server {
     pub fn asked(&self) -> usize {
         self.zone.asked.load(Ordering::SeqCst)
     }
+
+    /// How many of them over TCP.
+    #[must_use]
+    pub fn asked_by_stream(&self) -> usize {
+        self.zone.by_stream.load(Ordering::SeqCst)
+    }
 }
 
 impl Zone {
@@ -166,6 +202,12 @@ impl Zone {
             }
             None => response.metadata.response_code = ResponseCode::NXDomain,
         }
+        if response.answers.is_empty() {
+            // That there is none may be kept for a minute.
+            let root = Name::root();
+            let soa = SOA::new(root.clone(), root.clone(), 1, 60, 60, 60, 60);
+            response.add_authority(Record::from_rdata(root, 60, RData::SOA(soa)));
+        }
         response.to_vec().ok()
     }
 }
@@ -176,8 +218,26 @@ async fn serve(socket: UdpSocket, zone: Arc<Zone>) {
         // A peer that went away makes itself heard as an error of the next call.
         let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
         if let Some(answer) = buffer.get(..length).and_then(|question| zone.answer(question)) {
-            let _ = socket.send_to(&answer, from).await;
+            let short = answer.len() <= LONGEST_DATAGRAM;
+            let cut = || Message::from_vec(&answer).ok()?.truncate().to_vec().ok();
+            let answer = if short { Some(answer) } else { cut() };
+            let _ = socket.send_to(&answer.unwrap_or_default(), from).await;
         }
+    }
+}
+
+async fn serve_streams(listener: TcpListener, zone: Arc<Zone>) {
+    loop {
+        let Ok((mut stream, _)) = listener.accept().await else { continue };
+        let answered = async {
+            let mut question = vec![0; stream.read_u16().await?.into()];
+            stream.read_exact(&mut question).await?;
+            zone.by_stream.fetch_add(1, Ordering::SeqCst);
+            let Some(answer) = zone.answer(&question) else { return io::Result::Ok(()) };
+            stream.write_u16(answer.len().try_into().unwrap_or(u16::MAX)).await?;
+            stream.write_all(&answer).await
+        };
+        let _ = answered.await;
     }
 }
 

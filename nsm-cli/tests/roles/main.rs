@@ -8,5 +8,6 @@ mod healing;
 mod identity;
 mod kit;
 mod mesh;
+mod names;
 mod tunnels;
 mod working;

@@ -24,13 +24,18 @@ pub(crate) struct Mesh {
 impl Mesh {
     /// With every role but the client started; an authority on disk says who is who.
     pub(crate) async fn without_client() -> Self {
+        Self::with_endpoint(&[]).await
+    }
+
+    /// The same, its endpoint with these settings too.
+    pub(crate) async fn with_endpoint(settings: &[(&str, &str)]) -> Self {
         let room = Room::new();
         let identity = ("NSM_AUTHORITY", room.path("authority").display().to_string());
         let mut mesh = Self::empty(room, identity).await;
         mesh.start_registry().await;
         mesh.start_manager().await;
         mesh.start_forwarder().await;
-        mesh.start_endpoint().await;
+        mesh.start_endpoint_with(settings).await;
         mesh
     }
 
@@ -69,15 +74,20 @@ impl Mesh {
     }
 
     pub(crate) async fn start_endpoint(&mut self) {
+        self.start_endpoint_with(&[]).await;
+    }
+
+    /// With these settings too.
+    pub(crate) async fn start_endpoint_with(&mut self, settings: &[(&str, &str)]) {
         let manager = self.room.socket("nsmgr");
-        let settings = [
+        let own = [
             ("NSM_NAME", "nse-1"),
             ("NSM_CONNECT_TO", manager.as_str()),
             ("NSM_SERVICE_NAMES", "vpn"),
             ("NSM_PAYLOAD", "IP"),
             ("NSM_CIDR_PREFIX", "172.16.1.0/24,fd00:172:16::/64"),
         ];
-        self.start("endpoint", &settings).await;
+        self.start("endpoint", &[&own, settings].concat()).await;
     }
 
     pub(crate) async fn start_client(&mut self) {

@@ -41,7 +41,8 @@ fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
 
 /// The libraries' sources, without unit tests and comments.
 fn library_sources() -> Vec<(String, String)> {
-    let crates = ["nsm-api", "nsm-chain", "nsm-kernel", "nsm-wireguard", "nsm-memif", "nsm-mechanisms", "nsm-sdk"];
+    let crates =
+        ["nsm-api", "nsm-chain", "nsm-kernel", "nsm-wireguard", "nsm-memif", "nsm-mechanisms", "nsm-sdk", "nsm-dns"];
     let paths = crates.iter().flat_map(|name| files(&format!("{name}/src"), "rs"));
     let is_test = |path: &PathBuf| {
         path.components().any(|part| ["tests", "tests.rs", "testing.rs"].iter().any(|it| part.as_os_str() == *it))

@@ -1,7 +1,6 @@
 //! Says what becomes of connections.
 
 use clap::ValueEnum;
-use nsm_api::Connection;
 use nsm_chain::grpc::headers::rfc3339;
 use nsm_chain::time;
 use nsm_sdk::lifecycle::{Change, Changes};
@@ -25,9 +24,6 @@ impl Events {
             match self {
                 Self::Text => say(&format!("{id} {change}")),
                 Self::Json => say(&line(&id, &change)),
-            }
-            if let Change::Up(now) = &change {
-                tell_unused(&id, now.connection());
             }
         }
     }
@@ -88,13 +84,4 @@ fn line(id: &str, change: &Change) -> String {
         hops: interface.hops().collect(),
     };
     serde_json::to_string(&event).unwrap_or_default()
-}
-
-fn tell_unused(id: &str, connection: &Connection) {
-    let dns = connection.context.as_ref().and_then(|context| context.dns_context.as_ref());
-    let servers: Vec<&str> =
-        dns.iter().flat_map(|dns| &dns.configs).flat_map(|config| &config.dns_server_ips).map(String::as_str).collect();
-    if !servers.is_empty() {
-        tracing::info!(connection = id, "DNS servers {} are not used: there is no DNS proxy yet", servers.join(", "));
-    }
 }

@@ -1,6 +1,7 @@
 //! `nsm client`.
 
 mod connection;
+mod dns;
 mod earlier;
 mod events;
 
@@ -12,6 +13,7 @@ use futures::future::join_all;
 use nsm_api::ServiceUrl;
 use nsm_api::mechanism::KERNEL;
 use nsm_chain::elements;
+use nsm_dns::UseDns;
 use nsm_mechanisms::{KernelLiveness, KernelOffer};
 use nsm_sdk::context::{AwarenessGroups, ClientInfo, ExcludedPrefixes};
 use nsm_sdk::lifetime::UpstreamRefresh;
@@ -33,7 +35,9 @@ use events::Events;
 What it asks for is tried until it is there, refreshed, and made again when it breaks. Started again under the same name in \
 the same namespace, it goes on with the connections of its earlier life. When it ends it closes all of them.
 
-DNS servers that an endpoint names are logged, and not yet used: there is no DNS proxy here.
+As long as an endpoint names DNS servers it resolves names for the programs of its network namespace: a name under a search \
+domain of the endpoint is asked of its servers, any other of those that were there before. Meanwhile the resolv.conf of the \
+namespace names this program; then it is put back, after a kill at the next start.
 
 Example:
   NSM_NAME=nsc-1 NSM_CONNECT_TO=unix:///var/lib/networkservicemesh/nsm.io.sock \\
@@ -78,6 +82,9 @@ pub(crate) struct Options {
     #[arg(long, value_name = "TIME", default_value = "1s")]
     liveness_check_timeout: Span,
 
+    #[command(flatten)]
+    names: dns::Names,
+
     /// How it says on standard output what becomes of its connections: text for people, or json, one object a line.
     #[arg(long, value_name = "FORM", default_value = "text")]
     events: Events,
@@ -86,9 +93,8 @@ pub(crate) struct Options {
     pub(super) common: Common,
 }
 
-/// Variables of the reference's client that do nothing there either, and those of its DNS proxy.
-pub(super) const WITHOUT_EFFECT: &[&str] =
-    &["NSM_LABELS", "NSM_LOCAL_DNS_SERVER_ADDRESS", "NSM_LOCAL_DNS_SERVER_ENABLED", "NSM_MECHANISM"];
+/// Variables of the reference's client that do nothing there either.
+pub(super) const WITHOUT_EFFECT: &[&str] = &["NSM_LABELS", "NSM_MECHANISM"];
 
 /// How long each connection may take to be closed at the end.
 const CLOSING: Duration = Duration::from_secs(15);
@@ -110,6 +116,10 @@ pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -
             KernelOffer::new(),         // interfaces of this namespace
             ExcludedPrefixes::sharing_within(options.awareness_groups.clone()), // no two with the same address
         ]);
+    let dns = options.names.begin();
+    if let Some(dns) = &dns {
+        builder = builder.with(elements![UseDns::new(dns.clone())]); // names, by its endpoints' servers
+    }
     if options.liveness_check_enabled.0 {
         let (interval, within) = (options.liveness_check_interval.0, options.liveness_check_timeout.0);
         builder = builder.liveness(Arc::new(KernelLiveness), interval, within);
@@ -136,9 +146,11 @@ pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -
     let closed = client.shutdown(CLOSING).await;
     // What could not be closed in time is left to itself, and said to be.
     drop(client);
+    let restored = dns.map_or(Ok(()), |dns| dns.close());
     telling.close();
     let _said = tokio::time::timeout(SAYING, telling.wait()).await;
     closed.map_err(|error| Failure::of(name, &error))?;
+    restored.map_err(|error| Failure::of(name, &error))?;
     events.note(&format!("{name} closed {}", plural(open, "connection")));
     Ok(())
 }
