@@ -30,6 +30,15 @@ fn row(setting: &Declared) -> String {
 
 const HEAD: &str = "| variable | flag | key in a file | default | meaning |\n|---|---|---|---|---|\n";
 
+/// Variables that no role has a use for.
+fn idle_everywhere() -> Vec<&'static str> {
+    let mut idle = roles::without_effect("apply").unwrap_or_default();
+    idle.retain(|name| {
+        all_roles().iter().all(|role| roles::without_effect(role.get_name()).unwrap_or_default().contains(name))
+    });
+    idle
+}
+
 /// The tables, by the names of their places in the page.
 fn tables() -> Vec<(String, String)> {
     let mut tables = Vec::new();
@@ -37,7 +46,7 @@ fn tables() -> Vec<(String, String)> {
         let name = role.get_name().to_owned();
         let own: String = declared(&role).iter().filter(|setting| !common(setting)).map(row).collect();
         let idle = roles::without_effect(&name).unwrap_or_default();
-        let shared = roles::without_effect("apply").unwrap_or_default();
+        let shared = idle_everywhere();
         let idle: Vec<String> =
             idle.iter().filter(|name| !shared.contains(name)).map(|name| format!("`{name}`")).collect();
         let idle = if idle.is_empty() {
@@ -49,8 +58,7 @@ fn tables() -> Vec<(String, String)> {
     }
     if let Some(role) = all_roles().first() {
         let rows: String = declared(role).iter().filter(|setting| common(setting)).map(row).collect();
-        let idle: Vec<_> =
-            roles::without_effect("apply").unwrap_or_default().iter().map(|name| format!("`{name}`")).collect();
+        let idle: Vec<_> = idle_everywhere().iter().map(|name| format!("`{name}`")).collect();
         let text = format!("{HEAD}{rows}\nAccepted, without effect here: {}.\n", idle.join(", "));
         tables.push(("all".to_owned(), text));
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use crate::{
-    Changes, Error, InterfaceName, InterfaceSpec, Netns, Result,
+    Changes, Error, InterfaceName, InterfaceSpec, Netns, Result, nat,
     netns::Here,
     plan::Plan,
     policy::Tables,
@@ -18,13 +18,22 @@ use crate::{
     sysctl,
 };
 
-/// As [`delete_link`](crate::delete_link).
-pub(crate) fn delete_in(here: &mut Here, netns: &Netns, name: &InterfaceName, alias: &str) -> Result<bool> {
+/// As [`delete_link`](crate::delete_link); with an index, only the interface of that number: one that was made anew under the same
+/// name and mark meanwhile is another.
+pub(crate) fn delete_in(
+    here: &mut Here,
+    netns: &Netns,
+    name: &InterfaceName,
+    alias: &str,
+    index: Option<u32>,
+) -> Result<bool> {
     here.enter(netns)?;
     let mut rtnl = Rtnl::open()?;
     let found = rtnl.link(name)?;
     let ours = match found {
-        Some(facts) if facts.alias.as_deref() == Some(alias) => Some(facts.index),
+        Some(facts) if facts.alias.as_deref() == Some(alias) && index.is_none_or(|index| index == facts.index) => {
+            Some(facts.index)
+        }
         Some(_) => return Ok(false),
         None => None,
     };
@@ -37,6 +46,7 @@ pub(crate) fn delete_in(here: &mut Here, netns: &Netns, name: &InterfaceName, al
         tables.keep(name, &BTreeSet::new());
         tables.forget_dangling();
     }
+    nat::remove(name)?;
     // Without the lock on the tables: others may work in this namespace while this one waits.
     rtnl.apply(ours.map(link::delete).into_iter().collect())?;
     Ok(ours.is_some())
@@ -75,7 +85,12 @@ pub(crate) fn configure_new(
     let mut requests = vec![link::mark_and_up(facts.index, &spec.alias)];
     requests.extend(created.requests_to(&wanted, facts.index));
     rtnl.apply(requests)?;
-    await_ipv6(rtnl, wanted.addresses.iter())
+    await_ipv6(rtnl, wanted.addresses.iter())?;
+    if spec.nat.is_some() {
+        here.enter(netns)?;
+        nat::program(spec)?;
+    }
+    Ok(())
 }
 
 /// Has all that comes in through one side of a relay go out of the other; says how many changes that took.
@@ -126,6 +141,15 @@ pub(crate) fn forget_rules(rtnl: &mut Rtnl, netns: &Netns, name: &InterfaceName)
     tables.keep(name, &BTreeSet::new());
 }
 
+/// Takes back the NAT rules of a new interface whose making failed.
+pub(crate) fn forget_nat(here: &mut Here, netns: &Netns, spec: &InterfaceSpec) {
+    if spec.nat.is_some()
+        && let Err(error) = here.enter(netns).and_then(|()| nat::remove(&spec.name))
+    {
+        tracing::warn!(%error, interface = %spec.name, "could not remove the NAT rules of an interface that failed");
+    }
+}
+
 /// Reads the actual state and turns it into what `spec` says.
 pub(crate) fn reconcile_in(here: &mut Here, netns: &Netns, spec: &InterfaceSpec) -> Result<(LinkFacts, Changes)> {
     here.enter(netns)?;
@@ -138,6 +162,7 @@ pub(crate) fn reconcile_in(here: &mut Here, netns: &Netns, spec: &InterfaceSpec)
         writes += join(here, &mut rtnl, netns, spec, (facts.index, other.index))?;
     } else {
         netns.allow_ping(here)?;
+        here.enter(netns)?;
     }
     let tables = &mut *netns.tables();
     tables.load(&mut rtnl)?;
@@ -152,12 +177,13 @@ pub(crate) fn reconcile_in(here: &mut Here, netns: &Netns, spec: &InterfaceSpec)
         rtnl.apply(vec![link::set_up(facts.index)])?;
         writes += 1;
     }
-    let mut changes = converge(&mut rtnl, netns, tables, spec, &facts, &actual)?;
+    let translated = nat::Tables::read(Some(&spec.name))?.show(spec);
+    let mut changes = converge(&mut rtnl, netns, tables, spec, &facts, &actual, !translated)?;
     changes.writes += writes;
     Ok((facts, changes))
 }
 
-/// Turns `old` into what `spec` says; back again if that fails.
+/// Turns `old` into what `spec` says, the NAT rules only if `translate` says so; back again if that fails.
 pub(crate) fn converge(
     rtnl: &mut Rtnl,
     netns: &Netns,
@@ -165,6 +191,7 @@ pub(crate) fn converge(
     spec: &InterfaceSpec,
     facts: &LinkFacts,
     old: &Plan,
+    translate: bool,
 ) -> Result<Changes> {
     let name = &spec.name;
     if has_ipv6(spec) {
@@ -173,10 +200,13 @@ pub(crate) fn converge(
     let before = rtnl.writes();
     let wanted = Plan::of(spec, |rules| tables.find_or_take(netns.id(), name, rules).map(Some));
     let outcome = wanted.and_then(|wanted| {
-        match rtnl.apply(old.requests_to(&wanted, facts.index)) {
-            Ok(()) => {
-                await_ipv6(rtnl, wanted.addresses.difference(&old.addresses)).map(|()| wanted)
-            }
+        let changed = rtnl
+            .apply(old.requests_to(&wanted, facts.index))
+            .and_then(|()| await_ipv6(rtnl, wanted.addresses.difference(&old.addresses)))
+            // Last, because it is all or nothing.
+            .and_then(|()| if translate { nat::program(spec) } else { Ok(()) });
+        match changed {
+            Ok(()) => Ok(wanted),
             Err(error) => {
                 if let Err(stuck) = rtnl.apply(wanted.requests_to(old, facts.index)) {
                     tracing::warn!(error = %stuck, interface = %name, "could not restore an interface after a failed change");
@@ -188,7 +218,7 @@ pub(crate) fn converge(
     match outcome {
         Ok(wanted) => {
             tables.keep(name, &wanted.tables());
-            Ok(Changes { writes: rtnl.writes() - before })
+            Ok(Changes { writes: rtnl.writes() - before + usize::from(translate) })
         }
         Err(error) => {
             tables.keep(name, &old.tables());

@@ -123,7 +123,9 @@ pub async fn apply(netns: &Netns, spec: &InterfaceSpec, previous: Option<&Interf
         let tables = &mut *netns.tables();
         tables.load(&mut rtnl)?;
         let old = Plan::of(&previous, |rules| Ok(tables.find(&spec.name, rules)))?;
-        converge(&mut rtnl, &netns, tables, &spec, &facts, &old)
+        let translate = (&spec.nat, &spec.alias) != (&previous.nat, &previous.alias)
+            && (spec.nat.is_some() || previous.nat.is_some());
+        converge(&mut rtnl, &netns, tables, &spec, &facts, &old, translate)
     })
     .await
 }
@@ -140,7 +142,7 @@ pub async fn reconcile(netns: &Netns, spec: &InterfaceSpec) -> Result<Changes> {
     work(Lane::Quick, move |here| reconcile_in(here, &netns, &spec).map(|(_, changes)| changes)).await
 }
 
-/// Removes the interface `name` and the policy rules that belong to it, if it carries the mark `alias`.
+/// Removes the interface `name` and the policy and NAT rules that belong to it, if it carries the mark `alias`.
 /// `Ok(false)`: no such interface of ours is there; one without the mark is left alone.
 ///
 /// # Errors
@@ -148,5 +150,5 @@ pub async fn reconcile(netns: &Netns, spec: &InterfaceSpec) -> Result<Changes> {
 pub async fn delete_link(netns: &Netns, name: &str, alias: &str) -> Result<bool> {
     let name: InterfaceName = name.parse()?;
     let (netns, alias) = (netns.clone(), alias.to_owned());
-    work(Lane::Slow, move |here| delete_in(here, &netns, &name, &alias)).await
+    work(Lane::Slow, move |here| delete_in(here, &netns, &name, &alias, None)).await
 }

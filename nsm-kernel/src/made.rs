@@ -4,7 +4,7 @@ use std::io;
 
 use crate::{
     Error, Interface, InterfaceSpec, Netns, Result,
-    converge::{configure_new, delete_in, forget_rules},
+    converge::{configure_new, delete_in, forget_nat, forget_rules},
     netns::{Here, Lane, work, work_or_undo},
     rtnl::{Rtnl, link},
 };
@@ -43,7 +43,7 @@ impl Interface {
             move |here| create_in(here, &netns, &spec, make),
             |here, (made, other): (Self, T)| {
                 let spec = made.spec();
-                if let Err(error) = delete_in(here, made.netns(), &spec.name, &spec.alias) {
+                if let Err(error) = delete_in(here, made.netns(), &spec.name, &spec.alias, Some(made.index())) {
                     tracing::warn!(%error, "could not remove an interface nobody waited for");
                 }
                 drop(other);
@@ -94,6 +94,7 @@ fn create_in<T>(
         Ok(interface) => Ok((interface, made)),
         Err(error) => {
             undo(&mut rtnl, netns, spec);
+            forget_nat(here, netns, spec);
             Err(error)
         }
     }

@@ -1,4 +1,5 @@
-//! As much of nf_tables as is needed to lead packets to another port (`linux/netfilter/nf_tables.h`).
+//! As much of nf_tables as is needed to lead packets to another port, and to translate addresses
+//! (`linux/netfilter/nf_tables.h`).
 
 use std::io;
 
@@ -10,8 +11,15 @@ use nix::sys::{
 
 use crate::{Error, Result, rtnl::parse};
 
-/// The family of tables for IPv4 and IPv6.
-const INET: u8 = 1;
+/// Of which packets a table is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Family {
+    Any = 0,
+    /// IPv4 and IPv6.
+    Inet = 1,
+    Ipv4 = 2,
+}
+
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
@@ -26,9 +34,11 @@ const APPEND: u16 = 0x800;
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
     NewTable = 0,
+    GetTable = 1,
     DelTable = 2,
     NewChain = 3,
     NewRule = 6,
+    GetRule = 7,
 }
 
 /// The kernel answers before it returns from the request; one that never does must not hold a thread.
@@ -70,10 +80,19 @@ impl Attributes {
 pub(crate) struct Nft {
     socket: Socket,
     sequence: u32,
+    family: Family,
 }
+
+/// A transaction is one datagram.
+const DATAGRAM: usize = 1 << 20;
 
 impl Nft {
     pub(crate) fn open() -> Result<Self> {
+        Self::of(Family::Inet)
+    }
+
+    /// One to tables of this family.
+    pub(crate) fn of(family: Family) -> Result<Self> {
         let opened = || -> io::Result<Socket> {
             let mut socket = Socket::new(NETLINK_NETFILTER)?;
             socket.bind(&SocketAddr::new(0, 0))?;
@@ -81,62 +100,83 @@ impl Nft {
             socket.set_cap_ack(true)?;
             socket.set_ext_ack(true)?;
             setsockopt(&socket, sockopt::ReceiveTimeout, &SILENCE)?;
+            setsockopt(&socket, sockopt::SndBuf, &DATAGRAM)?;
             Ok(socket)
         };
         let socket = opened().map_err(|e| Error::os("open a netlink socket to nf_tables", e))?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self { socket, sequence: 0, family })
     }
 
     /// Asks for all of it, or nothing. `what` says in words what it is for.
     pub(crate) fn commit(&mut self, what: &str, requests: &[(Kind, Attributes)]) -> Result<()> {
         let mut datagram = Vec::new();
-        self.message(&mut datagram, BATCH_BEGIN, REQUEST, (0, SUBSYSTEM), &Attributes::default());
-        for (kind, attributes) in requests {
+        let family = self.family;
+        self.message(&mut datagram, BATCH_BEGIN, REQUEST, (Family::Any, SUBSYSTEM), &Attributes::default());
+        let first = self.sequence;
+        for (at, (kind, attributes)) in requests.iter().enumerate() {
+            // Errors are told of each; that all is well, only with the last: so many answers might find no room.
+            let ack = if at + 1 == requests.len() { ACK } else { 0 };
             let flags = match kind {
-                Kind::DelTable => REQUEST | ACK,
-                Kind::NewRule => REQUEST | ACK | CREATE | APPEND,
-                _ => REQUEST | ACK | CREATE,
+                Kind::NewTable | Kind::NewChain => CREATE,
+                Kind::NewRule => CREATE | APPEND,
+                Kind::DelTable | Kind::GetTable | Kind::GetRule => 0,
             };
-            self.message(&mut datagram, (SUBSYSTEM << 8) | *kind as u16, flags, (INET, 0), attributes);
+            self.message(&mut datagram, of_subsystem(*kind), REQUEST | ack | flags, (family, 0), attributes);
         }
-        self.message(&mut datagram, BATCH_END, REQUEST, (0, SUBSYSTEM), &Attributes::default());
+        let last = self.sequence;
+        self.message(&mut datagram, BATCH_END, REQUEST, (Family::Any, SUBSYSTEM), &Attributes::default());
         let failed = |e| Error::os(what, e);
         self.socket.send(&datagram, 0).map_err(failed)?;
-        let mut answered = 0;
-        while answered < requests.len() {
-            let buffer = self.receive().map_err(failed)?;
-            for reply in parse::messages(&buffer) {
-                match reply.acknowledgement() {
-                    Some(Ok(())) => answered += 1,
-                    Some(Err((errno, detail))) => {
-                        return Err(Error::kernel(what.to_owned(), io::Error::from_raw_os_error(errno), detail));
-                    }
-                    None => {}
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The names of all tables, of whatever family.
-    pub(crate) fn tables(&mut self) -> Result<Vec<String>> {
-        const GET_TABLE: u16 = (SUBSYSTEM << 8) | 1;
-        let failed = |e| Error::os("list the tables of nf_tables", e);
-        let mut datagram = Vec::new();
-        self.message(&mut datagram, GET_TABLE, REQUEST | DUMP, (0, 0), &Attributes::default());
-        self.socket.send(&datagram, 0).map_err(failed)?;
-        let mut names = Vec::new();
         loop {
             let buffer = self.receive().map_err(failed)?;
             for reply in parse::messages(&buffer) {
                 match reply.acknowledgement() {
-                    Some(Ok(())) => return Ok(names),
+                    Some(Ok(())) if (first..=last).contains(&reply.sequence) => return Ok(()),
+                    Some(Err((errno, detail))) => {
+                        return Err(Error::kernel(what.to_owned(), io::Error::from_raw_os_error(errno), detail));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// The names of all tables, of whatever family.
+    pub(crate) fn tables(&mut self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        self.query(Family::Any, (Kind::GetTable, true), &Attributes::default(), |reply| names.extend(reply.text(1)))?;
+        Ok(names)
+    }
+
+    /// Has each object read that is there: all of a kind, or the one that the attributes name.
+    pub(crate) fn ask(
+        &mut self,
+        what: (Kind, bool),
+        attributes: &Attributes,
+        read: impl FnMut(&Found<'_, '_>),
+    ) -> Result<()> {
+        self.query(self.family, what, attributes, read)
+    }
+
+    fn query(
+        &mut self,
+        family: Family,
+        (kind, all): (Kind, bool),
+        attributes: &Attributes,
+        mut read: impl FnMut(&Found<'_, '_>),
+    ) -> Result<()> {
+        let failed = |e| Error::os("list what nf_tables has", e);
+        let mut datagram = Vec::new();
+        let flags = REQUEST | if all { DUMP } else { ACK };
+        self.message(&mut datagram, of_subsystem(kind), flags, (family, 0), attributes);
+        self.socket.send(&datagram, 0).map_err(failed)?;
+        loop {
+            let buffer = self.receive().map_err(failed)?;
+            for reply in parse::messages(&buffer) {
+                match reply.acknowledgement() {
+                    Some(Ok(())) => return Ok(()),
                     Some(Err((errno, _))) => return Err(failed(io::Error::from_raw_os_error(errno))),
-                    // Behind the header of nfnetlink; the name is attribute 1.
-                    None => names.extend(reply.attribute(4, 1).map(|name| {
-                        let name = name.split(|octet| *octet == 0).next().unwrap_or_default();
-                        String::from_utf8_lossy(name).into_owned()
-                    })),
+                    None => read(&Found(&reply)),
                 }
             }
         }
@@ -147,7 +187,7 @@ impl Nft {
         datagram: &mut Vec<u8>,
         kind: u16,
         flags: u16,
-        (family, resource): (u8, u16),
+        (family, resource): (Family, u16),
         attributes: &Attributes,
     ) {
         self.sequence += 1;
@@ -156,7 +196,7 @@ impl Nft {
         datagram.extend(flags.to_ne_bytes());
         datagram.extend(self.sequence.to_ne_bytes());
         datagram.extend(0u32.to_ne_bytes());
-        datagram.extend([family, 0]);
+        datagram.extend([family as u8, 0]);
         datagram.extend(resource.to_be_bytes());
         datagram.extend(&attributes.0);
     }
@@ -170,5 +210,25 @@ impl Nft {
                 other => return other.map(|_| buffer),
             }
         }
+    }
+}
+
+fn of_subsystem(kind: Kind) -> u16 {
+    (SUBSYSTEM << 8) | kind as u16
+}
+
+/// An object that nf_tables has.
+pub(crate) struct Found<'a, 'b>(&'a parse::Reply<'b>);
+
+impl Found<'_, '_> {
+    /// An attribute; they stand behind the header of nfnetlink.
+    pub(crate) fn bytes(&self, kind: u16) -> Option<&[u8]> {
+        self.0.attribute(4, kind)
+    }
+
+    /// An attribute that is a text.
+    pub(crate) fn text(&self, kind: u16) -> Option<String> {
+        let text = self.bytes(kind)?.split(|octet| *octet == 0).next().unwrap_or_default();
+        Some(String::from_utf8_lossy(text).into_owned())
     }
 }

@@ -9,8 +9,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
     InterfaceSpec, Neighbour, Result, Route, policy,
+    rate::Shaping,
     rtnl::{
-        Request, Rtnl, address, link, neighbour,
+        Request, Rtnl, address, link, neighbour, qdisc,
         route::{MAIN, PROTOCOL, RouteEntry},
         rule::RuleEntry,
     },
@@ -26,6 +27,7 @@ pub(crate) struct Plan {
     pub(crate) routes: BTreeSet<RouteEntry>,
     pub(crate) rules: Vec<RuleEntry>,
     pub(crate) neighbours: BTreeMap<IpAddr, Neighbour>,
+    pub(crate) shaping: Option<Shaping>,
 }
 
 impl Plan {
@@ -39,6 +41,7 @@ impl Plan {
             routes: spec.routes.iter().map(|route| entry(MAIN, route)).collect(),
             rules: Vec::new(),
             neighbours: spec.neighbours.iter().map(|n| (n.ip, n.clone())).collect(),
+            shaping: spec.rate.map(|rate| Shaping::of(rate, spec.mtu)),
         };
         for (position, policy) in spec.policies.iter().enumerate() {
             let rules = policy::rules(spec, position, policy);
@@ -58,8 +61,8 @@ impl Plan {
         Ok(plan)
     }
 
-    /// What the kernel has for the interface of this number, or for all (0), by their numbers: addresses, our routes and
-    /// permanent neighbours. One that has nothing is left out.
+    /// What the kernel has for the interface of this number, or for all (0), by their numbers: addresses, our routes, permanent
+    /// neighbours and our limit. One that has nothing is left out.
     pub(crate) fn found(rtnl: &mut Rtnl, index: u32) -> Result<HashMap<u32, Self>> {
         let mut found: HashMap<u32, Self> = HashMap::new();
         for (link, address) in rtnl.addresses(index)? {
@@ -70,6 +73,9 @@ impl Plan {
         }
         for (link, neighbour) in rtnl.permanent_neighbours(index)? {
             found.entry(link).or_default().neighbours.insert(neighbour.ip, neighbour);
+        }
+        for limit in rtnl.limits()?.into_iter().filter(|limit| index == 0 || limit.index == index) {
+            found.entry(limit.index).or_default().shaping = Some(limit.shaping);
         }
         Ok(found)
     }
@@ -123,6 +129,9 @@ impl Plan {
         let missing_neighbours =
             wanted.neighbours.values().filter(|n| flushed || self.neighbours.get(&n.ip) != Some(n));
         requests.extend(missing_neighbours.map(|n| neighbour::put(index, n)));
+        if wanted.shaping != self.shaping {
+            requests.push(wanted.shaping.map_or_else(|| qdisc::remove(index), |shaping| qdisc::put(index, shaping)));
+        }
         requests
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    InterfaceName, InterfaceSpec, MarkedLink, Netns, NetnsId, Result,
+    InterfaceName, InterfaceSpec, MarkedLink, Netns, NetnsId, Result, nat,
     netns::{Lane, work},
     plan::Plan,
     rtnl::{Rtnl, link::LinkFacts, redirect, rule::RuleEntry},
@@ -11,7 +11,7 @@ use crate::{
 
 /// The state of all interfaces of a namespace at one time.
 ///
-/// It costs six lists however many interfaces there are; comparing with it asks the kernel nothing.
+/// It costs eight lists however many interfaces there are; comparing with it asks the kernel nothing.
 #[derive(Debug)]
 pub struct Snapshot {
     netns: Netns,
@@ -22,6 +22,7 @@ pub struct Snapshot {
     rules: Vec<RuleEntry>,
     /// Sides of relays, and the number of the link that each is joined to.
     joined: HashMap<u32, u32>,
+    nat: nat::Tables,
 }
 
 impl Snapshot {
@@ -67,14 +68,15 @@ impl Snapshot {
                     links.insert(link.name.clone(), link);
                 }
             }
-            Ok(Self { netns, links, found, rules, joined })
+            let nat = nat::Tables::read(only.as_ref())?;
+            Ok(Self { netns, links, found, rules, joined, nat })
         })
         .await
     }
 
     fn empty(netns: Netns) -> Self {
         let (links, found, joined) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { netns, links, found, rules: Vec::new(), joined }
+        Self { netns, links, found, rules: Vec::new(), joined, nat: nat::Tables::default() }
     }
 
     /// Of which namespace it is.
@@ -101,8 +103,8 @@ impl Snapshot {
         self.links.values().filter(move |link| !is_ours(link)).filter_map(|link| Some(link.vxlan?.0))
     }
 
-    /// Whether the interface that `spec` names is there with its mark, up, and has all that `spec` says. What it has
-    /// beyond that does not count, nor do neighbours that may age.
+    /// Whether the interface that `spec` names is there with its mark, up, and has all that `spec` says, with no other
+    /// limit of its rate and no other NAT rules. What it has beyond that does not count, nor do neighbours that may age.
     pub fn shows(&self, spec: &InterfaceSpec) -> bool {
         let named = self.links.get(spec.name.as_str());
         let Some(link) = named.filter(|link| link.shows(spec)) else {
@@ -129,6 +131,8 @@ impl Snapshot {
             && wanted.addresses.is_subset(&found.addresses)
             && wanted.routes.is_subset(&found.routes)
             && wanted.rules.iter().all(|rule| self.rules.contains(rule))
+            && self.nat.show(spec)
+            && wanted.shaping == found.shaping
             && wanted.neighbours.values().all(|n| !n.permanent || found.neighbours.get(&n.ip) == Some(n))
     }
 }

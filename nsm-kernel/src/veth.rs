@@ -4,7 +4,7 @@ use nix::libc;
 
 use crate::{
     Changes, Error, Interface, InterfaceSpec, Neighbour, Netns, Result,
-    converge::{configure_new, delete_in, forget_rules},
+    converge::{configure_new, delete_in, forget_nat, forget_rules},
     netns::{Here, Lane, work, work_or_undo},
     rtnl::{
         Rtnl,
@@ -113,7 +113,8 @@ impl VethWire {
     fn delete_in(&self, here: &mut Here) -> Result<bool> {
         let mut deleted = false;
         // Both ends, always: the second call removes what the vanished interface left behind (rules).
-        let outcomes = [&self.a, &self.b].map(|end| delete_in(here, end.netns(), &end.spec().name, &end.spec().alias));
+        let outcomes = [&self.a, &self.b]
+            .map(|end| delete_in(here, end.netns(), &end.spec().name, &end.spec().alias, Some(end.index())));
         for outcome in outcomes {
             deleted |= outcome?;
         }
@@ -134,6 +135,7 @@ fn create_in(here: &mut Here, a: End<'_>, b: End<'_>, neighbours: PeerNeighbours
     }
     finish(here, (&mut near, a), (&mut far, b), neighbours).inspect_err(|_| {
         undo((&mut near, a), (&mut far, b));
+        [a, b].iter().for_each(|(netns, spec)| forget_nat(here, netns, spec));
     })
 }
 

@@ -10,7 +10,7 @@ use nix::libc;
 
 use crate::{
     Error, Interface, InterfaceSpec, Netns, Result,
-    converge::{configure_new, delete_in, forget_rules},
+    converge::{configure_new, delete_in, forget_nat, forget_rules},
     detour::{self, Detours},
     netns::{Here, Lane, work, work_or_undo},
     rtnl::{Request, Rtnl, link, neighbour},
@@ -60,7 +60,7 @@ impl VxlanTunnel {
             move |here| tunnel.create_in(here, &node, &workload, &spec),
             move |here, made: Interface| {
                 let spec = made.spec();
-                if let Err(error) = delete_in(here, made.netns(), &spec.name, &spec.alias) {
+                if let Err(error) = delete_in(here, made.netns(), &spec.name, &spec.alias, Some(made.index())) {
                     tracing::warn!(%error, "could not remove a tunnel nobody waited for");
                 }
                 tunnel.forget(here, &nodes);
@@ -130,6 +130,7 @@ impl VxlanTunnel {
         });
         finished.inspect_err(|_| {
             undo(inside, workload, spec);
+            forget_nat(here, workload, spec);
             self.forget(here, node);
         })
     }

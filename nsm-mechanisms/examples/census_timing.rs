@@ -11,7 +11,7 @@ use std::time::Duration;
 use nsm_api::mechanism::FileUrl;
 use nsm_api::{ConnectionContext, IpContext, Mechanism, payload};
 use nsm_kernel::{Netns, links_with_mark};
-use nsm_mechanisms::{Dataplane, Linux, Mended, Pace, Reach, Reconcile, Reconciled, Wire};
+use nsm_mechanisms::{Dataplane, Linux, Mended, Metered, Pace, Reach, Reconcile, Reconciled, Wire};
 use tokio::time::{Instant, sleep};
 
 #[tokio::main]
@@ -47,6 +47,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let spent = Spent::now()?;
         assert_eq!(linux.mend("c-0").await?, Mended::Whole);
         spent.tell("a look at one wire that is whole")?;
+        let spent = Spent::now()?;
+        for number in 0..count {
+            linux.traffic(&format!("c-{number}")).await.ok_or("not counted")?;
+        }
+        spent.tell(&format!("counters of one wire, {count} times"))?;
+        let spent = Spent::now()?;
+        assert_eq!(linux.all_traffic().await.len(), usize::from(count));
+        spent.tell("counters of all wires")?;
         if reconcile.is_some() {
             let spent = Spent::now()?;
             clients[0].run(|| Command::new("ip").args(["link", "del", "nsm-1"]).status()).await?;

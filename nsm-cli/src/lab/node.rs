@@ -1,7 +1,7 @@
 //! A node: its manager and its forwarder.
 
 use nsm_chain::elements;
-use nsm_mechanisms::{CrossConnect, Linux, Pace, Reconcile, Underlay, WithMemif};
+use nsm_mechanisms::{CrossConnect, Linux, Meter, Pace, Reconcile, Underlay, WithMemif};
 use nsm_sdk::roles::{ForwarderRole, ManagerRole, Running, Site};
 
 use super::Lab;
@@ -56,7 +56,8 @@ impl Lab {
         };
         let data_plane = WithMemif::over(linux.map_err(|error| failed(&error))?);
         let reconcile = Reconcile::start(data_plane.clone(), Pace::default()).await;
-        let wire = elements![self.wires.note(&name), reconcile, CrossConnect::new(data_plane)];
+        let wire =
+            elements![self.wires.note(&name), Meter::new(data_plane.clone()), reconcile, CrossConnect::new(data_plane)];
         let site = self.site_at(&name, place)?;
         let role = ForwarderRole::new(&name, site, node.url(), wire).listen_on(self.sockets.url(&name));
         let forwarder = role.serve().await.map_err(|error| failed(&error))?;

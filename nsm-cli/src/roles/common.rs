@@ -93,6 +93,5 @@ pub(crate) const WITHOUT_EFFECT: &[&str] = &[
     "NSM_OPEN_TELEMETRY_ENDPOINT",
     "NSM_PPROF_ENABLED",
     "NSM_PPROF_LISTEN_ON",
-    "PROMETHEUS",
     "TELEMETRY",
 ];

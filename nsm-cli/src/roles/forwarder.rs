@@ -4,13 +4,16 @@ use std::net::IpAddr;
 
 use clap::Args;
 use nsm_chain::{Node, elements};
-use nsm_kernel::Netns;
-use nsm_mechanisms::{CrossConnect, Linux, MechanismPriority, Pace, Reconcile, Underlay, Wireguard, WithMemif};
+use nsm_kernel::{Netns, Rate};
+use nsm_mechanisms::{
+    CrossConnect, Linux, MechanismPriority, Meter, Pace, RateLimit, Reconcile, Underlay, Wireguard, WithMemif,
+};
 use nsm_sdk::roles::{ForwarderRole, Site};
 use nsm_sdk::transport::Address;
 use tokio_util::sync::CancellationToken;
 
 use super::common::{ClientPolicies, Common, ListenOn};
+use super::prometheus::Prometheus;
 use super::{serve, tunnel, unless_stopped};
 use crate::failure::Failure;
 use crate::settings::values::{Labels, List, Maybe, Span};
@@ -66,6 +69,13 @@ pub(crate) struct Options {
     #[arg(long, value_name = "LIST", default_value = "")]
     mechanism_priority: List<String>,
 
+    /// How much a connection may carry each way, if neither its endpoint nor its client says: such as 100Mbit. Empty: no limit.
+    #[arg(long, value_name = "RATE", default_value = "")]
+    rate_limit: Maybe<Rate>,
+
+    #[command(flatten)]
+    prometheus: Prometheus,
+
     #[command(flatten)]
     pub(super) client: ClientPolicies,
 
@@ -86,7 +96,6 @@ pub(super) const WITHOUT_EFFECT: &[&str] = &[
     "NSM_PROMETHEUS_CA_FILE",
     "NSM_PROMETHEUS_CERT_FILE",
     "NSM_PROMETHEUS_KEY_FILE",
-    "NSM_PROMETHEUS_LISTEN_ON",
     "NSM_PROMETHEUS_MAX_BIND_THRESHOLD",
     "NSM_PROMETHEUS_MONITOR_CERTIFICATE",
     "NSM_PROMETHEUS_SERVER_HEADER_TIMEOUT",
@@ -104,12 +113,18 @@ pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -
     if let Some(obstacle) = nsm_kernel::privileges().obstacle {
         return Err(Failure::at(name, obstacle.to_string(), "run it as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"));
     }
-    let data_plane = WithMemif::over(linux(&options).await?);
+    let linux = linux(&options).await?;
+    let data_plane = WithMemif::over(match *options.rate_limit {
+        Some(rate) => linux.with_rate_limit(RateLimit::both(rate)),
+        None => linux,
+    });
     // By then every client of an earlier life that is alive has asked again.
     let grace = options.common.identity.max_token_lifetime.0;
     let started = Reconcile::start(data_plane.clone(), Pace { grace, ..Pace::default() });
     let Some(reconcile) = unless_stopped(&stop, started).await else { return Ok(()) };
-    let mut wire: Vec<Node> = elements![reconcile, CrossConnect::new(data_plane)];
+    let meter = Meter::new(data_plane.clone());
+    let _counters = options.prometheus.serve(name, meter.readings()).await?;
+    let mut wire: Vec<Node> = elements![meter, reconcile, CrossConnect::new(data_plane)];
     if !options.mechanism_priority.is_empty() {
         wire.push(Node::new(MechanismPriority::new(options.mechanism_priority.iter())));
     }

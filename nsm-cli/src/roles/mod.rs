@@ -10,6 +10,7 @@ mod identity;
 mod manager;
 mod manager_proxy;
 mod policies;
+mod prometheus;
 mod public_url;
 mod registry;
 mod registry_proxy;
@@ -102,6 +103,9 @@ pub(crate) fn without_effect(role: &str) -> Option<Vec<&'static str>> {
         _ => return None,
     };
     let mut names: Vec<_> = common::WITHOUT_EFFECT.iter().chain(own).copied().collect();
+    if role != "forwarder" {
+        names.push("PROMETHEUS");
+    }
     names.sort_unstable();
     Some(names)
 }

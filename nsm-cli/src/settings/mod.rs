@@ -19,7 +19,7 @@ pub(crate) use declare::{Declared, declared};
 const CONFIG: &str = "config";
 
 /// Variables that have no prefix in the reference either.
-const UNPREFIXED: [&str; 1] = ["SPIFFE_ENDPOINT_SOCKET"];
+const UNPREFIXED: [&str; 3] = ["SPIFFE_ENDPOINT_SOCKET", "PROMETHEUS", "PROMETHEUS_METRICS_PREFIX"];
 
 /// The prefix of all others.
 const PREFIX: &str = "NSM_";

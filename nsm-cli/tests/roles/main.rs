@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic, and so may the functions they share")]
 
 mod configuring;
+mod counters;
 mod healing;
 mod identity;
 mod kit;

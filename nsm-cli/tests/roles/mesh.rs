@@ -66,11 +66,16 @@ impl Mesh {
     }
 
     pub(crate) async fn start_forwarder(&mut self) {
+        self.start_forwarder_with(&[]).await;
+    }
+
+    /// With these settings too.
+    pub(crate) async fn start_forwarder_with(&mut self, settings: &[(&str, &str)]) {
         let (listen, manager) = (self.room.socket("forwarder"), self.room.socket("nsmgr"));
         // A mark of its own for each test.
         let name = self.room.path("x").parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
-        let settings = [("NSM_NAME", name.as_str()), ("NSM_LISTEN_ON", &listen), ("NSM_CONNECT_TO", &manager)];
-        self.start("forwarder", &settings).await;
+        let own = [("NSM_NAME", name.as_str()), ("NSM_LISTEN_ON", &listen), ("NSM_CONNECT_TO", &manager)];
+        self.start("forwarder", &[&own, settings].concat()).await;
     }
 
     pub(crate) async fn start_endpoint(&mut self) {

@@ -9,6 +9,7 @@ use netlink_packet_route::{
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
     route::{RouteAddress, RouteAttribute, RouteMessage},
     rule::{RuleAttribute, RuleMessage},
+    tc::TcHandle,
 };
 
 /// What the request wants done, such as "add address 10.0.0.1/32".
@@ -26,6 +27,9 @@ pub(crate) fn step(message: &M) -> String {
         M::DelNeighbour(neighbour) => format!("remove neighbour {}", neighbour_text(neighbour)),
         M::NewRule(rule) => format!("add rule {}", rule_text(rule)),
         M::DelRule(rule) => format!("remove rule {}", rule_text(rule)),
+        M::NewQueueDiscipline(queue) if queue.header.parent == TcHandle::ROOT => {
+            format!("limit the rate of interface number {}", queue.header.index)
+        }
         M::NewQueueDiscipline(place) => format!("prepare interface number {} for filters", place.header.index),
         M::NewTrafficFilter(filter) => {
             format!("redirect what comes in through interface number {}", filter.header.index)
@@ -38,6 +42,9 @@ pub(crate) fn step(message: &M) -> String {
         M::GetRoute(_) => "list routes".to_owned(),
         M::GetNeighbour(_) => "list neighbours".to_owned(),
         M::GetRule(_) => "list rules".to_owned(),
+        M::GetStats(_) => "read counters".to_owned(),
+        M::DelQueueDiscipline(queue) => format!("lift the limit of interface number {}", queue.header.index),
+        M::GetQueueDiscipline(_) => "list limits of rates".to_owned(),
         _ => "rtnetlink request".to_owned(),
     }
 }

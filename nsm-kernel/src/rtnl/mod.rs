@@ -9,9 +9,11 @@ pub(crate) mod describe;
 pub(crate) mod link;
 pub(crate) mod neighbour;
 pub(crate) mod parse;
+pub(crate) mod qdisc;
 pub(crate) mod redirect;
 pub(crate) mod route;
 pub(crate) mod rule;
+pub(crate) mod stats;
 
 use std::io;
 

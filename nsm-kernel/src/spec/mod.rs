@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 pub use name::InterfaceName;
 
-use crate::{Error, Result};
+use crate::{Error, NatRules, Rate, Result};
 
 /// Desired state of one interface in one namespace: plain data, compared to find what has to change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,10 @@ pub struct InterfaceSpec {
     /// is, and nothing of it reaches the namespace, which sends nothing of its own either. It stays down until that one is
     /// there.
     pub joined_to: Option<InterfaceName>,
+    /// The most it sends; `None`: as fast as it can, by the kernel's own queue.
+    pub rate: Option<Rate>,
+    /// How addresses are translated in its namespace, by a table of its own; `None`: there is no such table.
+    pub nat: Option<NatRules>,
 }
 
 /// A route through the interface.
@@ -89,6 +93,8 @@ impl InterfaceSpec {
             neighbours: Vec::new(),
             policies: Vec::new(),
             joined_to: None,
+            rate: None,
+            nat: None,
         };
         spec.validate()?;
         Ok(spec)
@@ -140,6 +146,20 @@ impl InterfaceSpec {
     #[must_use]
     pub fn joined_to(mut self, other: InterfaceName) -> Self {
         self.joined_to = Some(other);
+        self
+    }
+
+    /// Limits what it sends.
+    #[must_use]
+    pub fn with_rate(mut self, rate: Rate) -> Self {
+        self.rate = Some(rate);
+        self
+    }
+
+    /// Translates addresses by these rules.
+    #[must_use]
+    pub fn with_nat(mut self, rules: NatRules) -> Self {
+        self.nat = Some(rules);
         self
     }
 

@@ -39,6 +39,42 @@ async fn a_death_is_noticed_within_its_bounds() {
     assert!(matches!(pinger.probe(&pairs, Duration::from_millis(10), 2).await.unwrap(), Liveness::Dead(_)));
 }
 
+/// How many ICMP echo requests the namespace has received and not answered (`/proc/net/snmp`).
+async fn unanswered(netns: &Netns) -> u64 {
+    let text = netns.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp")).await.unwrap();
+    let lines: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("Icmp: ")).collect();
+    let value = |name: &str| -> u64 {
+        let at = lines[0].split(' ').position(|known| known == name).unwrap();
+        lines[1].split(' ').nth(at).unwrap().parse().unwrap()
+    };
+    value("InEchos") - value("OutEchoReps")
+}
+
+/// What counts is told by the other end, so it is the same on a busy machine.
+#[tokio::test]
+async fn a_wire_is_dead_after_three_missed_probes_and_not_before() {
+    needs_net_admin!();
+    let (a, b) = two_namespaces().await;
+    let _wire = wire(&a, &b).await;
+    let pinger = Pinger::new(&a).await.unwrap();
+    let pairs = [pair("10.0.0.1", "10.0.0.2")];
+    let (interval, missed) = (Duration::from_millis(20), 3);
+    let watching = tokio::spawn({
+        let pinger = pinger.clone();
+        async move { pinger.watch(&pairs, interval, missed).await }
+    });
+    tokio::time::sleep(interval * 5).await;
+    assert!(!watching.is_finished() && unanswered(&b).await == 0);
+    let silent = Instant::now();
+    b.run(|| std::fs::write("/proc/sys/net/ipv4/icmp_echo_ignore_all", "1")).await.unwrap();
+    assert_eq!(watching.await.unwrap().unwrap(), pairs[0]);
+    assert_eq!(unanswered(&b).await, 3);
+    // The first of them may have been sent at once, and the last was waited for.
+    assert!(silent.elapsed() >= interval * 2, "{:?}", silent.elapsed());
+    let dead = pinger.probe(&pairs, interval, missed).await.unwrap();
+    assert_eq!((dead, unanswered(&b).await), (Liveness::Dead(pairs[0]), 6));
+}
+
 #[tokio::test]
 async fn the_pair_that_is_silent_is_named_and_others_are_not_held_up() {
     needs_net_admin!();

@@ -6,9 +6,12 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic, and so may the functions they share")]
 
 mod common;
+mod counters;
 mod liveness;
+mod nat;
 mod netns;
 mod policy;
+mod rate;
 mod update;
 mod user_namespace;
 mod vxlan;

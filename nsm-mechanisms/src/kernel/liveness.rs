@@ -12,11 +12,14 @@ use nsm_kernel::{Liveness, Netns, Pinger, ProbePair};
 #[derive(Debug, Clone, Copy, Default)]
 pub struct KernelLiveness;
 
-/// Requests sent in one check, as the reference sends them.
-const REQUESTS: u32 = 4;
+/// How many requests in a row must be missed in one check. (The reference sends four in the same time, and never fewer.)
+const MISSED: u32 = 3;
 
 impl KernelLiveness {
-    /// Whether every address answers within `timeout`. A namespace that is gone answers nothing.
+    /// Whether every address answers within `timeout`: as soon as each has answered one request it is alive, and dead if one has
+    /// left three unanswered, sent a third of `timeout` apart. A namespace that is gone answers nothing.
+    ///
+    /// Checked each 20 ms with 60 ms for an answer, a wire that breaks is found dead between 60 and 80 ms later.
     pub async fn is_alive(&self, connection: &Connection, timeout: Duration) -> bool {
         let pairs = pairs(connection);
         let Some(kernel) = connection.mechanism.as_ref().and_then(|mechanism| mechanism.as_kernel()) else {
@@ -30,7 +33,7 @@ impl KernelLiveness {
         };
         let probe = async {
             let netns = Netns::open(path)?;
-            Pinger::new(&netns).await?.probe(&pairs, timeout / REQUESTS, REQUESTS).await
+            Pinger::new(&netns).await?.probe(&pairs, timeout / MISSED, MISSED).await
         };
         match probe.await {
             Ok(Liveness::Alive(_)) => true,

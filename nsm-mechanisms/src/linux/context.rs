@@ -7,13 +7,19 @@ use nsm_chain::{Error, Result};
 use nsm_kernel::{InterfaceSpec, Neighbour, Policy, Route};
 
 use super::mark::Side;
+use crate::RateLimit;
 
-/// Puts addresses, routes, policies, neighbours, MTU and hardware address into `spec`.
+/// Puts addresses, routes, policies, neighbours, MTU, hardware address and the limit of its rate into `spec`.
 ///
 /// The client's end has the source addresses and routes, and it alone has policies and neighbours (`ip_neighbors`); the
 /// endpoint's has the destination addresses and routes. Each knows the other's addresses to be on the link.
 pub(super) fn fill(spec: &mut InterfaceSpec, side: Side, context: &ConnectionContext) -> Result<()> {
     spec.mtu = (context.mtu != 0).then_some(context.mtu);
+    let limit = RateLimit::of(context)?;
+    spec.rate = match side {
+        Side::Client => limit.of_client(),
+        Side::Endpoint => limit.of_endpoint(),
+    };
     let ethernet = context.ethernet_context.as_ref();
     let mac = ethernet.map_or("", |ethernet| match side {
         Side::Client => &ethernet.src_mac,

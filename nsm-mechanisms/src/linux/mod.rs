@@ -17,9 +17,11 @@ mod context;
 mod error;
 mod interfaces;
 mod mark;
+mod nat;
 mod plan;
 mod strays;
 mod table;
+mod traffic;
 mod watching;
 mod wiring;
 
@@ -34,7 +36,7 @@ use nsm_kernel::Netns;
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
-use crate::{Class, Dataplane, Programmed, Underlay, Vni, Wire, Wireguard};
+use crate::{Class, Dataplane, Programmed, RateLimit, Underlay, Vni, Wire, Wireguard};
 use mark::Mark;
 use plan::{Plan, Ways};
 use strays::Occupied;
@@ -53,6 +55,8 @@ struct Inner {
     /// Our place in the network between nodes, and the namespace that has it.
     underlay: Option<(Underlay, Netns)>,
     wireguard: OnceLock<Wireguard>,
+    /// Of connections that say nothing of a limit.
+    limit: OnceLock<RateLimit>,
     table: Table,
     /// What strays keep from new connections.
     occupied: Mutex<Occupied>,
@@ -86,6 +90,13 @@ impl Linux {
         self
     }
 
+    /// Limits connections that say nothing of it ([`RateLimit`]). What was set before stays.
+    #[must_use]
+    pub fn with_rate_limit(self, limit: RateLimit) -> Self {
+        self.0.limit.get_or_init(|| limit);
+        self
+    }
+
     /// Tells those on the link, at both ends of a wire, which hardware addresses are now behind its addresses, so that
     /// nobody goes on sending to the interface of before. Once more a second later: an endpoint may only then have joined
     /// its end to a bridge, and what is lost is not asked for again.
@@ -112,6 +123,7 @@ impl Linux {
             mark,
             underlay,
             wireguard: OnceLock::new(),
+            limit: OnceLock::new(),
             table: Table::default(),
             occupied: Mutex::default(),
             watching,
@@ -165,6 +177,12 @@ impl Dataplane for Linux {
     /// Once begun it runs to its end, even if the future is dropped; a new wire that nobody waits for any more is
     /// removed again.
     async fn connect(&self, wire: &Wire) -> Result<Programmed> {
+        let limited = self.0.limit.get().map(|limit| {
+            let mut wire = wire.clone();
+            limit.fill(&mut wire.context);
+            wire
+        });
+        let wire = limited.as_ref().unwrap_or(wire);
         let mut held = Held::take(self, &wire.id).await;
         if held.wiring.as_ref().is_some_and(|wiring| wiring.is_for(wire)) {
             return Ok(Programmed::Unchanged);

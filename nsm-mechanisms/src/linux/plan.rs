@@ -11,6 +11,7 @@ use nsm_wireguard::{Node, Peering};
 use super::context;
 use super::error::failed;
 use super::mark::{Carrier, Mark, Side};
+use super::nat;
 use crate::wireguard::End as Role;
 use crate::{Underlay, Wire, Wireguard};
 
@@ -125,9 +126,6 @@ pub(super) fn check_kernel(kernel: Kernel<'_>) -> Result<(FileUrl, &str)> {
     if kernel.vlan().map_err(invalid)?.is_some_and(|tag| tag != 0) {
         return Err(asks("VLAN tag").hint("ask without supportsVlan"));
     }
-    if kernel.iptables4_nat_template().is_some() {
-        return Err(asks("NAT template").hint("leave IPTables4NatTemplate empty"));
-    }
     Ok((netns, name))
 }
 
@@ -143,6 +141,7 @@ fn end(wire: &Wire, kernel: Kernel<'_>, side: Side, mark: &Mark, tunnel: Option<
     let mut spec =
         InterfaceSpec::new(name, alias).map_err(|error| failed("the interface cannot be described", error))?;
     context::fill(&mut spec, side, &wire.context)?;
+    spec.nat = nat::rules(kernel, name, &wire.context)?;
     if matches!(tunnel, Some(Tunnel::Wireguard { .. })) {
         // It carries IP packets only: there are no hardware addresses, and nobody is asked for one.
         spec.mac = None;
@@ -245,9 +244,7 @@ mod tests {
     #[test]
     fn what_this_data_plane_cannot_do_is_refused_and_not_ignored() {
         assert!(check_kernel(kernel(&[("vlan", "0")]).as_kernel().unwrap()).is_ok());
-        for (key, value) in
-            [("tokenID", "sriov-1"), ("pciAddress", "0000:01:00.0"), ("vlan", "7"), ("IPTables4NatTemplate", "-A X")]
-        {
+        for (key, value) in [("tokenID", "sriov-1"), ("pciAddress", "0000:01:00.0"), ("vlan", "7")] {
             assert_eq!(refusal(&[(key, value)]).code(), Code::Unimplemented, "{key}");
         }
         for (key, value) in [("name", ""), ("name", "a/b"), ("inodeURL", ""), ("inodeURL", "/etc"), ("vlan", "x")] {

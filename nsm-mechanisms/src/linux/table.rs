@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::Linux;
 use super::mark::Mark;
+use super::traffic::Counted;
 use super::watching::suspects;
 use super::wiring::Wiring;
 use crate::Wire;
@@ -102,6 +103,17 @@ impl Table {
     pub(super) fn interfaces(&self, id: &str) -> Vec<Interface> {
         let wires = self.lock();
         wires.get(id).and_then(Option::as_ref).map(|wiring| wiring.interfaces().to_vec()).unwrap_or_default()
+    }
+
+    /// What is to be counted of a connection; none while it is being worked on.
+    pub(super) fn counted(&self, id: &str) -> Option<Counted> {
+        self.lock().get(id).and_then(Option::as_ref).map(Counted::of)
+    }
+
+    /// What is to be counted, by connection, but for those that are being worked on.
+    pub(super) fn all_counted(&self) -> Vec<(Arc<str>, Counted)> {
+        let wires = self.lock();
+        wires.iter().filter_map(|(id, wiring)| Some((Arc::clone(id), Counted::of(wiring.as_ref()?)))).collect()
     }
 
     /// Connections with an interface in one of these namespaces.

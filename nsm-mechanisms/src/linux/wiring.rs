@@ -177,6 +177,11 @@ impl Wiring {
         &self.parts.interfaces
     }
 
+    /// Who carries its packets, where the kernel does not.
+    pub(super) fn running(&self) -> &[nsm_wireguard::Tunnel] {
+        &self.parts.running
+    }
+
     /// Whether an interface of it in that namespace is missing or not as it should be.
     pub(super) fn differs(&self, snapshot: &Snapshot) -> bool {
         self.plan.ends.iter().any(|end| end.netns.id() == snapshot.netns() && !snapshot.shows(&end.spec))

@@ -1,11 +1,11 @@
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nsm_api::Mechanism;
 use nsm_api::mechanism::MEMIF;
 use nsm_chain::{Error, Result};
 
-use crate::{Census, Class, Dataplane, Mended, Programmed, Reach, Reconciled, Wire};
+use crate::{Census, Class, Dataplane, Mended, Metered, Programmed, Reach, Reconciled, Traffic, Wire};
 
 /// A data plane that also joins MEMIF to MEMIF, on one node; everything else it leaves to the one it is made of.
 ///
@@ -142,5 +142,20 @@ impl<D: Reconciled> Reconciled for WithMemif<D> {
 
     async fn disturbed(&self) -> Vec<Arc<str>> {
         self.other.disturbed().await
+    }
+}
+
+/// Packets of a MEMIF wire pass nobody who could count them.
+impl<D: Metered> Metered for WithMemif<D> {
+    async fn traffic(&self, id: &str) -> Option<Traffic> {
+        self.other.traffic(id).await
+    }
+
+    async fn all_traffic(&self) -> HashMap<Arc<str>, Traffic> {
+        self.other.all_traffic().await
+    }
+
+    fn strange(&self) -> BTreeMap<&'static str, u64> {
+        self.other.strange()
     }
 }

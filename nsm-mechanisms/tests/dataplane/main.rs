@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod adopt;
+mod changes;
+mod limits;
 mod local;
 mod mend;
 mod mesh;

@@ -4,7 +4,8 @@ use nsm_api::{Connection, Path, PathSegment};
 use nsm_chain::{Begin, Call, Chain, Element, Next, NextHop, Node, OwnedNext, Result, elements, from_fn};
 use nsm_kernel::Underlay as Network;
 use nsm_mechanisms::{
-    CrossConnect, KernelAccept, KernelLiveness, KernelOffer, Linux, Mechanisms, Programmed, Underlay, Wired, Workload,
+    CrossConnect, KernelAccept, KernelLiveness, KernelOffer, Linux, Mechanisms, Meter, Programmed, Underlay, Wired,
+    Workload,
 };
 
 use super::*;
@@ -42,7 +43,7 @@ pub(super) fn forwarder(linux: &Linux, hop: &str, more: Vec<Node>, next: Chain) 
         call.set_fact(NextHop(Arc::clone(&hop)));
         async move { next.request(call).await }
     });
-    let mut all = elements![Begin::default(), discovery, CrossConnect::new(linux.clone())];
+    let mut all = elements![Begin::default(), discovery, Meter::new(linux.clone()), CrossConnect::new(linux.clone())];
     all.extend(more);
     all.extend(elements![To(next)]);
     Chain::new("fwd", all).unwrap()
@@ -86,7 +87,16 @@ async fn a_client_reaches_an_endpoint_on_its_node_and_a_refresh_touches_nothing(
     assert_packets_both_ways(&ns, 1).await;
     let second = Duration::from_secs(1);
     assert!(KernelLiveness.is_alive(call.connection(), second).await);
-    chain.request(Call::new(call.share())).await.unwrap();
+    let refreshed = chain.request(Call::new(call.share())).await.unwrap();
+    // Each of four pings of 58 or 78 octets and more passed either side, and its answer.
+    let metrics = &refreshed.connection().current_segment().unwrap().metrics;
+    for side in ["server", "client"] {
+        for (key, least) in [("rx_packets", 4), ("tx_packets", 4), ("rx_bytes", 4 * 58), ("tx_bytes", 4 * 58)] {
+            let counted: u64 = metrics[&format!("{side}_{key}")].parse().unwrap();
+            assert!(counted >= least, "{side}_{key}: {metrics:?}");
+        }
+        let _a_number: u64 = metrics[&format!("{side}_drops")].parse().unwrap();
+    }
     assert_eq!(*programmed.lock().unwrap(), [Programmed::Made, Programmed::Unchanged]);
 
     chain.close(Call::new(call.share())).await.unwrap();

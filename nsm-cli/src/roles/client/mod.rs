@@ -78,7 +78,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "TIME", default_value = "200ms")]
     liveness_check_interval: Span,
 
-    /// How long an answer may take.
+    /// Within what time one of three pings must be answered.
     #[arg(long, value_name = "TIME", default_value = "1s")]
     liveness_check_timeout: Span,
 

@@ -8,7 +8,8 @@ use clap::{Args, ValueEnum};
 use nsm_api::NetworkService;
 use nsm_api::mechanism::{KERNEL, NOOP};
 use nsm_chain::{Call, Code, Node, Timers, elements};
-use nsm_mechanisms::{KernelAccept, Mechanisms, Noop};
+use nsm_kernel::Rate;
+use nsm_mechanisms::{KernelAccept, Mechanisms, Noop, RateLimit};
 use nsm_sdk::context::{DnsConfigs, PolicyRoutes};
 use nsm_sdk::ipam::{Group, PointToPoint, Pool};
 use nsm_sdk::lifetime::{Backoff, OnIdle};
@@ -21,7 +22,7 @@ use super::common::{ClientPolicies, Common};
 use super::{announce, unless_stopped};
 use crate::failure::Failure;
 use crate::lab::Sockets;
-use crate::settings::values::{CidrGroups, DnsSettings, Labels, List, Span, Switch};
+use crate::settings::values::{CidrGroups, DnsSettings, Labels, List, Maybe, Span, Switch};
 
 /// An endpoint that gives addresses and answers pings: the ICMP responder.
 #[derive(Debug, Clone, Args)]
@@ -56,6 +57,10 @@ pub(crate) struct Options {
     /// What the network services carry: ETHERNET or IP.
     #[arg(long, value_name = "PAYLOAD", default_value = "ETHERNET")]
     payload: String,
+
+    /// How much each connection may carry each way, such as 100Mbit. Empty: what its forwarders say.
+    #[arg(long, value_name = "RATE", default_value = "")]
+    rate_limit: Maybe<Rate>,
 
     /// Its labels, by which the matches of a network service choose it.
     #[arg(long, value_name = "PAIRS", default_value = "")]
@@ -154,10 +159,11 @@ fn elements(options: &Options) -> Result<(Vec<Node>, CancellationToken), Failure
     let policies = options.base_dir.join(&options.pbr_config_path);
     let mechanisms = Mechanisms::new().with(KERNEL, KernelAccept::new()).and_then(|some| some.with(NOOP, Noop));
     list.extend(elements![
-        addresses(options)?,                            // what both sides are called
-        PolicyRoutes::file(policies),                   // which traffic comes here; adds addresses
-        DnsConfigs::new(options.dns_configs.0.clone()), // where names are asked for
-        mechanisms.map_err(|error| failed(&error))?,    // the interface
+        addresses(options)?,                                         // what both sides are called
+        PolicyRoutes::file(policies),                                // which traffic comes here; adds addresses
+        DnsConfigs::new(options.dns_configs.0.clone()),              // where names are asked for
+        options.rate_limit.map(RateLimit::both).unwrap_or_default(), // how much it may carry
+        mechanisms.map_err(|error| failed(&error))?,                 // the interface
     ]);
     Ok((list, idle))
 }
