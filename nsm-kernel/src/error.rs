@@ -78,6 +78,38 @@ pub enum Error {
         netns: NetnsId,
     },
 
+    /// The node has no way to the other end of a tunnel.
+    #[error(
+        "no tunnel leads from {local} to {remote} in network namespace {netns}: {source}; see that the interface with \
+         that address is up and has it, and a route"
+    )]
+    NoUnderlay {
+        /// Our address.
+        local: std::net::IpAddr,
+        /// The other node's.
+        remote: std::net::IpAddr,
+        /// The namespace in which the tunnel would run.
+        netns: NetnsId,
+        /// The system's answer.
+        source: io::Error,
+    },
+
+    /// What carries the tunnel is too narrow for the packets that it shall carry.
+    #[error(
+        "a tunnel to {remote} for packets of {inner} octets sends some of {outer}, and the interface that leads there \
+         takes {underlay} at most; raise its MTU, or start this forwarder again so that it sees it"
+    )]
+    UnderlayTooNarrow {
+        /// The other node.
+        remote: std::net::IpAddr,
+        /// The MTU that the tunnel's interface is to have.
+        inner: u32,
+        /// That and the headers around it.
+        outer: u32,
+        /// The MTU of the interface that leads there.
+        underlay: u32,
+    },
+
     /// All policy routing tables set aside for this namespace are in use.
     #[error(
         "no policy routing table is left in network namespace {netns} ({in_use} in use); close connections with policy routes"
@@ -107,8 +139,9 @@ pub enum Error {
 
     /// The process lacks the capability for the step.
     #[error(
-        "{operation}: not permitted ({source}); it needs CAP_NET_ADMIN and CAP_SYS_ADMIN over the namespace: \
-         run as root, or in a user namespace of your own (unshare -Urn)"
+        "{operation}: not permitted ({source}); it needs CAP_NET_ADMIN and CAP_SYS_ADMIN over the namespace{}: \
+         run as root, or in a user namespace of your own (unshare -Urn)",
+        lacking()
     )]
     NoPrivileges {
         /// The step.
@@ -154,6 +187,18 @@ pub enum Error {
     },
 }
 
+/// Which of these capabilities the calling thread does not have at all (capabilities(7)).
+fn lacking() -> String {
+    const NAMES: [(&str, u64); 2] = [("CAP_NET_ADMIN", 1 << 12), ("CAP_SYS_ADMIN", 1 << 21)];
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let Some(effective) = effective.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()) else {
+        return String::new();
+    };
+    let lacks: Vec<_> = NAMES.iter().filter(|(_, bit)| effective & bit == 0).map(|(name, _)| *name).collect();
+    if lacks.is_empty() { String::new() } else { format!(", and this process lacks {}", lacks.join(" and ")) }
+}
+
 impl Error {
     /// Names the step in which a system call failed; missing privileges become their own variant.
     pub(crate) fn os(operation: impl Into<String>, source: io::Error) -> Self {
@@ -173,6 +218,7 @@ impl Error {
             Self::Kernel { source, .. }
             | Self::NoPrivileges { source, .. }
             | Self::NamespaceGone { source, .. }
+            | Self::NoUnderlay { source, .. }
             | Self::UserNamespaceBlocked { source, .. } => source.raw_os_error(),
             _ => None,
         }

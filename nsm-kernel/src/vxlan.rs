@@ -1,6 +1,6 @@
 //! The remote wire: a VXLAN device in the workload's namespace whose tunnel runs in the node's.
 
-use std::net::IpAddr;
+use std::{io, net::IpAddr};
 
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -49,7 +49,7 @@ impl VxlanTunnel {
     /// If anything fails, or the future is dropped, nothing remains.
     ///
     /// # Errors
-    /// [`Error::VniInUse`] if a dozen others have the number, [`Error::NameTaken`], [`Error::InvalidSpec`], [`Error::NoPrivileges`] or what the
+    /// [`Error::NoUnderlay`], [`Error::UnderlayTooNarrow`], [`Error::VniInUse`] if a dozen others have the number, [`Error::NameTaken`], [`Error::InvalidSpec`], [`Error::NoPrivileges`] or what the
     /// kernel refused.
     pub async fn create(&self, node: &Netns, (workload, spec): (&Netns, &InterfaceSpec)) -> Result<Interface> {
         self.validate(spec)?;
@@ -91,6 +91,7 @@ impl VxlanTunnel {
         here.enter(node)?;
         // The device's tunnel belongs to the namespace of the socket that asks, the device to the one it names.
         let mut outside = Rtnl::open()?;
+        self.check_underlay(&mut outside, node, spec)?;
         let mut outcome = self.create_on(here, self.port, (&mut inside, &mut outside), node, (workload, spec));
         for port in detour::PORTS {
             if !outcome.as_ref().is_err_and(is_for_another_port) {
@@ -99,6 +100,33 @@ impl VxlanTunnel {
             outcome = self.create_on(here, port, (&mut inside, &mut outside), node, (workload, spec));
         }
         outcome
+    }
+
+    /// The kernel makes a tunnel that leads nowhere, and drops what does not fit, without a word.
+    fn check_underlay(&self, outside: &mut Rtnl, node: &Netns, spec: &InterfaceSpec) -> Result<()> {
+        let (local, remote) = (self.local, self.remote);
+        // Over IPv6 a missing address of ours is no error of the route's.
+        let way = match outside.is_local(local) {
+            Ok(true) => outside.way(local, remote),
+            Ok(false) => Err(Error::os("look for our address", io::Error::from_raw_os_error(libc::EADDRNOTAVAIL))),
+            Err(error) => Err(error),
+        };
+        let through = match way {
+            Ok(through) => through,
+            Err(Error::Kernel { source, .. }) => {
+                return Err(Error::NoUnderlay { local, remote, netns: node.id(), source });
+            }
+            Err(error) => return Err(error),
+        };
+        let Some((inner, link)) = spec.mtu.zip(outside.link_at(through)?) else {
+            return Ok(());
+        };
+        // The outer Ethernet header, which `overhead` counts, is not part of an MTU; the inner one is, with as many octets.
+        let outer = inner.saturating_add(self.overhead());
+        if outer > link.mtu {
+            return Err(Error::UnderlayTooNarrow { remote, inner, outer, underlay: link.mtu });
+        }
+        Ok(())
     }
 
     /// Makes the device, which listens on this port.

@@ -65,6 +65,12 @@ impl Wireguard {
         &self.node
     }
 
+    /// That of the network between the nodes, in octets.
+    #[must_use]
+    pub fn mtu(&self) -> u32 {
+        self.mtu
+    }
+
     /// Largest packet in octets that fits through a tunnel.
     #[must_use]
     pub fn tunnel_mtu(&self) -> u32 {

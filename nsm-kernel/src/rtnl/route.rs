@@ -92,6 +92,23 @@ impl Rtnl {
         }
     }
 
+    /// The link through which packets go from our address `local` to `remote`.
+    pub(crate) fn way(&mut self, local: IpAddr, remote: IpAddr) -> Result<u32> {
+        let mut query = RouteMessage::default();
+        let length = if remote.is_ipv4() { 32 } else { 128 };
+        query.header.address_family = family(remote.is_ipv4());
+        (query.header.destination_prefix_length, query.header.source_prefix_length) = (length, length);
+        query.attributes = vec![RouteAttribute::Destination(remote.into()), RouteAttribute::Source(local.into())];
+        let Some(RouteNetlinkMessage::NewRoute(route)) = self.get(RouteNetlinkMessage::GetRoute(query))? else {
+            return Ok(0);
+        };
+        let through = route.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        });
+        Ok(through.unwrap_or_default())
+    }
+
     /// Routes of both families in all tables: through link `index`, or all if it is 0.
     pub(crate) fn routes(&mut self, index: u32) -> Result<Vec<FoundRoute>> {
         let mut found = Vec::new();

@@ -170,6 +170,92 @@ async fn a_number_that_all_have_is_told_and_can_be_used_again_later() {
     assert!(again.delete().await.unwrap());
 }
 
+async fn ip_in(netns: &Netns, arguments: &str) {
+    let words: Vec<String> = arguments.split_whitespace().map(str::to_owned).collect();
+    let done = netns.run(move || std::process::Command::new("ip").args(words).output()).await.unwrap();
+    assert!(done.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[tokio::test]
+async fn an_underlay_that_cannot_carry_the_tunnel_is_told_with_what_it_lacks() {
+    needs_net_admin!();
+    for (prefix, overhead) in [("192.168.7.0/24", 50), ("fd07::/64", 70)] {
+        let underlay = Underlay::create(2, prefix.parse().unwrap()).await.unwrap();
+        let node = &underlay.nodes()[0];
+        let (a, _) = two_namespaces().await;
+        let before = Before::of(&[&a, &node.netns]).await;
+        let wanted = spec("nsm-1", "nsm:test").with_mtu(1500 - overhead);
+        let tunnel = tunnel(7, &underlay, 0);
+        tunnel.create(&node.netns, (&a, &wanted)).await.unwrap().delete().await.unwrap();
+        let error = tunnel.create(&node.netns, (&a, &wanted.clone().with_mtu(1501 - overhead))).await.unwrap_err();
+        assert!(matches!(error, Error::UnderlayTooNarrow { outer: 1501, underlay: 1500, .. }), "{error}");
+        before.assert_nothing_changed().await;
+
+        ip_in(&node.netns, "link set uplink down").await;
+        let error = tunnel.create(&node.netns, (&a, &wanted)).await.unwrap_err();
+        assert!(matches!(error, Error::NoUnderlay { .. }), "{error}");
+        ip_in(&node.netns, "link set uplink up").await;
+        ip_in(&node.netns, "address flush dev uplink").await;
+        let error = tunnel.create(&node.netns, (&a, &wanted)).await.unwrap_err();
+        assert!(error.to_string().contains(&tunnel.local.to_string()), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_underlay_that_was_down_carries_the_tunnel_again() {
+    needs_net_admin!();
+    for prefix in ["192.168.7.0/24", "fd07::/64"] {
+        let underlay = Underlay::create(2, prefix.parse().unwrap()).await.unwrap();
+        let node = &underlay.nodes()[0];
+        let (a, b) = two_namespaces().await;
+        let _wire = remote_wire(7, &underlay, &a, &b).await;
+        datagram_and_back(&a, "10.0.0.1", &b, "10.0.0.2", 100).await;
+        let pinger = Pinger::new(&a).await.unwrap();
+        let answers = async |within| pinger.ping(ip("10.0.0.1"), ip("10.0.0.2"), within).await.is_ok();
+        ip_in(&node.netns, "link set uplink down").await;
+        assert!(!answers(std::time::Duration::from_millis(200)).await);
+        ip_in(&node.netns, "link set uplink up").await;
+        // IPv6 addresses go with the link.
+        ip_in(&node.netns, &format!("address replace {} dev uplink nodad", node.address)).await;
+        let until = tokio::time::Instant::now() + PATIENCE;
+        while !answers(std::time::Duration::from_millis(50)).await {
+            assert!(tokio::time::Instant::now() < until, "over {prefix}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_may_not_make_a_tunnel_is_told_which_capability_is_missing() {
+    needs_net_admin!();
+    const CHILD: &str = "NSM_TEST_WITHOUT_NET_ADMIN";
+    if std::env::var_os(CHILD).is_some() {
+        let here = Netns::current().unwrap();
+        let (local, remote) = (ip("127.0.0.1"), ip("127.0.0.2"));
+        let tunnel = VxlanTunnel { vni: 7, local, remote, port: 4789, remote_port: 4789, ttl: None };
+        let error = tunnel.create(&here, (&here, &spec("nsm-1", "nsm:test"))).await.unwrap_err();
+        assert!(matches!(error, Error::NoPrivileges { .. }), "{error}");
+        assert!(error.to_string().contains("this process lacks CAP_NET_ADMIN:"), "{error}");
+        return;
+    }
+    // In a namespace of its own, of which only loopback is up.
+    let netns = Netns::create().await.unwrap();
+    let name = "vxlan::who_may_not_make_a_tunnel_is_told_which_capability_is_missing";
+    let mut child = std::process::Command::new("setpriv");
+    child.args(["--bounding-set=-net_admin", "--inh-caps=-net_admin", "--ambient-caps=-all"]);
+    child.arg(std::env::current_exe().unwrap()).args([name, "--exact"]).env(CHILD, "1");
+    let done = match netns.run(move || child.output()).await {
+        Ok(done) => done,
+        Err(error) => return skipped(&error),
+    };
+    assert!(
+        done.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&done.stdout),
+        String::from_utf8_lossy(&done.stderr)
+    );
+    assert!(String::from_utf8_lossy(&done.stdout).contains("1 passed"));
+}
+
 #[tokio::test]
 async fn tunnels_of_different_vnis_do_not_mix() {
     needs_net_admin!();

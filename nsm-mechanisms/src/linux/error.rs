@@ -47,9 +47,11 @@ fn code_of(error: &Kernel) -> Code {
     match error {
         Kernel::InvalidName { .. } | Kernel::InvalidSpec { .. } | Kernel::NotANetns { .. } => Code::InvalidArgument,
         Kernel::NameTaken { .. } | Kernel::VniInUse { .. } => Code::AlreadyExists,
-        Kernel::NamespaceGone { .. } | Kernel::LinkNotFound { .. } | Kernel::NoPrivileges { .. } => {
-            Code::FailedPrecondition
-        }
+        Kernel::NamespaceGone { .. }
+        | Kernel::LinkNotFound { .. }
+        | Kernel::NoPrivileges { .. }
+        | Kernel::NoUnderlay { .. }
+        | Kernel::UnderlayTooNarrow { .. } => Code::FailedPrecondition,
         Kernel::TablesExhausted { .. } => Code::ResourceExhausted,
         _ => Code::Internal,
     }

@@ -193,6 +193,8 @@ fn tunnel(wire: &Wire, mechanism: &Mechanism, ours: Side, ways: Ways<'_>) -> Res
             return Err(Error::unsupported("WIREGUARD carries IP packets, and the connection's payload is ETHERNET")
                 .hint("offer VXLAN"));
         }
+        let agreed = mechanism.as_wireguard().and_then(|wireguard| wireguard.mtu().ok()?);
+        check_mtu(wire, agreed, (wireguard.mtu(), wireguard.tunnel_mtu()))?;
         let role = if ours == Side::Client { Role::Offering } else { Role::Accepting };
         let peering = wireguard.peering(&wire.id, mechanism, role)?;
         return Ok(Tunnel::Wireguard { node: wireguard.node().clone(), peering });
@@ -209,11 +211,31 @@ fn tunnel(wire: &Wire, mechanism: &Mechanism, ours: Side, ways: Ways<'_>) -> Res
         Side::Client => (vxlan.dst_ip(), vxlan.dst_port()),
         Side::Endpoint => (vxlan.src_ip(), vxlan.src_port()),
     };
+    check_mtu(wire, vxlan.mtu().map_err(invalid)?, (underlay.mtu, underlay.tunnel_mtu()))?;
     let vni = vxlan.vni().map_err(invalid)?.ok_or_else(incomplete)?;
     let remote = remote.map_err(invalid)?.ok_or_else(incomplete)?;
     let vxlan = self::vxlan(underlay, vni, (remote, port.map_err(invalid)?));
     let foreign = (ours == Side::Client).then(|| underlay.clone());
     Ok(Tunnel::Vxlan { vxlan, node: node.clone(), foreign })
+}
+
+/// Whether what is `left` of the network's MTU by the tunnel's headers, or what was agreed on if that is less, is enough.
+fn check_mtu(wire: &Wire, agreed: Option<u32>, (network, left): (u32, u32)) -> Result<()> {
+    // RFC 8200, section 5; and the least that Linux takes for an interface with IPv4.
+    const IPV6: u32 = 1280;
+    const IPV4: u32 = 68;
+    let ip = wire.context.ip_context.as_ref();
+    let has_ipv6 = ip.is_some_and(|ip| ip.src_nets().chain(ip.dst_nets()).any(|net| net.addr().is_ipv6()));
+    let (least, what) = if has_ipv6 { (IPV6, "IPv6") } else { (IPV4, "IPv4") };
+    let left = agreed.map_or(left, |agreed| agreed.min(left));
+    if left >= least {
+        return Ok(());
+    }
+    Err(Error::precondition(format!(
+        "packets of {left} octets at most fit through the tunnel, as packets of {network} do through this node's network, \
+         and {what} needs {least}"
+    ))
+    .hint("raise the MTU of the network between the nodes, or ask for no IPv6 addresses"))
 }
 
 /// The kernel's tunnel of that number to a node, which listens on our port if it does not say on which.

@@ -158,6 +158,39 @@ async fn an_identifier_that_a_device_of_somebody_else_has_is_issued_to_nobody() 
     assert_eq!(another.as_vxlan().unwrap().vni(), Ok(Some(2)));
 }
 
+#[tokio::test]
+async fn a_network_too_narrow_for_what_is_asked_for_is_told_with_its_sizes() {
+    let Some((network, linux)) = nodes("192.0.2.0/24").await else { return };
+    let Some(ns) = workloads().await else { return };
+    let before = census(&ns).await;
+    let [a, _] = network.nodes() else { unreachable!("two were asked for") };
+    let narrow = Underlay::new(a.ip()).with_mtu(1300);
+    let narrow = Linux::with_underlay("fwd-a", narrow, a.netns.clone()).unwrap();
+    let (tunnel, _lease) = negotiated(&[narrow.clone(), linux[1].clone()]);
+    for (linux, wire) in [
+        (&narrow, wire("near", kernel(&ns[0], "nsm-1"), tunnel.clone(), 1)),
+        (&linux[1], wire("far", tunnel.clone(), kernel(&ns[1], "nse-1"), 1)),
+    ] {
+        let error = linux.connect(&wire).await.unwrap_err();
+        assert_eq!(error.code(), Code::FailedPrecondition);
+        assert!(error.to_string().contains("1246") && error.to_string().contains("1280"), "{error}");
+    }
+    assert_nothing_left(&before, &ns).await;
+    // Without IPv6 it is wide enough; then the interface that leads there becomes narrower still.
+    let mut four = wire("near", kernel(&ns[0], "nsm-1"), tunnel, 1);
+    let addresses = four.context.ip_context.as_mut().unwrap();
+    addresses.src_ip_addrs.pop();
+    addresses.dst_ip_addrs.pop();
+    four.context.mtu = 1246;
+    narrow.connect(&four).await.unwrap();
+    narrow.disconnect("near").await.unwrap();
+    ip(&a.netns, "link set uplink mtu 1280").await;
+    let error = narrow.connect(&four).await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition);
+    assert!(error.to_string().contains("1296") && error.to_string().contains("1280"), "{error}");
+    assert_nothing_left(&before, &ns).await;
+}
+
 async fn on_unequal_ports(prefix: &str) {
     let Some((network, _)) = nodes(prefix).await else { return };
     let Some(ns) = workloads().await else { return };

@@ -26,6 +26,8 @@ pub(crate) enum End {
 pub(crate) enum Way {
     Local,
     Vxlan(Family),
+    /// VXLAN to a node in the middle and on from there.
+    Relay(Family),
     Wireguard(Family),
 }
 
@@ -57,6 +59,8 @@ impl Cell {
             Way::Local,
             Way::Vxlan(Family::V4),
             Way::Vxlan(Family::V6),
+            Way::Relay(Family::V4),
+            Way::Relay(Family::V6),
             Way::Wireguard(Family::V4),
             Way::Wireguard(Family::V6),
         ];
@@ -64,6 +68,11 @@ impl Cell {
         for way in ways {
             for payload in [Payload::Ip, Payload::Ethernet] {
                 if payload == Payload::Ethernet && matches!(way, Way::Wireguard(_)) {
+                    continue;
+                }
+                if matches!(way, Way::Relay(_)) {
+                    // What is in the frames that it passes on is nobody's business but the two ends'.
+                    cells.push(Self { client: End::Kernel, way, endpoint: End::Kernel, payload, inner: Inner::Both });
                     continue;
                 }
                 for inner in [Inner::V4, Inner::V6, Inner::Both] {
@@ -93,7 +102,7 @@ impl Way {
     pub(crate) fn family(self) -> Option<Family> {
         match self {
             Self::Local => None,
-            Self::Vxlan(family) | Self::Wireguard(family) => Some(family),
+            Self::Vxlan(family) | Self::Relay(family) | Self::Wireguard(family) => Some(family),
         }
     }
 }
@@ -127,6 +136,8 @@ impl fmt::Display for Cell {
             Way::Local => "local",
             Way::Vxlan(Family::V4) => "VXLAN over IPv4",
             Way::Vxlan(Family::V6) => "VXLAN over IPv6",
+            Way::Relay(Family::V4) => "VXLAN relayed over IPv4",
+            Way::Relay(Family::V6) => "VXLAN relayed over IPv6",
             Way::Wireguard(Family::V4) => "WIREGUARD over IPv4",
             Way::Wireguard(Family::V6) => "WIREGUARD over IPv6",
         };

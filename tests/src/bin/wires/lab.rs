@@ -1,4 +1,4 @@
-//! Two nodes, a client and an endpoint, each with the elements that it has in the programs.
+//! Nodes, a client and an endpoint, each with the elements that it has in the programs.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use crate::cell::{Cell, End, Family, Inner, Way};
 /// The MTU of Ethernet.
 pub(crate) const ETHERNET_MTU: u32 = 1500;
 
-/// The network between two nodes, and what may be left in them.
+/// The network between the client's node, the endpoint's and one more for relays, and what may be left in them.
 pub(crate) struct Nodes {
     network: Network,
-    planes: [WithMemif<Linux>; 2],
+    planes: [WithMemif<Linux>; 3],
 }
 
 /// One cell brought up.
@@ -45,8 +45,9 @@ impl Nodes {
             Family::V4 => "192.0.2.0/24",
             Family::V6 => "2001:db8::/64",
         };
-        let network = Network::create(2, prefix.parse().map_err(wrong)?).await.map_err(wrong)?;
-        Ok(Self { planes: [plane(&network, 0).await?, plane(&network, 1).await?], network })
+        let network = Network::create(3, prefix.parse().map_err(wrong)?).await.map_err(wrong)?;
+        let planes = [plane(&network, 0).await?, plane(&network, 1).await?, plane(&network, 2).await?];
+        Ok(Self { planes, network })
     }
 
     /// The namespace of the client's node, where all that crosses passes.
@@ -54,8 +55,14 @@ impl Nodes {
         &self.network.nodes()[0].netns
     }
 
-    pub(crate) fn addresses(&self) -> [IpAddr; 2] {
-        [self.network.nodes()[0].ip(), self.network.nodes()[1].ip()]
+    /// The namespace of the endpoint's node.
+    pub(crate) fn far(&self) -> &Netns {
+        &self.network.nodes()[1].netns
+    }
+
+    /// Of the client's node, the endpoint's, and the one in the middle.
+    pub(crate) fn addresses(&self) -> [IpAddr; 3] {
+        [0, 1, 2].map(|number: usize| self.network.nodes()[number].ip())
     }
 }
 
@@ -71,11 +78,16 @@ impl<'a> Lab<'a> {
                 (vec![plane], chain)
             }
             (way, Some(nodes)) => {
-                let [near, far] = nodes.planes.clone();
+                let [near, far, middle] = nodes.planes.clone();
                 let first = if matches!(way, Way::Wireguard(_)) { WIREGUARD } else { VXLAN };
                 let chain = forwarder(&far, "unix:///nse.sock", None, serves)?;
-                let chain = forwarder(&near, "tcp://far:5001", Some(first), chain)?;
-                (vec![near, far], chain)
+                let (planes, chain) = if matches!(way, Way::Relay(_)) {
+                    let chain = forwarder(&middle, "tcp://far:5001", Some(first), chain)?;
+                    (vec![near.clone(), middle, far], chain)
+                } else {
+                    (vec![near.clone(), far], chain)
+                };
+                (planes, forwarder(&near, "tcp://next:5001", Some(first), chain)?)
             }
             (way, None) => return Err(Error::internal(format!("{way:?} needs a network between nodes"))),
         };

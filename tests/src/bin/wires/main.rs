@@ -124,8 +124,8 @@ async fn share_memory(cell: &Cell, lab: &Lab<'_>) -> Result<String> {
 }
 
 async fn use_it(cell: &Cell, lab: &Lab<'_>, connection: &Connection) -> Result<String> {
-    let mut capture = match lab.nodes() {
-        Some(nodes) => Some(Capture::of(nodes.near()).await?),
+    let mut captures = match lab.nodes() {
+        Some(nodes) => Some([Capture::of(nodes.near()).await?, Capture::of(nodes.far()).await?]),
         None => None,
     };
     let mtu = connection.context.as_ref().map_or(0, |context| context.mtu);
@@ -138,10 +138,14 @@ async fn use_it(cell: &Cell, lab: &Lab<'_>, connection: &Connection) -> Result<S
     if cell.payload == Payload::Ethernet {
         frames_cross(lab).await?;
     }
-    let crossed = match (cell.way, lab.nodes(), &mut capture) {
+    let crossed = match (cell.way, lab.nodes(), &mut captures) {
         (Way::Local, ..) => "nothing between nodes".to_owned(),
-        (Way::Vxlan(_), Some(nodes), Some(capture)) => tunnelled(cell, nodes, &capture.take())?,
-        (Way::Wireguard(_), Some(nodes), Some(capture)) => sealed(cell, nodes, &capture.take())?,
+        (Way::Vxlan(_), Some(nodes), Some([near, _])) => tunnelled(cell, nodes, &near.take())?,
+        (Way::Relay(_), Some(nodes), Some([near, far])) => {
+            let [first, second] = [tunnelled(cell, nodes, &near.take())?, tunnelled(cell, nodes, &far.take())?];
+            format!("{first}; then {second}")
+        }
+        (Way::Wireguard(_), Some(nodes), Some([near, _])) => sealed(cell, nodes, &near.take())?,
         (way, ..) => return Err(Error::internal(format!("{way:?} without a network between nodes"))),
     };
     if lab.ask(cell).await?.mechanism != connection.mechanism {
@@ -150,23 +154,37 @@ async fn use_it(cell: &Cell, lab: &Lab<'_>, connection: &Connection) -> Result<S
     Ok(format!("MTU {mtu}, {crossed}"))
 }
 
-/// A frame of no protocol that anybody knows, to everybody, gets from the client to the endpoint as it is.
+/// A frame of no protocol that anybody knows, to everybody, and one that every bridge keeps to itself, get from the client to
+/// the endpoint as they are.
 async fn frames_cross(lab: &Lab<'_>) -> Result<()> {
     let mut capture = Capture::of(&lab.endpoint).await?;
     let links = nsm_kernel::links_with_mark(&lab.client, "nsm:").await.map_err(lab::wrong)?;
     let link = links.first().ok_or_else(|| Error::internal("the client has no interface"))?;
-    let mut frame = [[0xff; 6], [2, 0, 0, 0, 0, 9]].concat();
-    frame.extend(UNASSIGNED.to_be_bytes());
-    frame.extend(b"a frame of no protocol, of the sixty octets and more that are due");
-    capture::broadcast(&lab.client, link.index, frame.clone()).await?;
+    let mut missing: Vec<_> = [[0xff; 6], NEAREST_BRIDGE]
+        .into_iter()
+        .map(|to| {
+            let mut frame = [to, [2, 0, 0, 0, 0, 9]].concat();
+            frame.extend(UNASSIGNED.to_be_bytes());
+            frame.extend(b"a frame of no protocol, of the sixty octets and more that are due");
+            frame
+        })
+        .collect();
+    for frame in &missing {
+        capture::broadcast(&lab.client, link.index, frame.clone()).await?;
+    }
     for _ in 0..200 {
-        if capture.take().contains(&frame) {
+        let came = capture.take();
+        missing.retain(|frame| !came.contains(frame));
+        if missing.is_empty() {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    Err(Error::unavailable("a frame that is not of IP did not arrive"))
+    Err(Error::unavailable(format!("frames that are not of IP did not arrive: {missing:02x?}")))
 }
+
+/// The group address of LLDP (IEEE 802.1Q, table 8-1).
+const NEAREST_BRIDGE: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 0x0e];
 
 /// For local experiments, by IEEE 802.
 const UNASSIGNED: u16 = 0x88b5;
