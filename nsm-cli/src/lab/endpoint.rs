@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use nsm_api::NetworkService;
+use nsm_api::connectioncontext::DnsConfig;
 use nsm_api::mechanism::KERNEL;
 use nsm_chain::{Call, elements};
 use nsm_mechanisms::{KernelAccept, Mechanisms, Workload as Interfaces};
+use nsm_sdk::context::DnsConfigs;
 use nsm_sdk::ipam::{Group, PointToPoint, Pool, PoolError};
 use nsm_sdk::registry::stacks::RegistryClient;
 use nsm_sdk::roles::{EndpointRole, Running};
@@ -65,6 +67,7 @@ impl Lab {
         function: &Function,
         node: usize,
         serves: &Serves,
+        dns: Vec<DnsConfig>,
     ) -> Result<&Endpoint, Failure> {
         let failed = |error: &(dyn std::error::Error + 'static)| Failure::of(name, error);
         let interfaces = KernelAccept::new().in_netns(Interfaces::of(&self.workload(name)?.netns));
@@ -72,7 +75,7 @@ impl Lab {
         let mut role = EndpointRole::new(name, self.site(name)?)
             .listen_on(self.sockets.url(name))
             .registers_at(self.node(node)?.url())
-            .with(elements![function.addresses(name)?, mechanisms]);
+            .with(elements![function.addresses(name)?, DnsConfigs::new(dns), mechanisms]);
         for (service, labels) in serves {
             role = role.serves_with(service, labels.iter().map(|(key, value)| (key.as_str(), value.as_str())));
         }

@@ -1,7 +1,9 @@
 //! Network namespaces for workloads.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use nsm_dns::{LocalDns, Place, ResolvConf};
 use nsm_kernel::{NamedNetns, Netns};
 
 use super::{Lab, Naming};
@@ -67,6 +69,19 @@ impl Lab {
         found.ok_or_else(|| Failure::at(name, "it has no network namespace", "add the workload first"))
     }
 }
+
+impl Lab {
+    /// What resolves names for programs in a workload's namespace; none where it has no name, by which they would find the file.
+    pub(crate) fn names_for(&self, workload: &str) -> Result<Option<LocalDns>, Failure> {
+        let Workload { netns, alias, .. } = self.workload(workload)?;
+        let name = alias.as_ref().and_then(|alias| alias.path().file_name()?.to_str());
+        let file = name.map(ResolvConf::of_named);
+        Ok(file.map(|file| LocalDns::new(Place::In(netns.clone()), (Ipv4Addr::LOCALHOST, DNS).into(), file)))
+    }
+}
+
+/// The port of DNS.
+const DNS: u16 = 53;
 
 impl Workload {
     /// By which path any process of this machine enters it, while we live.

@@ -64,7 +64,7 @@ async fn start_endpoints(
         let begun = story.begin();
         let name = format!("nse-{number}");
         lab.add_workload(name.clone()).await?;
-        let endpoint = lab.start_endpoint(&name, &Function::numbered(number)?, last, serves).await?;
+        let endpoint = lab.start_endpoint(&name, &Function::numbered(number)?, last, serves, Vec::new()).await?;
         let services = serves.keys().cloned().collect::<Vec<_>>().join(", ");
         story.done(
             begun,

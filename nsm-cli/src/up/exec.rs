@@ -3,9 +3,11 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use nix::sched::{CloneFlags, setns};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
 
 use super::mesh::did_you_mean;
 use super::{DIRECTORY, which};
@@ -13,7 +15,8 @@ use crate::failure::Failure;
 
 /// Run a command in the network namespace of a pod, an endpoint or a node of a lab that is up.
 ///
-/// Everything but the network is that of the caller: files, processes, the user. The command takes the place of this process.
+/// Everything but the network is that of the caller: files, processes, the user; but where endpoints name DNS servers, the
+/// command reads the resolv.conf of that namespace. It takes the place of this process.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = format!("\
 Examples:
@@ -67,11 +70,27 @@ fn entered(options: &Options) -> Result<std::convert::Infallible, Failure> {
     }
     let netns = File::open(path).map_err(|error| failed("opened", &error))?;
     setns(netns, CloneFlags::CLONE_NEWNET).map_err(|error| failed("entered", &error))?;
+    read_its_names(path).map_err(|error| failed("given its resolv.conf", &error))?;
     let shell = || std::env::var_os("SHELL").unwrap_or_else(|| "sh".into());
     let mut words = options.command.iter().cloned();
     let program = words.next().unwrap_or_else(shell);
     let error = Command::new(&program).args(words).exec();
     Err(Failure::at(name, format!("{} cannot be started: {error}", program.display()), "give the path of a program"))
+}
+
+/// Puts the resolv.conf of a namespace with a name in the place of the machine's, for this process and what it starts, as
+/// `ip netns exec` does it.
+fn read_its_names(netns: &Path) -> std::io::Result<()> {
+    let Some(name) = netns.strip_prefix("/run/netns").ok().and_then(Path::to_str) else { return Ok(()) };
+    let file = nsm_dns::ResolvConf::of_named(name);
+    if !file.path().exists() {
+        return Ok(());
+    }
+    let none = None::<&str>;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    // Nothing of this is seen outside.
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)?;
+    Ok(mount(Some(file.path()), "/etc/resolv.conf", none, MsFlags::MS_BIND, none)?)
 }
 
 /// Whether it is a user namespace that we are not in: into our own there is no way (setns(2)).

@@ -148,6 +148,11 @@ impl Held {
         let found = nsm_kernel::Netns::named_with_mark(&self.room.mark()).await;
         for namespace in found.map_err(|error| Failure::of("leftovers", &error))? {
             removed.push(format!("network namespace {}", namespace.path().display()));
+            if let Some(name) = namespace.path().file_name().and_then(|name| name.to_str()) {
+                let file = nsm_dns::ResolvConf::of_named(name);
+                let left = file.recover().map_err(|error| Failure::of("leftovers", &error))?;
+                removed.extend(left.then(|| file.path().display().to_string()));
+            }
             drop(namespace);
         }
         for entry in std::fs::read_dir(&self.room.path).map_err(failed)?.flatten() {

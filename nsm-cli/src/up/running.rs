@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use nsm_chain::elements;
+use nsm_chain::{Node, elements};
+use nsm_dns::UseDns;
 use nsm_sdk::context::ExcludedPrefixes;
 use nsm_sdk::lifetime::UpstreamRefresh;
 use tokio::time::Instant;
@@ -126,7 +127,7 @@ impl Running {
         };
         let at = self.mesh.position(&endpoint.node);
         self.lab.add_workload(name.clone()).await?;
-        self.lab.start_endpoint(name, &endpoint.function, at, &endpoint.serves).await?;
+        self.lab.start_endpoint(name, &endpoint.function, at, &endpoint.serves, endpoint.dns.clone()).await?;
         self.mesh.endpoints.insert(name.clone(), endpoint.clone());
         let services: Vec<&str> = endpoint.serves.keys().map(String::as_str).collect();
         Ok(format!(" on {}, serves {}", endpoint.node, services.join(", ")))
@@ -150,7 +151,8 @@ impl Running {
         }
         self.lab.add_workload(name.clone()).await?;
         if self.lab.client(name).is_none() {
-            let own = elements![UpstreamRefresh::default(), ExcludedPrefixes::new()];
+            let mut own = elements![UpstreamRefresh::default(), ExcludedPrefixes::new()];
+            own.extend(self.lab.names_for(name)?.map(|dns| Node::new(UseDns::new(dns))));
             self.lab.add_client_with(name, self.mesh.position(&pod.node), own)?;
         }
         let asked = self.ask(name, pod)?;

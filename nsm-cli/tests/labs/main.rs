@@ -7,6 +7,7 @@ mod crashed;
 mod edited;
 mod kit;
 mod mistaken;
+mod names;
 mod pictures;
 mod unprivileged;
 mod working;

@@ -1,11 +1,14 @@
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
-use hickory_resolver::proto::op::Edns;
-use hickory_resolver::proto::op::Query;
+use hickory_resolver::proto::op::{Edns, Message, OpCode, Query, ResponseCode};
+use hickory_resolver::proto::rr::{RData, Record, RecordType};
 use proptest::prelude::*;
 use tokio::net::UdpSocket;
 use tokio::time::Instant;
 
+use super::question::refused;
+use super::resolve::{LIMIT, MOST_ALIKE};
 use super::*;
 use crate::testing::{Records, Server, addresses, ask};
 

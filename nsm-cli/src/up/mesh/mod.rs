@@ -8,6 +8,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use nsm_api::connectioncontext::DnsConfig;
 use nsm_api::registry::{NetworkServiceEndpoint, NetworkServiceLabels};
 use nsm_api::{NetworkService, ServiceUrl};
 
@@ -33,6 +34,8 @@ pub(crate) struct Endpoint {
     pub(crate) node: String,
     pub(crate) function: Function,
     pub(crate) serves: Serves,
+    /// DNS servers for its clients.
+    pub(crate) dns: Vec<DnsConfig>,
 }
 
 /// A workload, in a network namespace of its own.

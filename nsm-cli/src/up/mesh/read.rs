@@ -1,9 +1,11 @@
 //! From a text to a mesh, or to what is wrong with it: in which document, in which line, and what would be right.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use nsm_api::ServiceUrl;
+use nsm_api::connectioncontext::DnsConfig;
 use nsm_api::labels::NODE_NAME;
 use nsm_api::mechanism::KERNEL;
 use nsm_api::yaml::{self, Document, Source, YamlError};
@@ -151,11 +153,21 @@ impl Reader<'_> {
             return Err(self.wrong(&name, cause, "name the network services that it serves"));
         }
         let function = Function::IcmpResponder(self.prefixes(&name, &spec.cidr_prefixes)?);
+        let dns = spec.dns_configs.iter().map(|config| self.dns_config(config)).collect::<Result<_, _>>()?;
         let node = spec.node_name.as_ref().map(|node| node.value.clone()).unwrap_or_default();
         let serves = spec.services.iter().map(|service| (service.value.clone(), metadata.labels.clone())).collect();
         let later = Later { nodes: vec![(name.value.clone(), spec.node_name)], services: spec.services };
-        mesh.endpoints.insert(name.value.clone(), Endpoint { node, function, serves });
+        mesh.endpoints.insert(name.value.clone(), Endpoint { node, function, serves, dns });
         Ok((name, later))
+    }
+
+    fn dns_config(&self, config: &shape::DnsConfig) -> Result<DnsConfig, Failure> {
+        if let Some(word) = config.nameservers.iter().find(|word| word.value.parse::<IpAddr>().is_err()) {
+            let cause = format!("dnsConfigs has the name server {:?}, which is no IP address", word.value);
+            return Err(self.wrong(word, cause, "write addresses, such as the endpoint's own: 172.16.1.0"));
+        }
+        let dns_server_ips = config.nameservers.iter().map(|word| word.value.clone()).collect();
+        Ok(DnsConfig { dns_server_ips, search_domains: config.searches.clone() })
     }
 
     fn prefixes(&self, name: &Word, words: &[Word]) -> Result<Vec<IpNet>, Failure> {

@@ -88,6 +88,17 @@ pub(super) struct EndpointSpec {
     pub(super) services: Vec<Spanned<String>>,
     #[serde(default, rename = "cidrPrefixes")]
     pub(super) cidr_prefixes: Vec<Spanned<String>>,
+    #[serde(default, rename = "dnsConfigs")]
+    pub(super) dns_configs: Vec<DnsConfig>,
+}
+
+/// As a Pod of Kubernetes has it in dnsConfig.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DnsConfig {
+    pub(super) nameservers: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) searches: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]

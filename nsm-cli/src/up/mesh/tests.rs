@@ -84,6 +84,11 @@ fn what_is_wrong_is_said_with_its_place_what_is_allowed_and_what_to_do() {
         ("172.16.1.0/24", "172.16.1.0", &["document 2, line 9", "no prefix", "172.16.1.0/24"]),
         ("172.16.1.0/24", "172.16.1.9/24", &["document 2, line 9", "write 172.16.1.0/24"]),
         ("cidrPrefixes: [172.16.1.0/24]", "cidrPrefixes: []", &["document 2, line 8", "no addresses to give"]),
+        (
+            "cidrPrefixes: [172.16.1.0/24]",
+            "cidrPrefixes: [172.16.1.0/24], dnsConfigs: [{nameservers: [dns]}]",
+            &["document 2, line 9", "\"dns\", which is no IP address"],
+        ),
         ("cidrPrefixes", "cidrPrefixs", &["document 2", "line 9", "unknown field", "did you mean cidrPrefixes?"]),
         (
             "spec:\n  containers",
@@ -139,10 +144,10 @@ fn a_file_without_a_mesh_is_refused() {
 fn the_documents_of_the_page_are_read() {
     let page = include_str!("../../../../docs/labs.md");
     let blocks: Vec<&str> = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(blocks.len(), 4);
+    assert_eq!(blocks.len(), 5);
     let taken = ["ns-first", "backup"].map(|name| SERVICE.replace("name: vpn", &format!("name: {name}"))).concat();
     let node = "apiVersion: v1\nkind: Node\nmetadata: {name: node-2}\n";
     let mesh = parse(&format!("{taken}{}---\n{node}", blocks.join("---\n"))).unwrap();
-    assert_eq!((mesh.nodes.len(), mesh.services.len(), mesh.endpoints.len(), mesh.pods.len()), (2, 3, 1, 1));
+    assert_eq!((mesh.nodes.len(), mesh.services.len(), mesh.endpoints.len(), mesh.pods.len()), (2, 3, 2, 1));
     assert_eq!(mesh.candidates("web", &mesh.pods["web"].wants[1]), ["nse-database"]);
 }
