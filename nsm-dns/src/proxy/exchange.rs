@@ -9,6 +9,7 @@ use std::time::Duration;
 use hickory_resolver::proto::op::{Message, ResponseCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
+use tokio::sync::Semaphore;
 
 use super::counters::{Counted, Counters};
 use super::place::Place;
@@ -20,11 +21,15 @@ const PATIENCE: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2),
 /// More than we say that we take, in octets: not every server listens.
 const BUFFER: usize = 4096;
 
+/// Sockets by which servers are asked at the same time: the process has other uses for its descriptors. More wait.
+pub(super) const MOST_SOCKETS: usize = 256;
+
 /// Asks servers from one place.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Asking {
     place: Place,
     pub(super) counters: Counters,
+    sockets: Semaphore,
     /// From where we ask at this moment: a question from there is our own.
     from: Mutex<HashSet<SocketAddr>>,
 }
@@ -42,12 +47,19 @@ pub(super) enum Silence {
 
 impl Asking {
     pub(super) fn from(place: Place) -> Self {
-        Self { place, ..Self::default() }
+        let sockets = Semaphore::new(MOST_SOCKETS);
+        Self { place, counters: Counters::default(), sockets, from: Mutex::default() }
     }
 
     /// Whether it is from there that we ask.
     pub(super) fn is_ours(&self, from: SocketAddr) -> bool {
         self.from.lock().unwrap_or_else(PoisonError::into_inner).contains(&from)
+    }
+
+    /// By how many sockets servers are being asked.
+    #[cfg(test)]
+    pub(super) fn sockets(&self) -> usize {
+        self.from.lock().unwrap().len()
     }
 
     /// What this server says.
@@ -65,6 +77,8 @@ impl Asking {
         let message = question.message(edns);
         let octets = message.to_vec().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let id = message.metadata.id;
+        // An error would say that it was closed, which it never is.
+        let _socket = self.sockets.acquire().await;
         let answer = self.by_datagram(server, question, id, &octets).await?;
         if answer.metadata.truncation {
             self.counters.count(Counted::Stream);

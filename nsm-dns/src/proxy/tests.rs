@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use tokio::net::UdpSocket;
 use tokio::time::Instant;
 
+use super::exchange::MOST_SOCKETS;
 use super::question::refused;
 use super::resolve::{LIMIT, MOST_ALIKE};
 use super::*;
@@ -318,6 +319,36 @@ async fn many_ask_the_same_at_the_same_time() {
     let asked = (0..MOST_ALIKE).map(|_| lab.code("web.my.domain."));
     let codes = futures::future::join_all(asked).await;
     assert!(codes.iter().all(|code| *code == ResponseCode::NoError), "{codes:?}");
+}
+
+#[tokio::test]
+async fn a_flood_takes_so_many_descriptors_and_no_more() {
+    let lab = Lab::new().await;
+    lab.inside.silence(true);
+    let socket = UdpSocket::bind(LOOPBACK).await.unwrap();
+    socket.connect(lab.proxy.address()).await.unwrap();
+    let asking = &lab.proxy.inner.asking;
+    let (begun, mut most) = (Instant::now(), 0);
+    for number in 0..800 {
+        let mut message = Message::query();
+        message.add_query(Query::query(domain(&format!("n{number}.my.domain")).unwrap(), RecordType::A));
+        socket.send(&message.to_vec().unwrap()).await.unwrap();
+        // The kernel's queue is short.
+        while asking.counters.of(Counted::Questions) + asking.counters.of(Counted::Overload) < number / 64 * 64 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "it is stuck");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        most = most.max(asking.sockets());
+    }
+    assert!(most <= MOST_SOCKETS && most > MOST_SOCKETS / 2, "{most}");
+    assert!(asking.counters.of(Counted::Overload) > 0, "more than are taken are left to be asked again");
+    // When it is over everything is as before.
+    while asking.sockets() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{} sockets are left", asking.sockets());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    lab.inside.silence(false);
+    assert_eq!(lab.addresses("web.my.domain.").await, [INSIDE]);
 }
 
 #[tokio::test]
