@@ -47,6 +47,7 @@ mod census;
 mod converge;
 mod counters;
 mod detour;
+pub mod discovery;
 mod error;
 mod events;
 mod holders;

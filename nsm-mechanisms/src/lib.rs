@@ -36,7 +36,7 @@ pub use linux::Linux;
 pub use mechanism_priority::MechanismPriority;
 pub use mechanism_translation::MechanismTranslation;
 pub use mechanisms::Mechanisms;
-pub use memif::{MemifAccept, MemifOffer, PacketProcessor, WithMemif};
+pub use memif::{Copied, MemifAccept, MemifOffer, PacketProcessor, WithMemif};
 pub use meter::{Meter, Metered, Passed, Readings, Traffic};
 pub use mtu::Mtu;
 pub use noop::Noop;

@@ -15,7 +15,7 @@ const WHOLE: u8 = 0;
 /// The checksum is still to be completed (`VIRTIO_NET_HDR_F_NEEDS_CSUM`).
 const NEEDS_CHECKSUM: u8 = 1;
 /// Packets are padded to a multiple of this (WireGuard paper, section 5.4.6).
-const PADDING: usize = 16;
+pub(crate) const PADDING: usize = 16;
 const SHORTEST_TCP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
 

@@ -4,6 +4,7 @@
 
 mod counters;
 mod device;
+mod entrance;
 mod error;
 mod key;
 mod message;
@@ -16,6 +17,7 @@ mod socket;
 mod tunnel;
 
 pub use counters::Reason;
+pub use entrance::{Entrance, Takes};
 pub use error::{Error, Result};
 pub use key::{PrivateKey, PublicKey, Secret};
 pub use node::Node;

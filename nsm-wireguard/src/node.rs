@@ -15,12 +15,12 @@ use tun_rs::SyncDevice;
 
 use crate::counters::Drops;
 use crate::message::LARGEST_ANSWER;
-use crate::peer::Peer;
+use crate::peer::{Inside, Peer};
 use crate::peers::Peers;
 use crate::send::Work;
 use crate::socket::Socket;
 use crate::tunnel::padded_to;
-use crate::{Error, Peering, Reason, Result, Tunnel, device, receive, send};
+use crate::{Entrance, Error, Peering, Reason, Result, Takes, Tunnel, device, receive, send};
 
 /// How exactly timers are kept. The protocol's are of seconds.
 const TICK: Duration = Duration::from_millis(250);
@@ -121,7 +121,7 @@ impl Node {
         peering.check(self.address())?;
         let name = spec.name.to_string();
         let (interface, device) = Interface::create_by(workload, spec, move || device::open(&name)).await?;
-        match self.run(peering, &interface, device).await {
+        match self.carry(peering, &interface, device) {
             Ok(tunnel) => Ok((interface, tunnel)),
             Err(error) => {
                 if let Err(stuck) = interface.delete().await {
@@ -151,26 +151,44 @@ impl Node {
             other => other.into(),
         })?;
         interface.opened().await?;
-        self.run(peering, interface, device).await
+        self.carry(peering, interface, device)
     }
 
-    async fn run(&self, peering: &Peering, interface: &Interface, device: SyncDevice) -> Result<Tunnel> {
+    /// Begins a tunnel without an interface: its packets are exchanged with somebody in this process. What comes out of it
+    /// goes to `takes`; what is to go in is pushed into the [`Entrance`] that comes with it. `mtu` is the largest packet that
+    /// is sent, in octets: none is padded beyond it.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create), less what concerns the interface.
+    pub fn connect(&self, peering: &Peering, mtu: Option<u32>, takes: Arc<dyn Takes>) -> Result<(Tunnel, Entrance)> {
+        peering.check(self.address())?;
+        let tunnel = self.begin(peering, Inside::Process(takes), mtu)?;
+        let entrance = Entrance::new(Arc::clone(tunnel.peer()), Arc::clone(&self.shared));
+        Ok((tunnel, entrance))
+    }
+
+    fn carry(&self, peering: &Peering, interface: &Interface, device: SyncDevice) -> Result<Tunnel> {
         let name = || interface.spec().name.to_string();
         let device = device::into_async(device).map_err(|source| Error::Device { name: name(), source })?;
-        let mtu = padded_to(interface.spec().mtu);
+        let mut tunnel = self.begin(peering, Inside::Device(device), interface.spec().mtu)?;
+        let sender = send::run(Arc::clone(tunnel.peer()), Arc::clone(&self.shared));
+        tunnel.sends(tokio::spawn(sender));
+        Ok(tunnel)
+    }
+
+    fn begin(&self, peering: &Peering, inside: Inside, mtu: Option<u32>) -> Result<Tunnel> {
         let (index, peer) = {
             let mut peers = self.shared.peers.write();
             let index = peers.free_index()?;
-            let peer = Arc::new(Peer::new(peering, index, device, mtu));
+            let peer = Arc::new(Peer::new(peering, index, inside, padded_to(mtu)));
             peers.insert(index, Arc::clone(&peer));
             (index, peer)
         };
-        let sender = tokio::spawn(send::run(Arc::clone(&peer), Arc::clone(&self.shared)));
         let mut buffer = [0; LARGEST_ANSWER];
         if let TunnResult::WriteToNetwork(initiation) = peer.noise().format_handshake_initiation(&mut buffer, false) {
             receive::answer(&self.shared, &peer, peer.endpoint, initiation);
         }
-        Ok(Tunnel::new(self.clone(), index, peer, sender))
+        Ok(Tunnel::new(self.clone(), index, peer))
     }
 
     /// The tunnel is no longer found. Nobody works with it once this returns but its own task.

@@ -1,19 +1,19 @@
-//! One tunnel's state: the protocol's, and the device its packets come from and go to.
+//! One tunnel's state: the protocol's, and whom its packets come from and go to.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use boringtun::noise::Tunn;
 use tun_rs::AsyncDevice;
 
 use crate::counters::{Carried, Drops};
-use crate::{Peering, Reason};
+use crate::{Peering, Reason, Takes};
 
 pub(crate) struct Peer {
     pub(crate) endpoint: SocketAddr,
-    pub(crate) device: AsyncDevice,
+    pub(crate) inside: Inside,
     pub(crate) sent: Carried,
     pub(crate) received: Carried,
     pub(crate) drops: Drops,
@@ -21,8 +21,16 @@ pub(crate) struct Peer {
     noise: Mutex<Tunn>,
 }
 
+/// Who is at our end of the tunnel.
+pub(crate) enum Inside {
+    /// The kernel of a workload.
+    Device(AsyncDevice),
+    /// Somebody in this process.
+    Process(Arc<dyn Takes>),
+}
+
 impl Peer {
-    pub(crate) fn new(peering: &Peering, index: u32, device: AsyncDevice, mtu: usize) -> Self {
+    pub(crate) fn new(peering: &Peering, index: u32, inside: Inside, mtu: usize) -> Self {
         let noise = Tunn::new(
             peering.private_key.secret().clone(),
             peering.peer.x25519(),
@@ -33,7 +41,7 @@ impl Peer {
         );
         Self {
             endpoint: peering.endpoint,
-            device,
+            inside,
             sent: Carried::default(),
             received: Carried::default(),
             drops: Drops::default(),

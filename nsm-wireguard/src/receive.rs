@@ -1,4 +1,4 @@
-//! From the network between the nodes into the workloads' interfaces.
+//! From the network between the nodes to the workloads.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tun_rs::GROTable;
 use crate::device::HEADROOM;
 use crate::message::{Message, SEALED};
 use crate::node::Shared;
-use crate::peer::Peer;
+use crate::peer::{Inside, Peer};
 use crate::peers::Peers;
 use crate::socket::Inbox;
 use crate::{Reason, message};
@@ -173,13 +173,23 @@ impl Opened {
     fn give_to(&mut self, peer: Option<&Peer>) {
         let packets = &mut self.packets[..self.count];
         let Some(peer) = peer.filter(|_| !packets.is_empty()) else { return };
-        let octets = packets.iter().map(|packet| packet.len() - HEADROOM).sum();
-        // Not the asynchronous way: nobody else's packets wait for this interface.
-        match (*peer.device).send_multiple(&mut self.joins, packets, HEADROOM) {
-            Ok(_) => peer.received.count(self.count, octets),
-            Err(error) => {
-                tracing::debug!(%error, "not delivered");
-                peer.dropped(Reason::Interface, self.count);
+        match &peer.inside {
+            Inside::Device(device) => {
+                let octets = packets.iter().map(|packet| packet.len() - HEADROOM).sum();
+                // Not the asynchronous way: nobody else's packets wait for this interface.
+                match (**device).send_multiple(&mut self.joins, packets, HEADROOM) {
+                    Ok(_) => peer.received.count(self.count, octets),
+                    Err(error) => {
+                        tracing::debug!(%error, "not delivered");
+                        peer.dropped(Reason::Interface, self.count);
+                    }
+                }
+            }
+            Inside::Process(takes) => {
+                let taken = takes.take(&mut packets.iter().map(|packet| &packet[HEADROOM..])).min(self.count);
+                let octets = packets[..taken].iter().map(|packet| packet.len() - HEADROOM).sum();
+                peer.received.count(taken, octets);
+                peer.dropped(Reason::Interface, self.count - taken);
             }
         }
         self.count = 0;

@@ -1,14 +1,15 @@
-//! From a workload's interface into the network between the nodes.
+//! From a workload into the network between the nodes.
 
 use std::io;
 use std::sync::Arc;
 
 use boringtun::noise::TunnResult;
+use tun_rs::AsyncDevice;
 
 use crate::Reason;
 use crate::device::{Segments, is_gone};
 use crate::node::Shared;
-use crate::peer::Peer;
+use crate::peer::{Inside, Peer};
 use crate::socket::LARGEST;
 
 /// What sealing adds at most: the header and tag of a data message (WireGuard paper, section 5.4.6), or a whole handshake
@@ -19,14 +20,15 @@ const TURN: usize = 32;
 
 /// Seals what the interface gives, until it is gone.
 pub(crate) async fn run(peer: Arc<Peer>, shared: Arc<Shared>) {
+    let Inside::Device(device) = &peer.inside else { return };
     loop {
-        if let Err(error) = peer.device.readable().await {
+        if let Err(error) = device.readable().await {
             tracing::debug!(%error, "an interface can no longer be read");
             return;
         }
         // Only for as long as there is something to do: many tunnels are silent most of the time.
         let mut work = shared.spare.take();
-        let turn = turn(&peer, &shared, &mut work).await;
+        let turn = turn(device, &peer, &shared, &mut work).await;
         shared.spare.put_back(work);
         if turn.is_break() {
             return;
@@ -47,10 +49,15 @@ impl Work {
     }
 }
 
-async fn turn(peer: &Peer, shared: &Shared, work: &mut Work) -> std::ops::ControlFlow<()> {
+async fn turn(
+    device: &AsyncDevice,
+    peer: &Peer,
+    shared: &Shared,
+    Work { segments, batch }: &mut Work,
+) -> std::ops::ControlFlow<()> {
     for _ in 0..TURN {
-        match work.segments.read(&peer.device) {
-            Ok(()) => seal(peer, shared, work).await,
+        match segments.read(device) {
+            Ok(()) => seal(peer, shared, batch, segments.padded(peer.mtu())).await,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) if is_gone(&error) => return std::ops::ControlFlow::Break(()),
             Err(error) => {
@@ -62,26 +69,32 @@ async fn turn(peer: &Peer, shared: &Shared, work: &mut Work) -> std::ops::Contro
             }
         }
     }
-    work.batch.flush(peer, shared).await;
+    batch.flush(peer, shared).await;
     std::ops::ControlFlow::Continue(())
 }
 
-async fn seal(peer: &Peer, shared: &Shared, work: &mut Work) {
+/// Seals packets, each with its padding and with the length that it has without. What is sealed waits in the batch for others.
+pub(crate) async fn seal(
+    peer: &Peer,
+    shared: &Shared,
+    batch: &mut Batch,
+    padded: impl Iterator<Item = (&[u8], usize)>,
+) {
     let (mut packets, mut octets) = (0, 0);
-    for (packet, length) in work.segments.padded(peer.mtu()) {
-        if !work.batch.has_room(packet.len() + LARGEST_ADDED) {
-            work.batch.flush(peer, shared).await;
+    for (packet, length) in padded {
+        if !batch.has_room(packet.len() + LARGEST_ADDED) {
+            batch.flush(peer, shared).await;
         }
         // Without a session it is kept back, and a handshake begun.
-        let room = work.batch.room(packet.len() + LARGEST_ADDED);
+        let room = batch.room(packet.len() + LARGEST_ADDED);
         let sealed = match peer.noise().encapsulate(packet, room) {
             TunnResult::WriteToNetwork(sealed) => sealed.len(),
             _ => 0,
         };
-        if !work.batch.fits(sealed, shared.socket.segments()) {
-            work.batch.flush_but_last(peer, shared, sealed).await;
+        if !batch.fits(sealed, shared.socket.segments()) {
+            batch.flush_but_last(peer, shared, sealed).await;
         } else {
-            work.batch.add(sealed);
+            batch.add(sealed);
         }
         packets += 1;
         octets += length;
@@ -91,7 +104,7 @@ async fn seal(peer: &Peer, shared: &Shared, work: &mut Work) {
 
 /// Datagrams of one length on their way to one node; the last may be shorter.
 #[derive(Default)]
-struct Batch {
+pub(crate) struct Batch {
     octets: Vec<u8>,
     filled: usize,
     segment: usize,
@@ -140,7 +153,7 @@ impl Batch {
         self.add(last);
     }
 
-    async fn flush(&mut self, peer: &Peer, shared: &Shared) {
+    pub(crate) async fn flush(&mut self, peer: &Peer, shared: &Shared) {
         if self.count > 0 {
             let contents = &self.octets[..self.filled];
             if let Err(error) = shared.socket.send(peer.endpoint, contents, self.segment).await {

@@ -59,6 +59,7 @@ impl Peering {
 }
 
 /// A running tunnel: packets of its interface are sealed and sent to the peer, and those of the peer opened and delivered.
+/// Instead of an interface it may have somebody in this process ([`Node::connect`]).
 ///
 /// Dropped, it ends; its interface stays, without carrier, with its addresses and routes, until it is deleted or taken up
 /// again ([`Node::attach`]).
@@ -90,8 +91,17 @@ pub(crate) fn padded_to(mtu: Option<u32>) -> usize {
 }
 
 impl Tunnel {
-    pub(crate) fn new(node: Node, index: u32, peer: Arc<Peer>, sender: JoinHandle<()>) -> Self {
-        Self { node, index, peer, sender: Some(sender) }
+    pub(crate) fn new(node: Node, index: u32, peer: Arc<Peer>) -> Self {
+        Self { node, index, peer, sender: None }
+    }
+
+    pub(crate) fn peer(&self) -> &Arc<Peer> {
+        &self.peer
+    }
+
+    /// This task reads its interface.
+    pub(crate) fn sends(&mut self, sender: JoinHandle<()>) {
+        self.sender = Some(sender);
     }
 
     /// What it has carried so far.

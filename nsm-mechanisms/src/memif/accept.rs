@@ -1,14 +1,13 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use nsm_api::Connection;
 use nsm_api::mechanism::FileUrl;
 use nsm_chain::{Call, Element, Error, Next, Result, Slot};
 use tokio::task::AbortHandle;
 
-use super::socket::{Directory, Socket};
-use super::{PacketProcessor, config, processor};
+use super::socket::{Directory, Socket, serve};
+use super::{PacketProcessor, config};
 
 /// Completes a MEMIF mechanism with a socket of this endpoint, and has a [`PacketProcessor`] handle its packets.
 ///
@@ -50,9 +49,6 @@ struct Serving {
     task: AbortHandle,
 }
 
-/// Between a client that was turned away and the next one.
-const BREATH: Duration = Duration::from_millis(10);
-
 impl<P: PacketProcessor> MemifAccept<P> {
     /// With sockets in a private directory below that of temporary files.
     pub fn new(processor: P) -> Self {
@@ -90,17 +86,7 @@ impl<P: PacketProcessor> MemifAccept<P> {
     fn serve(&self, mut socket: Socket, connection: Connection) -> Serving {
         let (url, payload) = (socket.url.clone(), connection.payload.clone());
         let (processor, connection) = (Arc::clone(&self.processor), Arc::new(connection));
-        let work = async move {
-            loop {
-                match socket.accept().await {
-                    Ok(memif) => processor::run(&*processor, memif, &connection).await,
-                    Err(error) => {
-                        tracing::warn!(id = connection.id, %error, "a memif client was turned away");
-                        tokio::time::sleep(BREATH).await;
-                    }
-                }
-            }
-        };
+        let work = async move { serve(&mut socket, &*processor, &connection).await };
         Serving { url, payload, task: tokio::spawn(work).abort_handle() }
     }
 }

@@ -20,7 +20,7 @@ pub(super) struct Attached {
 
 /// Where the endpoint listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Target {
+pub(crate) struct Target {
     /// The socket's file; or the network namespace that has the name.
     file: std::path::PathBuf,
     /// A name in the abstract name space, without the `@` before it.
@@ -33,7 +33,7 @@ const AGAIN: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)]
 
 impl Target {
     /// What the answer says.
-    pub(super) fn of(mechanism: &Mechanism, payload: &str) -> Result<Self> {
+    pub(crate) fn of(mechanism: &Mechanism, payload: &str) -> Result<Self> {
         let memif = mechanism.as_memif().ok_or_else(|| Error::internal("a target of another mechanism"))?;
         let file = memif.file().map_err(|error| Error::invalid("the MEMIF mechanism cannot be used").because(error))?;
         let Some(FileUrl::Path(file)) = file else {

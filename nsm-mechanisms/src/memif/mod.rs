@@ -2,16 +2,20 @@
 //!
 //! The endpoint is memif's server, the client its client. The endpoint's socket, a file, travels to the client by its
 //! descriptor, from hop to hop (`SendFd`, `RecvFd` of the SDK); the client connects to it directly. So a forwarder between
-//! them only passes it on: no packet and no message of memif goes through it.
+//! them only passes it on: no packet and no message of memif goes through it. Where one of the two has something else than
+//! MEMIF, or is on another node, the forwarder is memif's other side and copies (`copying`).
 
 mod accept;
 mod attached;
+pub(crate) mod copying;
 mod offer;
 mod processor;
 mod socket;
 mod with_memif;
 
 pub use accept::MemifAccept;
+pub(crate) use attached::Target;
+pub use copying::Copied;
 pub use offer::MemifOffer;
 pub use processor::PacketProcessor;
 pub use with_memif::WithMemif;

@@ -2,11 +2,16 @@ use std::fs::{DirBuilder, Permissions, set_permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use nsm_api::Connection;
 use nsm_api::mechanism::FileUrl;
 use nsm_chain::{Error, Result};
-use nsm_memif::{Address, Config, Memif, Port, Server};
+use nsm_memif::{Address, Config, Port, Server};
+
+use super::{PacketProcessor, processor};
 
 /// A directory that only this user can enter, gone with this value.
 ///
@@ -34,7 +39,17 @@ impl Directory {
 
     /// A socket for one connection.
     pub(super) fn socket(&self, config: Config) -> Result<Socket> {
-        let path = self.path.join(format!("{}.sock", self.next.fetch_add(1, Ordering::Relaxed)));
+        self.socket_named(&format!("{}.sock", self.next.fetch_add(1, Ordering::Relaxed)), config)
+    }
+
+    /// Where a socket of this name is.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// A socket of this name, which no other one has.
+    pub(super) fn socket_named(&self, name: &str, config: Config) -> Result<Socket> {
+        let path = self.path(name);
         let cannot = |error: &dyn std::fmt::Display| {
             Error::internal(format!("cannot listen for a memif client at {}: {error}", path.display()))
         };
@@ -60,9 +75,18 @@ pub(super) struct Socket {
     pub(super) url: FileUrl,
 }
 
-impl Socket {
-    /// The next client.
-    pub(super) async fn accept(&mut self) -> nsm_memif::Result<Memif> {
-        self.port.accept().await
+/// Between a client that was turned away and the next one.
+const BREATH: Duration = Duration::from_millis(10);
+
+/// Has the processor serve one client after the other.
+pub(super) async fn serve(socket: &mut Socket, processor: &impl PacketProcessor, connection: &Arc<Connection>) {
+    loop {
+        match socket.port.accept().await {
+            Ok(memif) => processor::run(processor, memif, connection).await,
+            Err(error) => {
+                tracing::warn!(id = connection.id, %error, "a memif client was turned away");
+                tokio::time::sleep(BREATH).await;
+            }
+        }
     }
 }
