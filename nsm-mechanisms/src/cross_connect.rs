@@ -69,7 +69,9 @@ impl<D: Dataplane> CrossConnect<D> {
         let lease = self.dataplane.accept(&connection.id, &mut caller, before.as_ref().map(|joined| &joined.lease))?;
 
         let fits = |next: &&Mechanism| self.dataplane.joins(&caller, next);
-        let leads: Vec<_> = offers.iter().filter(fits).cloned().collect();
+        let mut leads: Vec<_> = offers.iter().filter(fits).cloned().collect();
+        // Between two of one kind nothing has to be made into something else.
+        leads.sort_by_key(|offer| !offer.is(&caller.r#type));
         if leads.is_empty() {
             let offers: Vec<_> = offers.iter().map(|offer| offer.r#type.as_str()).collect();
             let (caller, offers) = (&caller.r#type, offers.join(", "));
@@ -132,8 +134,8 @@ impl<D: Dataplane> CrossConnect<D> {
         for mechanism in [&*caller, &inner] {
             mtu::limit(call.connection_mut(), mtu::of(mechanism));
         }
-        self.dataplane.complete(caller, &inner);
         let connection = call.connection();
+        self.dataplane.complete(&connection.id, &connection.payload, caller, &inner)?;
         let wire = Wire {
             id: connection.id.as_str().into(),
             caller: caller.clone(),

@@ -36,8 +36,14 @@ pub trait Dataplane: Send + Sync + 'static {
         true
     }
 
-    /// Completes the caller's mechanism with what its end must know of the next hop's, which has answered by now.
-    fn complete(&self, _caller: &mut Mechanism, _next: &Mechanism) {}
+    /// Completes the caller's mechanism with what its end must know of the wire, for the connection of this id: the next hop
+    /// has answered by now.
+    ///
+    /// # Errors
+    /// Why there can be no such wire.
+    fn complete(&self, _id: &str, _payload: &str, _caller: &mut Mechanism, _next: &Mechanism) -> Result<()> {
+        Ok(())
+    }
 
     /// Makes this wire, or changes the one that this connection has into it.
     ///

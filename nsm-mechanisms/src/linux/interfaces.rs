@@ -5,6 +5,7 @@ use nsm_kernel::{Error as Kernel, Interface, InterfaceSpec, PeerNeighbours, Veth
 
 use super::error::{Trouble, failed};
 use super::plan::{End, Plan, Tunnel};
+use crate::memif::copying::Device;
 
 /// What a wire consists of.
 #[derive(Debug, Default)]
@@ -13,6 +14,8 @@ pub(super) struct Parts {
     pub(super) interfaces: Vec<Interface>,
     /// Who carries its packets, where the kernel does not; for each tunnel of our own, in the same order.
     pub(super) running: Vec<nsm_wireguard::Tunnel>,
+    /// The end of the wire that nobody copies yet.
+    pub(super) device: Option<Device>,
 }
 
 /// Makes all of them, or none.
@@ -21,7 +24,7 @@ pub(super) async fn create(plan: &Plan) -> Result<Parts, Trouble> {
         let [caller, next] = [&plan.ends[0], &plan.ends[1]].map(|end| (&end.netns, &end.spec));
         // Hardware addresses are fixed, so the specs name all neighbours that are to be known.
         let pair = VethWire::create(caller, next, PeerNeighbours::Learned).await?;
-        return Ok(Parts { interfaces: vec![pair.a().clone(), pair.b().clone()], running: Vec::new() });
+        return Ok(Parts { interfaces: vec![pair.a().clone(), pair.b().clone()], ..Parts::default() });
     }
     let mut parts = Parts::default();
     for end in &plan.ends {
@@ -49,6 +52,11 @@ async fn create_end(end: &End, parts: &mut Parts) -> Result<(), Trouble> {
             let (interface, tunnel) = node.create(peering, at).await?;
             parts.interfaces.push(interface);
             parts.running.push(tunnel);
+        }
+        Some(Tunnel::Copied(kind)) => {
+            let (interface, device) = Device::make(*kind, at).await?;
+            parts.interfaces.push(interface);
+            parts.device = Some(device);
         }
         None => {}
     }
@@ -90,7 +98,13 @@ pub(super) async fn adopt(plan: &Plan) -> Result<Option<Parts>, Trouble> {
         }
     }
     let running = run(plan, &interfaces).await?;
-    Ok(Some(Parts { interfaces, running }))
+    let mut device = None;
+    for (end, interface) in plan.ends.iter().zip(&interfaces) {
+        if let Some(Tunnel::Copied(kind)) = &end.tunnel {
+            device = Some(Device::attach(*kind, interface).await?);
+        }
+    }
+    Ok(Some(Parts { interfaces, running, device }))
 }
 
 /// Has the packets of the interfaces carried again, where it is us who do so.

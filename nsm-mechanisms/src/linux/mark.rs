@@ -3,6 +3,8 @@
 use nsm_chain::{Error, Result};
 use nsm_kernel::VxlanTunnel;
 
+use crate::memif::copying::Kind;
+
 /// The kernel keeps at most this many octets of a link's alias (`IFALIASZ` less the terminating zero).
 const LONGEST_ALIAS: usize = 255;
 const LONGEST_NAME: usize = 100;
@@ -38,6 +40,8 @@ impl Mark {
             }
             // The kernel's part of it is the same whatever the keys are and wherever the peer is.
             Some(Carrier::Wireguard) => mark += " wireguard",
+            Some(Carrier::Memif(Kind::Ip)) => mark += " memif ip",
+            Some(Carrier::Memif(Kind::Ethernet)) => mark += " memif ethernet",
             None => {}
         }
         // A space would let one connection's marks look like those of another's tunnel.
@@ -101,6 +105,8 @@ pub(super) enum Carrier<'a> {
     Vxlan(&'a VxlanTunnel),
     /// A TUN device.
     Wireguard,
+    /// No tunnel: a TUN or TAP device, whose packets are copied.
+    Memif(Kind),
 }
 
 /// Which end of a wire.

@@ -1,10 +1,14 @@
-//! The Linux kernel as a data plane: no packet passes a process of ours, but those of WireGuard.
+//! The Linux kernel as a data plane: no packet passes a process of ours, but those of WireGuard, and those from or to shared
+//! memory (MEMIF with anything but MEMIF, [`WithMemif`](crate::WithMemif)).
 //!
 //! | caller ↔ next hop | wire |
 //! |---|---|
 //! | KERNEL ↔ KERNEL | one veth pair, each end made directly in its workload's namespace |
 //! | KERNEL ↔ VXLAN, VXLAN ↔ KERNEL | one VXLAN device in the workload's namespace; its tunnel runs in the node's |
 //! | VXLAN ↔ VXLAN | two VXLAN devices in the node's namespace, each passing on what the other gets |
+//! | KERNEL ↔ MEMIF, MEMIF ↔ KERNEL | one TUN (IP) or TAP (ETHERNET) device in the workload's namespace; this process copies |
+//! | MEMIF ↔ VXLAN, VXLAN ↔ MEMIF | a VXLAN device in the node's namespace, joined to a TAP device there; this process copies |
+//! | MEMIF ↔ WIREGUARD, WIREGUARD ↔ MEMIF | no interface; this process copies, seals and opens |
 //! | KERNEL ↔ WIREGUARD, WIREGUARD ↔ KERNEL | one TUN device in the workload's namespace; this process seals and opens its packets |
 //!
 //! Every interface carries a mark (its link alias), `nsm:<forwarder>:<connection id>`, and a tunnel's also says which
@@ -14,6 +18,7 @@
 //! never touched.
 
 mod context;
+mod copying;
 mod error;
 mod interfaces;
 mod mark;
@@ -36,7 +41,8 @@ use nsm_kernel::Netns;
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
-use crate::{Class, Dataplane, Programmed, RateLimit, Underlay, Vni, Wire, Wireguard};
+use crate::memif::copying::Sockets;
+use crate::{Class, Copied, Dataplane, Programmed, RateLimit, Underlay, Vni, Wire, Wireguard};
 use mark::Mark;
 use plan::{Plan, Ways};
 use strays::Occupied;
@@ -57,6 +63,8 @@ struct Inner {
     wireguard: OnceLock<Wireguard>,
     /// Of connections that say nothing of a limit.
     limit: OnceLock<RateLimit>,
+    /// Where clients with shared memory come to.
+    sockets: Sockets,
     table: Table,
     /// What strays keep from new connections.
     occupied: Mutex<Occupied>,
@@ -124,10 +132,17 @@ impl Linux {
             underlay,
             wireguard: OnceLock::new(),
             limit: OnceLock::new(),
+            sockets: Sockets::default(),
             table: Table::default(),
             occupied: Mutex::default(),
             watching,
         })))
+    }
+
+    /// What was copied so far for this connection, if one of its sides is MEMIF and the other is not.
+    #[must_use]
+    pub fn copied(&self, id: &str) -> Option<Copied> {
+        self.0.table.copied(id)
     }
 
     /// How many connections have a wire.
@@ -172,6 +187,13 @@ impl Dataplane for Linux {
 
     fn joins(&self, caller: &Mechanism, next: &Mechanism) -> bool {
         plan::joins(caller, next)
+    }
+
+    fn complete(&self, id: &str, payload: &str, caller: &mut Mechanism, _next: &Mechanism) -> Result<()> {
+        if let Some(mut memif) = caller.as_memif_mut() {
+            memif.set_socket(&self.0.sockets.place(id, payload)?);
+        }
+        Ok(())
     }
 
     /// Once begun it runs to its end, even if the future is dropped; a new wire that nobody waits for any more is
@@ -250,7 +272,7 @@ async fn converge(here: &mut Option<Wiring>, wire: &Wire, linux: &Inner) -> Resu
         return Ok(programmed);
     };
     if wiring.is_at(&plan) && wiring.is_sure() {
-        let writes = wiring.change(wire, plan).await?;
+        let writes = wiring.change(wire, plan, linux).await?;
         return Ok(Programmed::Changed { writes });
     }
     if wiring.is_at(&plan) {

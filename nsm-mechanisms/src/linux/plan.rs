@@ -2,16 +2,18 @@
 
 use std::net::IpAddr;
 
-use nsm_api::mechanism::{FileUrl, KERNEL, Kernel, ParameterError, VXLAN, WIREGUARD, keys};
+use nsm_api::mechanism::{FileUrl, KERNEL, Kernel, MEMIF, ParameterError, VXLAN, WIREGUARD, keys};
 use nsm_api::{Mechanism, payload};
 use nsm_chain::{Error, Result};
 use nsm_kernel::{InterfaceSpec, Neighbour, Netns, VxlanTunnel};
 use nsm_wireguard::{Node, Peering};
 
 use super::context;
+use super::copying::{self, Copying};
 use super::error::failed;
 use super::mark::{Carrier, Mark, Side};
 use super::nat;
+use crate::memif::copying::Kind;
 use crate::wireguard::End as Role;
 use crate::{Underlay, Wire, Wireguard};
 
@@ -19,6 +21,8 @@ use crate::{Underlay, Wire, Wireguard};
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) ends: Vec<End>,
+    /// What this process copies, where one side is shared memory.
+    pub(super) copying: Option<Copying>,
 }
 
 /// One interface.
@@ -44,6 +48,8 @@ pub(super) enum Tunnel {
     },
     /// Our own.
     Wireguard { node: Node, peering: Peering },
+    /// None, but shared memory: this process copies the interface's packets.
+    Copied(Kind),
 }
 
 /// By what other nodes can be reached.
@@ -58,6 +64,7 @@ impl Tunnel {
         match self {
             Self::Vxlan { vxlan, .. } => Carrier::Vxlan(vxlan),
             Self::Wireguard { .. } => Carrier::Wireguard,
+            Self::Copied(kind) => Carrier::Memif(*kind),
         }
     }
 }
@@ -78,7 +85,14 @@ impl Plan {
         self.ends.iter().filter_map(End::peering)
     }
 
+    fn of_ends(ends: Vec<End>) -> Self {
+        Self { ends, copying: None }
+    }
+
     pub(super) fn of(wire: &Wire, mark: &Mark, ways: Ways<'_>) -> Result<Self> {
+        if wire.caller.is(MEMIF) != wire.next.is(MEMIF) {
+            return copying::plan(wire, mark, ways);
+        }
         let end = |kernel: Kernel<'_>, side, tunnel: Option<Tunnel>| end(wire, kernel, side, mark, tunnel);
         match (wire.caller.as_kernel(), wire.next.as_kernel()) {
             (Some(caller), Some(next)) => {
@@ -86,15 +100,15 @@ impl Plan {
                 if wire.payload != payload::ETHERNET {
                     introduce(&mut ends);
                 }
-                Ok(Self { ends: ends.into() })
+                Ok(Self::of_ends(ends.into()))
             }
             (Some(caller), None) => {
                 let tunnel = tunnel(wire, &wire.next, Side::Client, ways)?;
-                Ok(Self { ends: vec![end(caller, Side::Client, Some(tunnel))?] })
+                Ok(Self::of_ends(vec![end(caller, Side::Client, Some(tunnel))?]))
             }
             (None, Some(next)) => {
                 let tunnel = tunnel(wire, &wire.caller, Side::Endpoint, ways)?;
-                Ok(Self { ends: vec![end(next, Side::Endpoint, Some(tunnel))?] })
+                Ok(Self::of_ends(vec![end(next, Side::Endpoint, Some(tunnel))?]))
             }
             (None, None) if !joins(&wire.caller, &wire.next) => Err(Error::unsupported(format!(
                 "this forwarder cannot relay from {} to {}",
@@ -104,7 +118,7 @@ impl Plan {
             (None, None) => {
                 let tunnels =
                     [tunnel(wire, &wire.caller, Side::Endpoint, ways)?, tunnel(wire, &wire.next, Side::Client, ways)?];
-                relay(wire, tunnels, mark)
+                relay(wire, tunnels, mark, ways).map(Self::of_ends)
             }
         }
     }
@@ -129,7 +143,7 @@ pub(super) fn check_kernel(kernel: Kernel<'_>) -> Result<(FileUrl, &str)> {
     Ok((netns, name))
 }
 
-fn end(wire: &Wire, kernel: Kernel<'_>, side: Side, mark: &Mark, tunnel: Option<Tunnel>) -> Result<End> {
+pub(super) fn end(wire: &Wire, kernel: Kernel<'_>, side: Side, mark: &Mark, tunnel: Option<Tunnel>) -> Result<End> {
     let (url, name) = check_kernel(kernel)?;
     let FileUrl::Path(path) = url else {
         return Err(Error::precondition(format!("the descriptor of network namespace {url} has not arrived"))
@@ -142,7 +156,7 @@ fn end(wire: &Wire, kernel: Kernel<'_>, side: Side, mark: &Mark, tunnel: Option<
         InterfaceSpec::new(name, alias).map_err(|error| failed("the interface cannot be described", error))?;
     context::fill(&mut spec, side, &wire.context)?;
     spec.nat = nat::rules(kernel, name, &wire.context)?;
-    if matches!(tunnel, Some(Tunnel::Wireguard { .. })) {
+    if matches!(tunnel, Some(Tunnel::Wireguard { .. } | Tunnel::Copied(Kind::Ip))) {
         // It carries IP packets only: there are no hardware addresses, and nobody is asked for one.
         spec.mac = None;
         spec.neighbours.clear();
@@ -154,24 +168,27 @@ fn end(wire: &Wire, kernel: Kernel<'_>, side: Side, mark: &Mark, tunnel: Option<
 
 /// Whether a wire can lead from one of these mechanisms to the other.
 pub(super) fn joins(caller: &Mechanism, next: &Mechanism) -> bool {
-    caller.is(KERNEL) || next.is(KERNEL) || (caller.is(VXLAN) && next.is(VXLAN))
+    match (caller.is(MEMIF), next.is(MEMIF)) {
+        // The two do it between them: `WithMemif`.
+        (true, true) => false,
+        (false, false) => caller.is(KERNEL) || next.is(KERNEL) || (caller.is(VXLAN) && next.is(VXLAN)),
+        _ => [KERNEL, VXLAN, WIREGUARD].iter().any(|other| caller.is(other) || next.is(other)),
+    }
 }
 
-/// Both tunnels end in the node's own namespace, and what comes out of one goes into the other.
-fn relay(wire: &Wire, tunnels: [Tunnel; 2], mark: &Mark) -> Result<Plan> {
+/// Both end in the node's own namespace, and what comes out of one goes into the other.
+pub(super) fn relay(wire: &Wire, tunnels: [Tunnel; 2], mark: &Mark, ways: Ways<'_>) -> Result<Vec<End>> {
+    let (_, node) = ways.underlay.ok_or_else(|| Error::internal("a relay without a network between nodes"))?;
     let names = [Side::Client, Side::Endpoint].map(|side| mark.name(&wire.id, side));
     let mut ends = Vec::new();
     for (at, tunnel) in tunnels.into_iter().enumerate() {
-        let Tunnel::Vxlan { node, .. } = &tunnel else {
-            return Err(Error::internal("only VXLAN is relayed"));
-        };
         let described = |error| failed("the relay cannot be described", error);
         let spec = InterfaceSpec::new(&names[at], mark.of(&wire.id, Some(tunnel.carrier()))?).map_err(described)?;
         let mut spec = spec.joined_to(names[1 - at].parse().map_err(described)?);
         spec.mtu = (wire.context.mtu != 0).then_some(wire.context.mtu);
         ends.push(End { netns: node.clone(), spec, tunnel: Some(tunnel), route_localnet: false });
     }
-    Ok(Plan { ends })
+    Ok(ends)
 }
 
 /// Tells each end the other's hardware address: an IP wire needs no questions.
@@ -187,7 +204,7 @@ fn introduce(ends: &mut [End; 2]) {
 }
 
 /// The tunnel of a mechanism in which the client's side is the source.
-fn tunnel(wire: &Wire, mechanism: &Mechanism, ours: Side, ways: Ways<'_>) -> Result<Tunnel> {
+pub(super) fn tunnel(wire: &Wire, mechanism: &Mechanism, ours: Side, ways: Ways<'_>) -> Result<Tunnel> {
     if let (true, Some(wireguard)) = (mechanism.is(WIREGUARD), ways.wireguard) {
         if wire.payload == payload::ETHERNET {
             return Err(Error::unsupported("WIREGUARD carries IP packets, and the connection's payload is ETHERNET")

@@ -13,7 +13,7 @@ use super::mark::Mark;
 use super::traffic::Counted;
 use super::watching::suspects;
 use super::wiring::Wiring;
-use crate::Wire;
+use crate::{Copied, Wire};
 
 /// By connection id.
 #[derive(Default)]
@@ -114,6 +114,11 @@ impl Table {
     pub(super) fn all_counted(&self) -> Vec<(Arc<str>, Counted)> {
         let wires = self.lock();
         wires.iter().filter_map(|(id, wiring)| Some((Arc::clone(id), Counted::of(wiring.as_ref()?)))).collect()
+    }
+
+    /// What was copied for a connection; nothing while it is being worked on.
+    pub(super) fn copied(&self, id: &str) -> Option<Copied> {
+        self.lock().get(id)?.as_ref()?.copied()
     }
 
     /// Connections with an interface in one of these namespaces.

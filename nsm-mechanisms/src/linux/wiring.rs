@@ -4,10 +4,11 @@ use nsm_chain::{Error, Result};
 use nsm_kernel::{Error as Kernel, Interface, Netns, NetnsId, Snapshot, VxlanTunnel, delete_link, reconcile};
 
 use super::Inner;
+use super::copying::Worker;
 use super::error::{Trouble, failed};
 use super::interfaces::{self, Parts, adopt, back, create, run, set_route_localnet};
 use super::plan::{End, Plan, Tunnel};
-use crate::{Mended, Programmed, Vni, Wire};
+use crate::{Copied, Mended, Programmed, Vni, Wire};
 
 /// A wire that was made or adopted.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub(super) struct Wiring {
     wire: Wire,
     plan: Plan,
     parts: Parts,
+    /// Who copies its packets, where one side is shared memory.
+    worker: Option<Worker>,
     /// An identifier that the other node issued, claimed here.
     vni: Option<Vni>,
     /// `parts` says what the kernel has.
@@ -61,9 +64,13 @@ impl Wiring {
                 }
             };
         };
-        let mut wiring = Self { wire: wire.remembered(), plan, parts, vni, sure: true, given_up: false };
-        match wiring.set_route_localnet(&[]).await {
-            Ok(_) => Ok((wiring, programmed)),
+        let mut wiring = Self { wire: wire.remembered(), plan, parts, worker: None, vni, sure: true, given_up: false };
+        let finished = match wiring.set_route_localnet(&[]).await {
+            Ok(_) => wiring.copy(linux).await,
+            Err(error) => Err(error),
+        };
+        match finished {
+            Ok(()) => Ok((wiring, programmed)),
             Err(error) => {
                 if let Err(stuck) = wiring.remove().await {
                     tracing::warn!(error = %stuck, "could not remove a wire that failed");
@@ -118,7 +125,7 @@ impl Wiring {
     }
 
     /// Changes what differs; says how many changes that took. What fails is changed back.
-    pub(super) async fn change(&mut self, wire: &Wire, plan: Plan) -> Result<usize> {
+    pub(super) async fn change(&mut self, wire: &Wire, plan: Plan, linux: &Inner) -> Result<usize> {
         let what = |error| failed(format!("cannot change the wire of connection {}", wire.id), error);
         self.sure = false;
         let before: Vec<_> = self.interfaces().iter().map(|interface| interface.spec().clone()).collect();
@@ -141,6 +148,9 @@ impl Wiring {
             .await
             .map_err(|error| failed(format!("cannot change the tunnel of connection {}", self.wire.id), error))?;
         writes += self.set_route_localnet(&old.ends).await?;
+        if let (Some(worker), Some(copying)) = (&mut self.worker, &self.plan.copying) {
+            writes += worker.follow(wire, copying, &linux.sockets).await?;
+        }
         self.wire = wire.remembered();
         self.sure = true;
         Ok(writes)
@@ -166,6 +176,24 @@ impl Wiring {
         for running in self.parts.running.drain(..) {
             running.close().await;
         }
+        self.parts.device = None;
+        if let Some(worker) = self.worker.take() {
+            worker.close().await;
+        }
+    }
+
+    /// Begins to copy its packets, if that is for us to do.
+    async fn copy(&mut self, linux: &Inner) -> Result<()> {
+        if let Some(copying) = &self.plan.copying {
+            let device = self.parts.device.take();
+            self.worker = Some(Worker::begin(&self.wire, copying, device, &linux.sockets).await?);
+        }
+        Ok(())
+    }
+
+    /// What was copied, if something is.
+    pub(super) fn copied(&self) -> Option<Copied> {
+        self.worker.as_ref().map(Worker::copied)
     }
 
     /// Where its interfaces are.

@@ -7,7 +7,7 @@ use nsm_api::{Connection, Mechanism};
 use nsm_chain::{Error, Result};
 use nsm_kernel::Netns;
 use nsm_memif::{Address, Config, Memif};
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 use super::{PacketProcessor, config, processor};
 
@@ -15,7 +15,7 @@ use super::{PacketProcessor, config, processor};
 #[derive(Debug)]
 pub(super) struct Attached {
     target: Target,
-    task: AbortHandle,
+    task: JoinHandle<()>,
 }
 
 /// Where the endpoint listens.
@@ -94,11 +94,17 @@ impl Attached {
                 };
             }
         };
-        Ok(Self { target, task: tokio::spawn(work).abort_handle() })
+        Ok(Self { target, task: tokio::spawn(work) })
     }
 
     pub(super) fn is_to(&self, target: &Target) -> bool {
         self.target == *target
+    }
+
+    /// Ends it; when this returns the processor is no longer used.
+    pub(super) async fn close(mut self) {
+        self.task.abort();
+        let _cancelled = (&mut self.task).await;
     }
 }
 

@@ -69,7 +69,7 @@ impl Drop for Directory {
 
 /// Where one connection's client is awaited. Dropped, the file is removed.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(crate) struct Socket {
     _server: Server,
     port: Port,
     pub(super) url: FileUrl,

@@ -11,7 +11,8 @@ use crate::{Census, Class, Dataplane, Mended, Metered, Programmed, Reach, Reconc
 ///
 /// It only tells the caller where the endpoint listens: the two talk to each other directly, and no packet is copied on the
 /// way. So nothing of such a wire is in the kernel or in this process, and it outlives the forwarder. MEMIF at one side only
-/// is refused, with the list of what could be offered: a KERNEL client and a MEMIF endpoint, say, have no common memory.
+/// is for the other data plane: [`Linux`](crate::Linux) copies the packets. One that does not
+/// ([`joins`](Dataplane::joins)) has it refused, with the list of what could be offered.
 #[derive(Debug, Clone)]
 pub struct WithMemif<D> {
     other: D,
@@ -73,23 +74,20 @@ impl<D: Dataplane> Dataplane for WithMemif<D> {
     }
 
     fn joins(&self, caller: &Mechanism, next: &Mechanism) -> bool {
-        match (caller.is(MEMIF), next.is(MEMIF)) {
-            (true, true) => true,
-            (false, false) => self.other.joins(caller, next),
-            _ => false,
-        }
+        (caller.is(MEMIF) && next.is(MEMIF)) || self.other.joins(caller, next)
     }
 
-    fn complete(&self, caller: &mut Mechanism, next: &Mechanism) {
-        match (caller.as_memif_mut(), next.as_memif()) {
-            (Some(_), Some(_)) => caller.parameters.clone_from(&next.parameters),
-            _ => self.other.complete(caller, next),
+    fn complete(&self, id: &str, payload: &str, caller: &mut Mechanism, next: &Mechanism) -> Result<()> {
+        if caller.is(MEMIF) && next.is(MEMIF) {
+            caller.parameters.clone_from(&next.parameters);
+            return Ok(());
         }
+        self.other.complete(id, payload, caller, next)
     }
 
     async fn connect(&self, wire: &Wire) -> Result<Programmed> {
         if !wire.caller.is(MEMIF) || !wire.next.is(MEMIF) {
-            if wire.caller.is(MEMIF) || wire.next.is(MEMIF) {
+            if !self.other.joins(&wire.caller, &wire.next) {
                 return Err(Error::unsupported(format!(
                     "no wire leads from {} to {}",
                     wire.caller.r#type, wire.next.r#type

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use nsm_api::Mechanism;
-use nsm_api::mechanism::{KERNEL, VXLAN, keys};
+use nsm_api::mechanism::{KERNEL, MEMIF, VXLAN, keys};
 use nsm_chain::{Error, Result};
 
 use super::{Fabric, Fault, Interface};
@@ -97,6 +97,11 @@ impl Dataplane for Memory {
                 Err(Error::invalid("the KERNEL mechanism has no interface name").hint("the offering side must set it"))
             }
         }
+    }
+
+    /// It has no memory to share.
+    fn joins(&self, caller: &Mechanism, next: &Mechanism) -> bool {
+        !caller.is(MEMIF) && !next.is(MEMIF)
     }
 
     async fn connect(&self, wire: &Wire) -> Result<Programmed> {

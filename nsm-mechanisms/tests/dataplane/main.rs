@@ -5,6 +5,7 @@ mod adopt;
 mod changes;
 mod limits;
 mod local;
+mod memif;
 mod mend;
 mod mesh;
 mod relay;

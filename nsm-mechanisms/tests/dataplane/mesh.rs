@@ -4,14 +4,15 @@ use nsm_api::{Connection, Path, PathSegment};
 use nsm_chain::{Begin, Call, Chain, Element, Next, NextHop, Node, OwnedNext, Result, elements, from_fn};
 use nsm_kernel::Underlay as Network;
 use nsm_mechanisms::{
-    CrossConnect, KernelAccept, KernelLiveness, KernelOffer, Linux, Mechanisms, Meter, Programmed, Underlay, Wired,
+    CrossConnect, Dataplane, KernelAccept, KernelLiveness, KernelOffer, Linux, Mechanisms, Meter, Metered, Programmed,
+    Underlay, Wired,
     Workload,
 };
 
 use super::*;
 
 /// The way to the next hop, which here is another chain.
-struct To(Chain);
+pub(super) struct To(pub(super) Chain);
 
 impl Element for To {
     async fn request(&self, mut call: Call, _next: Next<'_>) -> Result<Call> {
@@ -37,13 +38,13 @@ pub(super) fn endpoint(netns: &Netns) -> Chain {
 }
 
 /// `more` stands behind `CrossConnect`.
-pub(super) fn forwarder(linux: &Linux, hop: &str, more: Vec<Node>, next: Chain) -> Chain {
+pub(super) fn forwarder(plane: &(impl Dataplane + Metered + Clone), hop: &str, more: Vec<Node>, next: Chain) -> Chain {
     let hop: Arc<str> = hop.into();
     let discovery = from_fn(move |mut call: Call, next: OwnedNext| {
         call.set_fact(NextHop(Arc::clone(&hop)));
         async move { next.request(call).await }
     });
-    let mut all = elements![Begin::default(), discovery, Meter::new(linux.clone()), CrossConnect::new(linux.clone())];
+    let mut all = elements![Begin::default(), discovery, Meter::new(plane.clone()), CrossConnect::new(plane.clone())];
     all.extend(more);
     all.extend(elements![To(next)]);
     Chain::new("fwd", all).unwrap()

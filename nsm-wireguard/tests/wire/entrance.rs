@@ -31,7 +31,8 @@ fn hands() -> (Arc<Hands>, UnboundedReceiver<Vec<u8>>) {
 
 /// An echo request from 10.9.0.1 to 10.9.0.2 of this length, with this number (RFC 791, RFC 792).
 fn ping(length: usize, number: u8) -> Vec<u8> {
-    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 1, 0, 0, 10, 9, 0, 1, 10, 9, 0, 2, 8, 0, 0, 0, 0, 7, 0, number];
+    let mut packet =
+        vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 1, 0, 0, 10, 9, 0, 1, 10, 9, 0, 2, 8, 0, 0, 0, 0, 7, 0, number];
     packet.extend((0..length - packet.len()).map(|at| at as u8));
     packet[2..4].copy_from_slice(&(length as u16).to_be_bytes());
     let sum = checksum(&packet[..20]);

@@ -1,6 +1,8 @@
 //! A TUN or TAP device at the other side: the kernel's end of the wire.
 
+use std::fmt;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,7 +11,7 @@ use nsm_kernel::{Interface, InterfaceSpec, Netns};
 use nsm_memif::{MAX_PACKET_LENGTH, Memif, Receiver, Sender};
 use tun_rs::{AsyncDevice, DeviceBuilder, Layer, SyncDevice};
 
-use super::link::{Fate, Found, Link};
+use super::link::{Ends, Fate, Found, Link};
 use super::{BURST, Counts};
 use crate::PacketProcessor;
 
@@ -29,6 +31,7 @@ pub(crate) struct Device {
 }
 
 /// Copies between a memif and a device, as many memifs as come one after the other.
+#[derive(Debug)]
 pub(crate) struct DeviceCopier {
     device: Device,
     /// Makes frames of packets, where the memif has the ones and the device the others.
@@ -86,12 +89,14 @@ impl Device {
 
     /// Gives the kernel a packet, in two parts.
     fn give(&self, head: &[u8], body: &[u8]) -> io::Result<()> {
-        // Not the asynchronous way: a device always takes a packet, or never.
-        let given = match head.is_empty() {
-            true => (*self.device).send(body),
-            false => (*self.device).send_vectored(&[io::IoSlice::new(head), io::IoSlice::new(body)]),
-        };
-        given.map(drop)
+        let device = self.device.as_fd();
+        // Not the asynchronous way: a device takes a packet at once, or never.
+        match head.is_empty() {
+            true => rustix::io::write(device, body),
+            false => rustix::io::writev(device, &[io::IoSlice::new(head), io::IoSlice::new(body)]),
+        }
+        .map(drop)
+        .map_err(io::Error::from)
     }
 }
 
@@ -113,8 +118,9 @@ fn unusable(interface: &Interface, source: io::Error) -> nsm_kernel::Error {
 
 impl DeviceCopier {
     /// With the memif directly at the device; or with a link between them, if one of the two has no Ethernet.
-    pub(crate) fn new(device: Device, link: Option<Link>, mtu: Option<u32>, counts: Arc<Counts>) -> Self {
-        let copier = Self { device, link: link.map(Mutex::new), mtu: AtomicUsize::new(0), counts };
+    pub(crate) fn new(device: Device, link: Option<Ends>, mtu: Option<u32>, counts: Arc<Counts>) -> Self {
+        let link = link.map(|ends| Mutex::new(Link::new(ends)));
+        let copier = Self { device, link, mtu: AtomicUsize::new(0), counts };
         copier.set_mtu(mtu);
         copier
     }
@@ -122,6 +128,13 @@ impl DeviceCopier {
     /// Packets from the memif may have so many octets from now on, less their Ethernet headers.
     pub(crate) fn set_mtu(&self, mtu: Option<u32>) {
         self.mtu.store(mtu.unwrap_or(ETHERNET_MTU) as usize, Ordering::Relaxed);
+    }
+
+    /// Others are at the ends of the link from now on, if there is one.
+    pub(crate) fn set_ends(&self, ends: Ends) {
+        if let Some(mut link) = self.link() {
+            link.set_ends(ends);
+        }
     }
 
     /// Whether the memif may send it.
@@ -235,8 +248,8 @@ impl PacketProcessor for DeviceCopier {
     }
 }
 
-impl std::fmt::Debug for DeviceCopier {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "DeviceCopier({:?}, {:?})", self.device.kind, self.counts.so_far())
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Device({:?})", self.kind)
     }
 }

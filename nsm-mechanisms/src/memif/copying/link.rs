@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nsm_kernel::Route;
 use nsm_kernel::discovery::{self, HEADER, IPV4, IPV6, Question};
+use tokio::time::Instant;
 
 /// One end of a link between two, for somebody who knows nothing of links.
 ///
@@ -13,17 +14,24 @@ use nsm_kernel::discovery::{self, HEADER, IPV4, IPV6, Question};
 /// end: that of whoever sent last, so that another one in its place is found with its first word.
 #[derive(Debug)]
 pub(crate) struct Link {
-    mac: [u8; 6],
+    ends: Ends,
     peer: Option<[u8; 6]>,
-    /// Addresses at this end: who asks.
-    own: Vec<IpAddr>,
-    /// Addresses at the other end: who is asked for.
-    theirs: Vec<IpAddr>,
-    /// Where the other end sends what is for here: straight to it, or to a next hop.
-    routes: Vec<Route>,
     /// Packets for which nobody is known yet.
     waiting: VecDeque<Vec<u8>>,
     asked: Option<Instant>,
+}
+
+/// Who is at the two ends of a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ends {
+    /// This end's hardware address.
+    pub(crate) mac: [u8; 6],
+    /// Addresses at this end: who asks.
+    pub(crate) own: Vec<IpAddr>,
+    /// Addresses at the other end: who is asked for.
+    pub(crate) theirs: Vec<IpAddr>,
+    /// Where the other end sends what is for here: straight to it, or to a next hop.
+    pub(crate) routes: Vec<Route>,
 }
 
 /// What became of a packet.
@@ -52,18 +60,23 @@ const AGAIN: Duration = Duration::from_millis(100);
 const GROUP: u8 = 1;
 
 impl Link {
-    /// With this hardware address; `own` are the addresses here, `theirs` those at the other end, whose `routes` lead here.
-    pub(crate) fn new(mac: [u8; 6], own: Vec<IpAddr>, theirs: Vec<IpAddr>, routes: Vec<Route>) -> Self {
-        Self { mac, peer: None, own, theirs, routes, waiting: VecDeque::new(), asked: None }
+    /// Between these; nobody is known yet.
+    pub(crate) fn new(ends: Ends) -> Self {
+        Self { ends, peer: None, waiting: VecDeque::new(), asked: None }
+    }
+
+    /// From now on between these.
+    pub(super) fn set_ends(&mut self, ends: Ends) {
+        self.ends = ends;
     }
 
     /// Asks for the other end, in `send`, which gets a frame in two parts. It learns this end's hardware address by it.
     pub(super) fn ask(&mut self, mut send: impl FnMut(&[u8], &[u8])) {
         self.asked = Some(Instant::now());
-        for own in &self.own {
+        for own in &self.ends.own {
             // One answer is enough; an end without an address of the family has nothing to say in it.
-            let target = self.theirs.iter().find(|target| target.is_ipv4() == own.is_ipv4());
-            if let Some(frame) = target.and_then(|target| discovery::question(self.mac, *own, *target)) {
+            let target = self.ends.theirs.iter().find(|target| target.is_ipv4() == own.is_ipv4());
+            if let Some(frame) = target.and_then(|target| discovery::question(self.ends.mac, *own, *target)) {
                 send(&frame, &[]);
             }
         }
@@ -94,7 +107,7 @@ impl Link {
         else {
             return Found::Foreign;
         };
-        if (*to != self.mac && to[0] & GROUP == 0) || from[0] & GROUP != 0 || *from == self.mac {
+        if (*to != self.ends.mac && to[0] & GROUP == 0) || from[0] & GROUP != 0 || *from == self.ends.mac {
             return Found::Foreign;
         }
         if self.peer != Some(*from) {
@@ -107,7 +120,7 @@ impl Link {
         }
         if discovery::is_discovery(frame) {
             if let Some(question) = Question::of(frame).filter(|question| self.is_here(question.target)) {
-                send(&question.answer(self.mac), &[]);
+                send(&question.answer(self.ends.mac), &[]);
             }
             return Found::Discovery;
         }
@@ -117,13 +130,13 @@ impl Link {
     /// Whether the other end may ask for this address in order to send to here.
     fn is_here(&self, ip: IpAddr) -> bool {
         let leads = |route: &Route| route.via.map_or_else(|| route.prefix.contains(&ip), |via| via == ip);
-        self.own.contains(&ip) || self.routes.iter().any(leads)
+        self.ends.own.contains(&ip) || self.ends.routes.iter().any(leads)
     }
 
     fn header(&self, to: [u8; 6], protocol: [u8; 2]) -> [u8; HEADER] {
         let mut header = [0; HEADER];
         header[..6].copy_from_slice(&to);
-        header[6..12].copy_from_slice(&self.mac);
+        header[6..12].copy_from_slice(&self.ends.mac);
         header[12..].copy_from_slice(&protocol);
         header
     }
@@ -162,8 +175,10 @@ mod tests {
 
     fn link() -> Link {
         let route = |prefix: &str, via: Option<&str>| Route { prefix: prefix.parse().unwrap(), via: via.map(ip) };
-        let routes = vec![route("10.0.0.1/32", None), route("172.16.0.0/16", Some("10.0.0.1")), route("fd00:1::/64", None)];
-        Link::new(HERE, vec![ip("10.0.0.1"), ip("fd00::1")], vec![ip("10.0.0.2"), ip("fd00::2")], routes)
+        let routes =
+            vec![route("10.0.0.1/32", None), route("172.16.0.0/16", Some("10.0.0.1")), route("fd00:1::/64", None)];
+        let (own, theirs) = (vec![ip("10.0.0.1"), ip("fd00::1")], vec![ip("10.0.0.2"), ip("fd00::2")]);
+        Link::new(Ends { mac: HERE, own, theirs, routes })
     }
 
     /// A packet without content from one address to another.

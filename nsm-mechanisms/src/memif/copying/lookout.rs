@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use nsm_api::Connection;
 use nsm_api::mechanism::FileUrl;
 use nsm_chain::{Error, Result};
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 use super::super::attached::{Attached, Target};
 use super::super::socket::{Directory, Socket, serve};
@@ -38,13 +38,17 @@ pub(crate) enum Way {
 
 /// Has a processor handle packets of a peer, whenever it is there. Dropped, the interface ends with it.
 #[derive(Debug)]
-pub(crate) enum Lookout {
-    Listens(AbortHandle),
-    Connects {
-        #[expect(dead_code, reason = "it ends when it is dropped")]
-        attached: Attached,
-    },
+pub(crate) struct Lookout(Looking);
+
+#[derive(Debug)]
+enum Looking {
+    Listens(Task),
+    Connects(Attached),
 }
+
+/// Ends when it is dropped.
+#[derive(Debug)]
+struct Task(JoinHandle<()>);
 
 impl Sockets {
     /// Where the client of this connection will find its socket.
@@ -85,25 +89,33 @@ impl Sockets {
 impl Lookout {
     /// Begins. An endpoint must be there by now; a client may come later.
     pub(crate) async fn begin<P: PacketProcessor>(way: Way, processor: Arc<P>, connection: Connection) -> Result<Self> {
-        match way {
-            Way::Connects(target) => {
-                Ok(Self::Connects { attached: Attached::new(target, processor, connection).await? })
-            }
+        let looking = match way {
+            Way::Connects(target) => Looking::Connects(Attached::new(target, processor, connection).await?),
             Way::Listens(socket) => {
                 let work = async move {
                     let mut socket = socket.lock().await;
-                    serve(&mut socket, &*processor, &Arc::new(connection)).await
+                    serve(&mut socket, &*processor, &Arc::new(connection)).await;
                 };
-                Ok(Self::Listens(tokio::spawn(work).abort_handle()))
+                Looking::Listens(Task(tokio::spawn(work)))
+            }
+        };
+        Ok(Self(looking))
+    }
+
+    /// Ends it; when this returns the processor is no longer used.
+    pub(crate) async fn close(self) {
+        match self.0 {
+            Looking::Connects(attached) => attached.close().await,
+            Looking::Listens(mut task) => {
+                task.0.abort();
+                let _cancelled = (&mut task.0).await;
             }
         }
     }
 }
 
-impl Drop for Lookout {
+impl Drop for Task {
     fn drop(&mut self) {
-        if let Self::Listens(task) = self {
-            task.abort();
-        }
+        self.0.abort();
     }
 }

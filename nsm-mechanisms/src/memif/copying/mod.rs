@@ -13,7 +13,7 @@ mod sealed;
 pub use counts::Copied;
 pub(crate) use counts::Counts;
 pub(crate) use device::{Device, DeviceCopier, Kind};
-pub(crate) use link::Link;
+pub(crate) use link::Ends;
 pub(crate) use lookout::{Lookout, Sockets, Way};
 pub(crate) use sealed::{Inlet, TunnelCopier};
 
