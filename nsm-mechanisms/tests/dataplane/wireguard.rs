@@ -18,7 +18,7 @@ use super::*;
 const PORT: u16 = Wireguard::DEFAULT_PORT;
 
 /// Two nodes on a network of their own with their data planes, or none where that is not possible.
-async fn nodes(prefix: &str) -> Option<(Network, [Linux; 2])> {
+pub(super) async fn nodes(prefix: &str) -> Option<(Network, [Linux; 2])> {
     let here = nsm_kernel::privileges();
     if let Some(obstacle) = here.obstacle {
         eprintln!("skipped: {obstacle}");
