@@ -1,8 +1,10 @@
 //! Wires in the kernel, in namespaces made for the test. Skipped, with a printed reason, where those cannot be made.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod across;
 mod adopt;
 mod changes;
+mod dpdk;
 mod limits;
 mod local;
 mod memif;

@@ -1,14 +1,14 @@
 //! Shared memory at one side of a wire, and something else at the other: the forwarder copies.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use nsm_api::Connection;
 use nsm_api::mechanism::MEMIF;
 use nsm_chain::{Begin, Call, Chain, OwnedNext, elements, from_fn};
 use nsm_kernel::discovery::Question;
 use nsm_mechanisms::{
-    Census, Copied, Dataplane, KernelAccept, KernelOffer, Linux, MechanismPriority, Mechanisms, MemifAccept,
-    MemifOffer, Mended, Programmed, Reach, Reconciled, WithMemif, Workload,
+    Census, Copied, Dataplane, KernelAccept, KernelOffer, Linux, Mechanisms, MemifAccept, MemifOffer, Mended,
+    Programmed, Reach, Reconciled, WithMemif, Workload,
 };
 use nsm_memif::protocol::Mode;
 use nsm_memif::{Config, Memif};
@@ -16,8 +16,8 @@ use nsm_memif::{Config, Memif};
 use super::mesh::{To, asked, forwarder};
 use super::*;
 
-const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Without it there is no interface whose packets a process could have.
 macro_rules! needs_tun {
@@ -27,9 +27,10 @@ macro_rules! needs_tun {
         }
     };
 }
+pub(super) use needs_tun;
 
 /// A datagram becomes its own answer: addresses and ports change places, and no checksum changes by that.
-fn answer_packet(ip: &mut [u8]) -> bool {
+pub(super) fn answer_packet(ip: &mut [u8]) -> bool {
     let (at, length, ports) = match ip.first().map(|octet| octet >> 4) {
         Some(4) if ip.len() >= 28 && ip[9] == 17 => (12, 4, 20),
         Some(6) if ip.len() >= 48 && ip[6] == 17 => (8, 16, 40),
@@ -40,7 +41,7 @@ fn answer_packet(ip: &mut [u8]) -> bool {
     true
 }
 
-fn answer_frame(frame: &mut [u8]) -> bool {
+pub(super) fn answer_frame(frame: &mut [u8]) -> bool {
     if let Some(question) = Question::of(frame) {
         frame.copy_from_slice(&question.answer(MAC));
         return true;
@@ -58,13 +59,13 @@ fn swap(octets: &mut [u8], length: usize) {
 }
 
 /// A workload in user space that answers every datagram.
-async fn answers_all(mut memif: Memif, connection: Arc<Connection>) {
+pub(super) async fn answers_all(mut memif: Memif, connection: Arc<Connection>) {
     let answer = if connection.payload == payload::ETHERNET { answer_frame } else { answer_packet };
     let _closed = memif.answer(answer).await;
 }
 
 /// Datagrams of these lengths, each to the other end's addresses, come back as they were.
-async fn assert_answers(netns: &Netns, [own, other]: [u8; 2], lengths: &[usize]) {
+pub(super) async fn assert_answers(netns: &Netns, [own, other]: [u8; 2], lengths: &[usize]) {
     for (from, to) in addresses(1, own).into_iter().zip(addresses(1, other)) {
         let socket = netns.udp_socket(SocketAddr::new(from, 0)).await.unwrap();
         for length in lengths {
@@ -96,24 +97,24 @@ fn endpoint(accepts: Mechanisms) -> Chain {
     Chain::new("nse", elements![Begin::default(), accepts, addresses]).unwrap()
 }
 
-fn memif_endpoint() -> Chain {
+pub(super) fn memif_endpoint() -> Chain {
     endpoint(Mechanisms::new().with(MEMIF, MemifAccept::new(answers_all)).unwrap())
 }
 
-fn kernel_endpoint(netns: &Netns) -> Chain {
+pub(super) fn kernel_endpoint(netns: &Netns) -> Chain {
     endpoint(Mechanisms::new().with("KERNEL", KernelAccept::new().in_netns(Workload::of(netns))).unwrap())
 }
 
-fn memif_client(next: Chain) -> Chain {
+pub(super) fn memif_client(next: Chain) -> Chain {
     Chain::new("nsc", elements![Begin::initiator(), MemifOffer::new(answers_all), To(next)]).unwrap()
 }
 
-fn kernel_client(netns: &Netns, next: Chain) -> Chain {
+pub(super) fn kernel_client(netns: &Netns, next: Chain) -> Chain {
     let offer = KernelOffer::new().in_netns(Workload::of(netns));
     Chain::new("nsc", elements![Begin::initiator(), offer, To(next)]).unwrap()
 }
 
-fn of(payload: &str) -> Call {
+pub(super) fn of(payload: &str) -> Call {
     let mut call = asked();
     call.connection_mut().payload = payload.into();
     call
@@ -124,7 +125,7 @@ async fn a_kernel_client_and_a_memif_endpoint_exchange_packets() {
     needs_tun!();
     for payload in [payload::IP, payload::ETHERNET] {
         let Some(ns) = netns().await else { return };
-        let before = census(&[ns.clone()]).await;
+        let before = census(std::slice::from_ref(&ns)).await;
         let plane = WithMemif::over(Linux::new("fwd").unwrap());
         let chain = kernel_client(&ns, forwarder(&plane, "unix:///nse.sock", elements![], memif_endpoint()));
         let call = chain.request(of(payload)).await.unwrap();
@@ -146,7 +147,7 @@ async fn a_memif_client_and_a_kernel_endpoint_exchange_packets() {
     needs_tun!();
     for payload in [payload::IP, payload::ETHERNET] {
         let Some(ns) = netns().await else { return };
-        let before = census(&[ns.clone()]).await;
+        let before = census(std::slice::from_ref(&ns)).await;
         let plane = WithMemif::over(Linux::new("fwd").unwrap());
         let chain = memif_client(forwarder(&plane, "unix:///nse.sock", elements![], kernel_endpoint(&ns)));
         let call = chain.request(of(payload)).await.unwrap();
@@ -164,7 +165,7 @@ async fn a_memif_client_and_a_kernel_endpoint_exchange_packets() {
 }
 
 /// A wire from a client with shared memory to an interface `nse-1` of this workload, and where the client finds it.
-fn to_kernel(linux: &Linux, netns: &Netns, payload: &str) -> (Wire, nsm_memif::Address) {
+pub(super) fn to_kernel(linux: &Linux, netns: &Netns, payload: &str) -> (Wire, nsm_memif::Address) {
     let (mut caller, next) = (Mechanism::memif(), kernel(netns, "nse-1"));
     linux.complete("1", payload, &mut caller, &next).unwrap();
     let Ok(Some(FileUrl::Path(path))) = caller.as_memif().unwrap().file() else { panic!("a path") };
@@ -243,7 +244,7 @@ async fn an_interface_deleted_by_hand_is_made_again_at_the_same_socket() {
     needs_tun!();
     let Some(ns) = netns().await else { return };
     for (payload, mode) in [(payload::IP, Mode::Ip), (payload::ETHERNET, Mode::Ethernet)] {
-        let before = census(&[ns.clone()]).await;
+        let before = census(std::slice::from_ref(&ns)).await;
         let linux = Linux::new("fwd").unwrap();
         let (wire, address) = to_kernel(&linux, &ns, payload);
         linux.connect(&wire).await.unwrap();
@@ -257,7 +258,7 @@ async fn an_interface_deleted_by_hand_is_made_again_at_the_same_socket() {
         let _client = come(&address, mode).await;
         assert_answers(&ns, [0, 1], &[100]).await;
         linux.disconnect("1").await.unwrap();
-        assert_nothing_left(&before, &[ns.clone()]).await;
+        assert_nothing_left(&before, std::slice::from_ref(&ns)).await;
     }
 }
 
@@ -265,7 +266,7 @@ async fn an_interface_deleted_by_hand_is_made_again_at_the_same_socket() {
 async fn a_restarted_forwarder_takes_up_the_interface() {
     needs_tun!();
     let Some(ns) = netns().await else { return };
-    let before = census(&[ns.clone()]).await;
+    let before = census(std::slice::from_ref(&ns)).await;
     let linux = Linux::new("fwd").unwrap();
     let (wire, address) = to_kernel(&linux, &ns, payload::IP);
     linux.connect(&wire).await.unwrap();
@@ -290,7 +291,7 @@ async fn a_restarted_forwarder_takes_up_the_interface() {
 async fn an_endpoint_that_is_not_there_fails_the_request_and_leaves_nothing() {
     needs_tun!();
     let Some(ns) = netns().await else { return };
-    let before = census(&[ns.clone()]).await;
+    let before = census(std::slice::from_ref(&ns)).await;
     let linux = Linux::new("fwd").unwrap();
     let mut nowhere = Mechanism::memif();
     nowhere.as_memif_mut().unwrap().set_socket(&FileUrl::Path("/nowhere/memif.sock".into()));
@@ -300,146 +301,4 @@ async fn an_endpoint_that_is_not_there_fails_the_request_and_leaves_nothing() {
     assert_eq!(error.code(), nsm_chain::Code::InvalidArgument, "{error}");
     assert_nothing_left(&before, &[ns]).await;
     assert_eq!(linux.wires(), 0);
-}
-
-enum Client<'a> {
-    Kernel(&'a Netns),
-    /// With shared memory.
-    Answers,
-    Asks,
-}
-
-/// Over a tunnel of this kind, from a node to another one.
-async fn across(tunnel: &str, payload: &str, client: Client<'_>, endpoint: Chain) -> Option<Across> {
-    let (network, [near, far]) = super::wireguard::nodes("192.0.2.0/24").await?;
-    let places: Vec<_> = network.nodes().iter().map(|node| node.netns.clone()).collect();
-    let before = census(&places).await;
-    let (near, far) = (WithMemif::over(near), WithMemif::over(far));
-    let prefers = elements![MechanismPriority::new([tunnel])];
-    let next = forwarder(&near, "tcp://far:5001", prefers, forwarder(&far, "unix:///nse.sock", elements![], endpoint));
-    let (seen, answered) = tokio::sync::mpsc::unbounded_channel();
-    let chain = match client {
-        Client::Kernel(netns) => kernel_client(netns, next),
-        Client::Answers => memif_client(next),
-        Client::Asks => {
-            Chain::new("nsc", elements![Begin::initiator(), MemifOffer::new(asks_all(seen)), To(next)]).unwrap()
-        }
-    };
-    let call = chain.request(of(payload)).await.unwrap();
-    Some(Across { _network: network, places, before, planes: [near, far], chain, call, answered })
-}
-
-struct Across {
-    _network: nsm_kernel::Underlay,
-    places: Vec<Netns>,
-    before: Vec<nsm_kernel::Census>,
-    planes: [WithMemif<Linux>; 2],
-    chain: Chain,
-    call: Call,
-    /// What came to a client with shared memory, until it got as many answers as it wants.
-    answered: tokio::sync::mpsc::UnboundedReceiver<Vec<u8>>,
-}
-
-impl Across {
-    async fn over(self) {
-        let refreshed = self.chain.request(Call::new(self.call.share())).await.unwrap();
-        for plane in &self.planes {
-            assert_eq!(plane.census(Reach::Wires).await, Census { strays: Vec::new(), drifted: Vec::new() });
-            assert_eq!((plane.wires(), plane.other().wires()), (0, 1));
-        }
-        self.chain.close(Call::new(refreshed.share())).await.unwrap();
-        assert_nothing_left(&self.before, &self.places).await;
-        assert!(self.planes.iter().all(|plane| plane.other().wires() == 0));
-    }
-}
-
-/// A workload in user space that sends datagrams to the other end until they are answered.
-fn asks_all(seen: tokio::sync::mpsc::UnboundedSender<Vec<u8>>) -> impl nsm_mechanisms::PacketProcessor {
-    move |mut memif: Memif, connection: Arc<Connection>| {
-        let seen = seen.clone();
-        async move {
-            let framed = connection.payload == payload::ETHERNET;
-            let asked = addresses(1, 1).into_iter().zip(addresses(1, 0)).map(|(from, to)| datagram(from, to));
-            for packet in asked.map(|packet| if framed { frame(packet) } else { packet }) {
-                loop {
-                    memif.send_burst([&packet]).unwrap();
-                    let Ok(ready) = tokio::time::timeout(Duration::from_millis(300), memif.ready()).await else {
-                        continue;
-                    };
-                    ready.unwrap();
-                    let mut answer = Vec::new();
-                    memif.recv_burst(1, |packet| answer = packet.to_vec()).unwrap();
-                    let mut expected = packet.clone();
-                    let it_is = if framed { answer_frame(&mut expected) } else { answer_packet(&mut expected) };
-                    if it_is && answer == expected {
-                        seen.send(answer).unwrap();
-                        break;
-                    }
-                }
-            }
-            memif.closed().await;
-        }
-    }
-}
-
-/// An IP packet that holds a datagram of 32 octets, without a checksum.
-fn datagram(from: IpAddr, to: IpAddr) -> Vec<u8> {
-    let (head, ips) = match (from, to) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => {
-            (vec![0x45, 0, 0, 52, 0, 0, 0, 0, 64, 17, 0, 0], [from.octets(), to.octets()].concat())
-        }
-        (IpAddr::V6(from), IpAddr::V6(to)) => {
-            (vec![0x60, 0, 0, 0, 0, 32, 17, 64], [from.octets(), to.octets()].concat())
-        }
-        _ => panic!("one family"),
-    };
-    [head, ips, vec![0, 9, 0, 9, 0, 32, 0, 0], (0..24).collect()].concat()
-}
-
-fn frame(packet: Vec<u8>) -> Vec<u8> {
-    let protocol = if packet[0] >> 4 == 4 { [0x08, 0x00] } else { [0x86, 0xdd] };
-    [&MAC[..], &MAC, &protocol, &packet].concat()
-}
-
-#[tokio::test]
-async fn a_kernel_client_reaches_a_memif_endpoint_on_another_node() {
-    needs_tun!();
-    for (tunnel, payload, mtu) in
-        [("wireguard", payload::IP, 1440), ("vxlan", payload::IP, 1446), ("vxlan", payload::ETHERNET, 1446)]
-    {
-        let Some(ns) = netns().await else { return };
-        let before = census(&[ns.clone()]).await;
-        let Some(across) = across(tunnel, payload, Client::Kernel(&ns), memif_endpoint()).await else { return };
-        assert_answers(&ns, [1, 0], &[1, 100, mtu - 48]).await;
-        across.over().await;
-        assert_nothing_left(&before, &[ns]).await;
-    }
-}
-
-#[tokio::test]
-async fn a_memif_client_reaches_a_kernel_endpoint_on_another_node() {
-    needs_tun!();
-    for (tunnel, payload, mtu) in
-        [("wireguard", payload::IP, 1440), ("vxlan", payload::IP, 1446), ("vxlan", payload::ETHERNET, 1446)]
-    {
-        let Some(ns) = netns().await else { return };
-        let before = census(&[ns.clone()]).await;
-        let endpoint = kernel_endpoint(&ns);
-        let Some(across) = across(tunnel, payload, Client::Answers, endpoint).await else { return };
-        assert_answers(&ns, [0, 1], &[1, 100, mtu - 48]).await;
-        across.over().await;
-        assert_nothing_left(&before, &[ns]).await;
-    }
-}
-
-#[tokio::test]
-async fn two_memifs_on_two_nodes_exchange_packets() {
-    needs_tun!();
-    for (tunnel, payload) in [("wireguard", payload::IP), ("vxlan", payload::IP), ("vxlan", payload::ETHERNET)] {
-        let Some(mut across) = across(tunnel, payload, Client::Asks, memif_endpoint()).await else { return };
-        for _ in 0..2 {
-            tokio::time::timeout(PATIENCE, across.answered.recv()).await.unwrap().unwrap();
-        }
-        across.over().await;
-    }
 }

@@ -230,7 +230,7 @@ mod tests {
         let fates: Vec<_> = (0..WAITING + 2).map(|at| link.outward(&numbered(at), |_, _| ())).collect();
         assert_eq!(fates.iter().filter(|fate| **fate == Fate::Unresolved).count(), 2);
         let word = framed(HERE, THERE, &packet("10.0.0.2", "10.0.0.1"));
-        let frames = sent(|send| drop(link.inward(&word, send)));
+        let frames = sent(|send| assert!(matches!(link.inward(&word, send), Found::Packet(_))));
         assert_eq!((frames.len(), &frames[0]), (WAITING, &framed(THERE, HERE, &numbered(2))));
     }
 
@@ -255,7 +255,7 @@ mod tests {
         for mac in [THERE, LATER] {
             let word = framed(HERE, mac, &packet("10.0.0.2", "10.0.0.1"));
             assert_eq!(link.inward(&word, |_, _| ()), Found::Packet(&word[14..]));
-            assert_eq!(sent(|send| drop(link.outward(&out, send))), [framed(mac, HERE, &out)]);
+            assert_eq!(sent(|send| assert_eq!(link.outward(&out, send), Fate::Sent)), [framed(mac, HERE, &out)]);
         }
     }
 
@@ -285,7 +285,10 @@ mod tests {
     fn packets_to_many_need_nobody_to_be_known() {
         let mut link = link();
         let out = packet("fd00::1", "ff02::2");
-        assert_eq!(sent(|send| drop(link.outward(&out, send))), [framed([0x33, 0x33, 0, 0, 0, 2], HERE, &out)]);
+        assert_eq!(
+            sent(|send| assert_eq!(link.outward(&out, send), Fate::Sent)),
+            [framed([0x33, 0x33, 0, 0, 0, 2], HERE, &out)]
+        );
     }
 
     proptest! {

@@ -6,13 +6,15 @@
 
 mod counts;
 mod device;
+mod kernel;
 mod link;
 mod lookout;
 mod sealed;
 
 pub use counts::Copied;
 pub(crate) use counts::Counts;
-pub(crate) use device::{Device, DeviceCopier, Kind};
+pub(crate) use device::{Device, Kind};
+pub(crate) use kernel::DeviceCopier;
 pub(crate) use link::Ends;
 pub(crate) use lookout::{Lookout, Sockets, Way};
 pub(crate) use sealed::{Inlet, TunnelCopier};

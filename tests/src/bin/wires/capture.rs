@@ -1,20 +1,24 @@
 //! What is seen on a link, frame by frame.
 
-use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::libc;
+use nix::net::if_::if_nameindex;
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike, sendto, socket,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike, recvfrom, sendto, socket,
 };
 use nsm_chain::Result;
 use nsm_kernel::Netns;
 
 use crate::lab::wrong;
 
-/// Every frame of every interface of a namespace, from when it is made.
-pub(crate) struct Capture(std::fs::File);
+/// Every frame of every interface that a namespace has when it is made. What passes later ones, such as those of a tunnel, is what
+/// the tunnel carries.
+pub(crate) struct Capture {
+    socket: OwnedFd,
+    interfaces: Vec<usize>,
+}
 
 /// A UDP datagram on the network between nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,17 +34,21 @@ impl Capture {
         let open = || {
             let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
             let everything = SockProtocol::EthAll;
-            Ok::<OwnedFd, std::io::Error>(socket(AddressFamily::Packet, SockType::Raw, flags, everything)?)
+            let interfaces = if_nameindex()?.iter().map(|interface| interface.index() as usize).collect();
+            let socket = socket(AddressFamily::Packet, SockType::Raw, flags, everything)?;
+            Ok::<_, std::io::Error>(Self { socket, interfaces })
         };
-        Ok(Self(netns.run(open).await.map_err(wrong)?.into()))
+        netns.run(open).await.map_err(wrong)
     }
 
     /// All that came until now.
     pub(crate) fn take(&mut self) -> Vec<Vec<u8>> {
         let mut frame = vec![0; 65_536];
         let mut frames = Vec::new();
-        while let Ok(size) = self.0.read(&mut frame) {
-            frames.push(frame[..size].to_vec());
+        while let Ok((size, from)) = recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut frame) {
+            if from.is_some_and(|from| self.interfaces.contains(&from.ifindex())) {
+                frames.push(frame[..size].to_vec());
+            }
         }
         frames
     }

@@ -78,7 +78,7 @@ impl Cell {
                 for inner in [Inner::V4, Inner::V6, Inner::Both] {
                     cells.push(Self { client: End::Kernel, way, endpoint: End::Kernel, payload, inner });
                 }
-                // What a packet in shared memory is addressed to is nobody's business but the two ends'.
+                // With shared memory both families go the same way.
                 for (client, endpoint) in
                     [(End::Memif, End::Memif), (End::Kernel, End::Memif), (End::Memif, End::Kernel)]
                 {
@@ -87,14 +87,6 @@ impl Cell {
             }
         }
         cells
-    }
-}
-
-impl Cell {
-    /// Whether no wire can be made: the two have no common memory, and nobody copies packets between them.
-    pub(crate) fn is_refused(&self) -> bool {
-        (self.client, self.endpoint) != (End::Kernel, End::Kernel)
-            && (self.client != self.endpoint || self.way != Way::Local)
     }
 }
 

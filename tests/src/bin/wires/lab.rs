@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::cell::{Cell, End, Family, Inner, Way};
+use crate::mirror;
 
 /// The MTU of Ethernet.
 pub(crate) const ETHERNET_MTU: u32 = 1500;
@@ -36,6 +37,8 @@ pub(crate) struct Lab<'a> {
     chain: Chain,
     /// Each interface of shared memory that the client gets.
     pub(crate) interfaces: Mutex<UnboundedReceiver<Memif>>,
+    /// The one that it works with.
+    pub(crate) kept: Mutex<Option<Memif>>,
     before: Vec<(Netns, Census)>,
 }
 
@@ -99,7 +102,16 @@ impl<'a> Lab<'a> {
             let census = Census::take(&netns).await.map_err(wrong)?;
             before.push((netns, census));
         }
-        Ok(Self { client, endpoint, nodes, planes, chain, interfaces: Mutex::new(interfaces), before })
+        Ok(Self {
+            client,
+            endpoint,
+            nodes,
+            planes,
+            chain,
+            interfaces: Mutex::new(interfaces),
+            kept: Mutex::default(),
+            before,
+        })
     }
 
     pub(crate) fn nodes(&self) -> Option<&Nodes> {
@@ -173,9 +185,8 @@ fn serving(cell: &Cell, netns: &Netns) -> Result<Chain> {
             Mechanisms::new().with(KERNEL, accept).map_err(wrong)?
         }
         End::Memif => {
-            let answers = MemifAccept::new(|mut memif: Memif, _: Arc<Connection>| async move {
-                // How it ended is for the client to see.
-                let _over = memif.answer(|packet| !packet.is_empty()).await;
+            let answers = MemifAccept::new(|memif: Memif, connection: Arc<Connection>| async move {
+                mirror::answers(memif, &connection.payload).await;
             });
             Mechanisms::new().with(MEMIF, answers).map_err(wrong)?
         }
@@ -205,6 +216,13 @@ fn asking(cell: &Cell, netns: &Netns, to: UnboundedSender<Memif>, next: Chain) -
     let mut list = elements![Begin::initiator()];
     match cell.client {
         End::Kernel => list.extend(elements![KernelOffer::new().in_netns(Workload::of(netns))]),
+        // The endpoint's kernel does not begin to talk by itself: whoever tries the wire does it there.
+        End::Memif if cell.endpoint == End::Kernel => {
+            let answers = |memif: Memif, connection: Arc<Connection>| async move {
+                mirror::answers(memif, &connection.payload).await;
+            };
+            list.extend(elements![MemifOffer::new(answers)]);
+        }
         End::Memif => list.extend(elements![MemifOffer::new(move |memif: Memif, _: Arc<Connection>| {
             let to = to.clone();
             async move {

@@ -1,26 +1,28 @@
 //! Makes every wire that there can be, between namespaces of its own: asks for it, sends packets both ways, the largest that
-//! fits and one that does not, looks at what crosses between the nodes, asks again, closes it, and looks at what is left. Where no
-//! wire can be made it looks at what is said.
+//! fits and one that does not, looks at what crosses between the nodes, asks again, closes it, and looks at what is left.
 //!
 //! `cargo run --release -p nsm-tests --bin wires`: one line a cell, then `N cells, F failed`. Needs root, or `unshare -Urn`.
 
 mod capture;
 mod cell;
 mod lab;
+mod mirror;
 mod packets;
 
+use std::net::IpAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
 use nsm_api::Connection;
-use nsm_chain::{Code, Error, Result};
+use nsm_chain::{Error, Result};
+use nsm_kernel::Netns;
 
 use capture::{Capture, Datagram};
 use cell::{Cell, End, Family, Payload, Way};
 use lab::{ETHERNET_MTU, Lab, Nodes};
 use nsm_mechanisms::Wireguard;
+use nsm_memif::Memif;
 use tokio::time::Instant;
 
 #[derive(Debug, Parser)]
@@ -33,6 +35,12 @@ struct Options {
     #[arg(long)]
     list: bool,
 }
+
+/// An answer takes no longer.
+const SOON: Duration = Duration::from_secs(2);
+
+/// What shared memory is tried with where nothing else limits it.
+const JUMBO: u32 = 9000;
 
 /// No cell takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -74,71 +82,57 @@ async fn main() -> ExitCode {
 /// One cell, from the first Request to nothing left. Says what was seen.
 async fn try_out(cell: &Cell, between: Option<&Nodes>) -> Result<String> {
     let lab = Lab::new(cell, between).await?;
-    let seen = if cell.is_refused() {
-        refused(lab.ask(cell).await)?
-    } else {
-        let connection = lab.ask(cell).await?;
-        let used = match cell.client {
-            End::Kernel => use_it(cell, &lab, &connection).await,
-            End::Memif => share_memory(cell, &lab).await,
-        };
-        lab.close(connection).await?;
-        used?
+    let mut captures = match between {
+        Some(nodes) => Some([Capture::of(nodes.near()).await?, Capture::of(nodes.far()).await?]),
+        None => None,
     };
+    let connection = lab.ask(cell).await?;
+    let used = use_it(cell, &lab, &connection, &mut captures).await;
+    lab.close(connection).await?;
+    let seen = used?;
     match lab.left().await? {
         left if left.is_empty() => Ok(seen),
         left => Err(Error::internal(format!("left behind: {}", left.join("; ")))),
     }
 }
 
-/// A refusal says what either side offered.
-fn refused(answer: Result<Arc<Connection>>) -> Result<String> {
-    match answer {
-        Err(error) if error.code() == Code::Unimplemented && error.to_string().contains("MEMIF") => {
-            Ok(format!("refused: {}", error.what()))
-        }
-        Err(error) => Err(error),
-        Ok(connection) => Err(Error::internal(format!("made, by {:?}", connection.mechanism))),
-    }
-}
-
-/// Packets of each size come back as they were, and a Request that changes nothing leaves the memory where it is.
-async fn share_memory(cell: &Cell, lab: &Lab<'_>) -> Result<String> {
-    let mut interfaces = lab.interfaces.lock().await;
-    let mut memif = interfaces.recv().await.ok_or_else(|| Error::internal("the client got no interface"))?;
-    for size in [64, 1500, 9000] {
-        let packet: Vec<u8> = (0..size).map(|at| at as u8).collect();
-        let mut back = Vec::new();
-        memif.send_burst([&packet]).map_err(lab::wrong)?;
-        memif.ready().await.map_err(lab::wrong)?;
-        memif.recv_burst(8, |packet| back.extend_from_slice(packet)).map_err(lab::wrong)?;
-        if back != packet {
-            return Err(Error::internal(format!("{size} octets came back as {} others", back.len())));
-        }
-    }
-    lab.ask(cell).await?;
-    if interfaces.try_recv().is_ok() {
-        return Err(Error::internal("asked again, it is other memory"));
-    }
-    Ok("packets up to 9000 octets there and back".to_owned())
-}
-
-async fn use_it(cell: &Cell, lab: &Lab<'_>, connection: &Connection) -> Result<String> {
-    let mut captures = match lab.nodes() {
-        Some(nodes) => Some([Capture::of(nodes.near()).await?, Capture::of(nodes.far()).await?]),
-        None => None,
-    };
+async fn use_it(
+    cell: &Cell,
+    lab: &Lab<'_>,
+    connection: &Connection,
+    captures: &mut Option<[Capture; 2]>,
+) -> Result<String> {
     let mtu = connection.context.as_ref().map_or(0, |context| context.mtu);
-    let mtu = if mtu == 0 { ETHERNET_MTU } else { mtu };
-    for [client, endpoint] in lab::addresses(cell.inner) {
-        let (client, endpoint) = ((&lab.client, client), (&lab.endpoint, endpoint));
-        packets::echo(client, endpoint, &[1, 64, 512]).await?;
-        packets::largest(client, endpoint, mtu).await?;
+    let mtu = match (cell.client, cell.endpoint, cell.way) {
+        // Between the two is only their memory.
+        (End::Memif, End::Memif, Way::Local) => JUMBO,
+        _ if mtu == 0 => ETHERNET_MTU,
+        _ => mtu,
+    };
+    match (cell.client, cell.endpoint) {
+        (End::Kernel, End::Kernel) => {
+            for [client, endpoint] in lab::addresses(cell.inner) {
+                let (client, endpoint) = ((&lab.client, client), (&lab.endpoint, endpoint));
+                packets::echo(client, endpoint, &[1, 64, 512]).await?;
+                packets::largest(client, endpoint, mtu).await?;
+            }
+            if cell.payload == Payload::Ethernet {
+                frames_cross(&lab.client, &lab.endpoint, false).await?;
+            }
+        }
+        (End::Memif, End::Memif) => share_memory(cell, lab, mtu).await?,
+        (client, _) => {
+            let kernel = if client == End::Kernel { &lab.client } else { &lab.endpoint };
+            for [own, other] in lab::addresses(cell.inner) {
+                let [own, other] = if client == End::Kernel { [own, other] } else { [other, own] };
+                packets::mirrored((kernel, own), other, mtu).await?;
+            }
+            if cell.payload == Payload::Ethernet {
+                frames_cross(kernel, kernel, true).await?;
+            }
+        }
     }
-    if cell.payload == Payload::Ethernet {
-        frames_cross(lab).await?;
-    }
-    let crossed = match (cell.way, lab.nodes(), &mut captures) {
+    let crossed = match (cell.way, lab.nodes(), captures) {
         (Way::Local, ..) => "nothing between nodes".to_owned(),
         (Way::Vxlan(_), Some(nodes), Some([near, _])) => tunnelled(cell, nodes, &near.take())?,
         (Way::Relay(_), Some(nodes), Some([near, far])) => {
@@ -151,15 +145,70 @@ async fn use_it(cell: &Cell, lab: &Lab<'_>, connection: &Connection) -> Result<S
     if lab.ask(cell).await?.mechanism != connection.mechanism {
         return Err(Error::internal("asked again, it is another wire"));
     }
+    if lab.interfaces.lock().await.try_recv().is_ok() {
+        return Err(Error::internal("asked again, it is other memory"));
+    }
+    *lab.kept.lock().await = None;
     Ok(format!("MTU {mtu}, {crossed}"))
 }
 
-/// A frame of no protocol that anybody knows, to everybody, and one that every bridge keeps to itself, get from the client to
-/// the endpoint as they are.
-async fn frames_cross(lab: &Lab<'_>) -> Result<()> {
-    let mut capture = Capture::of(&lab.endpoint).await?;
-    let links = nsm_kernel::links_with_mark(&lab.client, "nsm:").await.map_err(lab::wrong)?;
-    let link = links.first().ok_or_else(|| Error::internal("the client has no interface"))?;
+/// The client gets from the endpoint what it sends, in shared memory at both ends, up to the largest packet; one with an octet
+/// more does not come back. Where there is nothing but the memory, there is no largest packet either.
+async fn share_memory(cell: &Cell, lab: &Lab<'_>, mtu: u32) -> Result<()> {
+    let mut memif = {
+        let mut interfaces = lab.interfaces.lock().await;
+        interfaces.recv().await.ok_or_else(|| Error::internal("the client got no interface"))?
+    };
+    let carries = cell.payload.name();
+    let back = if cell.payload == Payload::Ethernet { mirror::frame_back } else { mirror::packet_back };
+    for ends in lab::addresses(cell.inner) {
+        for length in [64, 65, 512, mtu as usize] {
+            let sent = mirror::datagram(carries, ends, mirror::SAME, length);
+            if length == mtu as usize && cell.way != Way::Local {
+                let longer = mirror::datagram(carries, ends, mirror::SAME, length + 1);
+                let longer_back = mirror::datagram(carries, ends, mirror::LONGER, length);
+                memif.send_burst([longer, longer_back]).map_err(lab::wrong)?;
+            }
+            memif.send_burst([&sent]).map_err(lab::wrong)?;
+            let expected = back(&sent);
+            let got = tokio::time::timeout(SOON, packet_of(&mut memif, &ends)).await;
+            let got = got.map_err(|_| Error::unavailable(format!("{length} octets did not come back")))??;
+            if Some(&got) != expected.as_ref() {
+                return Err(Error::internal(format!("{length} octets came back as {} others", got.len())));
+            }
+        }
+    }
+    *lab.kept.lock().await = Some(memif);
+    Ok(())
+}
+
+/// The next packet of the other end's, whatever else comes between.
+async fn packet_of(memif: &mut Memif, ends: &[IpAddr; 2]) -> Result<Vec<u8>> {
+    let ips = ends.map(|ip| match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    });
+    let [own, other] = ips;
+    let back = [other, own].concat();
+    let mut found = None;
+    while found.is_none() {
+        memif.ready().await.map_err(lab::wrong)?;
+        let look = |packet: &mut [u8]| {
+            if packet.windows(back.len()).any(|window| window == back) {
+                found.get_or_insert_with(|| packet.to_vec());
+            }
+        };
+        memif.recv_burst(1, look).map_err(lab::wrong)?;
+    }
+    Ok(found.unwrap_or_default())
+}
+
+/// A frame of no protocol that anybody knows, to everybody, and one that every bridge keeps to itself, get from one end to the
+/// other as they are; or back from there.
+async fn frames_cross(from: &Netns, to: &Netns, mirrored: bool) -> Result<()> {
+    let mut capture = Capture::of(to).await?;
+    let links = nsm_kernel::links_with_mark(from, "nsm:").await.map_err(lab::wrong)?;
+    let link = links.first().ok_or_else(|| Error::internal("one end has no interface"))?;
     let mut missing: Vec<_> = [[0xff; 6], NEAREST_BRIDGE]
         .into_iter()
         .map(|to| {
@@ -169,8 +218,11 @@ async fn frames_cross(lab: &Lab<'_>) -> Result<()> {
             frame
         })
         .collect();
-    for frame in &missing {
-        capture::broadcast(&lab.client, link.index, frame.clone()).await?;
+    for frame in &mut missing {
+        capture::broadcast(from, link.index, frame.clone()).await?;
+        if mirrored {
+            *frame = mirror::frame_back(frame).unwrap_or_default();
+        }
     }
     for _ in 0..200 {
         let came = capture.take();

@@ -11,6 +11,7 @@ use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
 use crate::lab::wrong;
+use crate::mirror;
 
 /// Of IPv4 (RFC 791) with UDP, and of IPv6 (RFC 8200) with UDP.
 const HEADERS: (usize, usize) = (28, 48);
@@ -51,6 +52,36 @@ pub(crate) async fn largest(from: (&Netns, IpAddr), to: (&Netns, IpAddr), mtu: u
         }
     }
     Ok(())
+}
+
+/// A workload with shared memory at `to` sends datagrams of each size back, also the largest IP packet of `mtu` octets. One of
+/// an octet more is refused by the kernel on the way there, and does not come on the way back.
+pub(crate) async fn mirrored(from: (&Netns, IpAddr), to: IpAddr, mtu: u32) -> Result<()> {
+    let headers = if to.is_ipv4() { HEADERS.0 } else { HEADERS.1 };
+    let largest = mtu as usize - headers;
+    let near = socket(from).await?;
+    let (same, longer) = (SocketAddr::new(to, mirror::SAME), SocketAddr::new(to, mirror::LONGER));
+    for size in [1, 64, 512, largest] {
+        let sent: Vec<u8> = (0..size).map(|at| at as u8).collect();
+        if size == largest {
+            near.send_to(&sent, longer).await.map_err(wrong)?;
+        }
+        near.send_to(&sent, same).await.map_err(wrong)?;
+        let mut got = vec![0; size + 1];
+        let lost = |_| Error::unavailable(format!("{size} octets to {to} and back did not arrive"));
+        let (length, by) = timeout(SOON, near.recv_from(&mut got)).await.map_err(lost)?.map_err(wrong)?;
+        if by == longer {
+            return Err(Error::internal(format!("a packet of {} octets leaves {to}, the MTU is {mtu}", mtu + 1)));
+        }
+        if (by, &got[..length]) != (same, &sent[..]) {
+            return Err(Error::internal(format!("from {by} came something else than what was sent")));
+        }
+    }
+    match near.send_to(&vec![0; largest + 1], same).await {
+        Err(error) if error.raw_os_error() == Some(nix::libc::EMSGSIZE) => Ok(()),
+        Err(error) => Err(wrong(error)),
+        Ok(_) => Err(Error::internal(format!("a packet of {} octets leaves {}, the MTU is {mtu}", mtu + 1, from.1))),
+    }
 }
 
 /// One that never fragments what it sends.
