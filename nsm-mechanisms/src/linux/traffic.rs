@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use futures::future::join_all;
-use nsm_api::mechanism::KERNEL;
+use nsm_api::mechanism::{KERNEL, MEMIF};
 use nsm_kernel::{Counters, Interface};
 use nsm_wireguard::Reason;
 
@@ -31,11 +31,12 @@ impl Counted {
                 *dropped.entry(reason.name()).or_default() += tunnel.dropped(*reason);
             }
         }
-        Self {
-            interfaces: wiring.interfaces().to_vec(),
-            here: [&wire.caller, &wire.next].map(|mechanism| mechanism.is(KERNEL)),
-            dropped,
+        let mut interfaces = wiring.interfaces().to_vec();
+        // Of shared memory and a tunnel of the kernel's the latter is made first.
+        if wire.caller.is(MEMIF) {
+            interfaces.reverse();
         }
+        Self { interfaces, here: [&wire.caller, &wire.next].map(|mechanism| mechanism.is(KERNEL)), dropped }
     }
 
     /// `None` if an interface is gone.

@@ -5,8 +5,7 @@ use nsm_chain::{Begin, Call, Chain, Element, Next, NextHop, Node, OwnedNext, Res
 use nsm_kernel::Underlay as Network;
 use nsm_mechanisms::{
     CrossConnect, Dataplane, KernelAccept, KernelLiveness, KernelOffer, Linux, Mechanisms, Meter, Metered, Programmed,
-    Underlay, Wired,
-    Workload,
+    Underlay, Wired, Workload,
 };
 
 use super::*;
