@@ -4,8 +4,8 @@ use nsm_api::{Connection, Path, PathSegment};
 use nsm_chain::{Begin, Call, Chain, Element, Next, NextHop, Node, OwnedNext, Result, elements, from_fn};
 use nsm_kernel::Underlay as Network;
 use nsm_mechanisms::{
-    CrossConnect, Dataplane, KernelAccept, KernelLiveness, KernelOffer, Linux, Mechanisms, Meter, Metered, Programmed,
-    Underlay, Wired, Workload,
+    CrossConnect, KernelAccept, KernelLiveness, KernelOffer, Linux, Mechanisms, Meter, Metered, Programmed, Underlay,
+    Wired, Workload,
 };
 
 use super::*;
@@ -37,7 +37,7 @@ pub(super) fn endpoint(netns: &Netns) -> Chain {
 }
 
 /// `more` stands behind `CrossConnect`.
-pub(super) fn forwarder(plane: &(impl Dataplane + Metered + Clone), hop: &str, more: Vec<Node>, next: Chain) -> Chain {
+pub(super) fn forwarder(plane: &(impl Metered + Clone), hop: &str, more: Vec<Node>, next: Chain) -> Chain {
     let hop: Arc<str> = hop.into();
     let discovery = from_fn(move |mut call: Call, next: OwnedNext| {
         call.set_fact(NextHop(Arc::clone(&hop)));
