@@ -3,7 +3,9 @@
 
 use std::{net::IpAddr, os::fd::AsRawFd, time::Duration};
 
-use nsm_kernel::{InterfaceSpec, Netns, PeerNeighbours, Pinger, Result, Underlay, VethWire, VxlanTunnel};
+use nsm_kernel::{
+    Counters, InterfaceSpec, Netns, PeerNeighbours, Pinger, Result, Snapshot, Underlay, VethWire, VxlanTunnel,
+};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 use tokio::time::Instant;
 
@@ -59,6 +61,19 @@ async fn veth(a: &Netns, b: &Netns) -> Result<()> {
     measure("veth wire, update without a change", async || {
         let start = Instant::now();
         wire.update(&near, &far).await?;
+        Ok(start.elapsed())
+    })
+    .await?;
+    let ends = [wire.a().clone(), wire.b().clone()];
+    measure("veth wire, counters of both ends", async || {
+        let start = Instant::now();
+        Counters::of(&ends).await?;
+        Ok(start.elapsed())
+    })
+    .await?;
+    measure("state of a namespace, as a census reads it", async || {
+        let start = Instant::now();
+        Snapshot::take(a).await?;
         Ok(start.elapsed())
     })
     .await?;
