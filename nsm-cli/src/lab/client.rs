@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nsm_api::{Connection, NetworkServiceRequest, ServiceUrl};
-use nsm_chain::{Error, Node, Result, elements};
+use nsm_chain::{Call, Error, Node, OwnedNext, Result, elements, from_fn};
 use nsm_mechanisms::{KernelOffer, Workload as Interfaces};
 use nsm_sdk::roles;
 use nsm_sdk::stacks;
@@ -43,6 +43,15 @@ impl Client {
     }
 }
 
+/// What a URL asks for and nothing else: whoever wants shared memory has no use for a kernel interface instead.
+async fn as_asked(mut call: Call, next: OwnedNext) -> Result<Call> {
+    let preferences = call.extra_mut();
+    if let Some(wanted) = preferences.first().map(|mechanism| mechanism.r#type.clone()) {
+        preferences.retain(|mechanism| mechanism.r#type == wanted);
+    }
+    next.request(call).await
+}
+
 impl Lab {
     /// A client of the manager of the node at this position, in the namespace of the workload of its name.
     pub(crate) fn add_client(&mut self, name: &str, node: usize) -> Result<(), Failure> {
@@ -53,7 +62,7 @@ impl Lab {
     pub(crate) fn add_client_with(&mut self, name: &str, node: usize, own: Vec<Node>) -> Result<(), Failure> {
         let interfaces = KernelOffer::new().in_netns(Interfaces::of(&self.workload(name)?.netns));
         let builder = roles::client(name, &self.site(name)?, &self.node(node)?.url());
-        let builder = builder.with(own).with(elements![interfaces]);
+        let builder = builder.with(own).with(elements![interfaces, from_fn(as_asked)]);
         let stack = builder.build().map_err(|error| Failure::of(name, &error))?;
         self.clients.push(Client { name: name.to_owned(), stack });
         Ok(())

@@ -53,7 +53,7 @@ impl Keeper {
     /// How it looks, or what it will be.
     pub(super) fn view(&self, pod: &str, planned: Wire) -> Wire {
         match self.session() {
-            Some(session) => Wire::made(pod, &session),
+            Some(session) => Wire::made(pod, &self.url, &session),
             None => {
                 let why = self.failure().map(|failure| failure.cause).unwrap_or_default();
                 Wire { state: State::Waiting(why), ..planned }

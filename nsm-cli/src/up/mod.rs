@@ -57,7 +57,7 @@ The file has YAML documents, in the shape of Kubernetes where Kubernetes has one
   Node             apiVersion: v1; without any there is one, node-1
   NetworkService   apiVersion: networkservicemesh.io/v1, as in Kubernetes
   Pod              apiVersion: v1; a workload with metadata.labels, spec.nodeName, and the annotation
-                   {ANNOTATION}: kernel://service/interface?label=value,…
+                   {ANNOTATION}: kernel://service/interface?label=value,memif://…
   Endpoint         apiVersion: {API_VERSION}; with metadata.labels, spec.nodeName, spec.services,
                    spec.type (icmp-responder), spec.cidrPrefixes, spec.dnsConfigs
 

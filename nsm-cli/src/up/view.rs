@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use nsm_api::mechanism::KERNEL;
+use nsm_api::mechanism::{FileUrl, KERNEL, MEMIF};
 use nsm_api::{Connection, ServiceUrl};
 use nsm_sdk::stacks::Session;
 use serde::{Deserialize, Serialize};
@@ -53,12 +53,14 @@ pub(crate) struct Wire {
     pub(crate) service: String,
     /// What its interface is called, where that is known.
     pub(crate) interface: String,
+    /// Of shared memory: the socket at which a program of the pod, memif's client, finds the other side.
+    pub(crate) socket: Option<PathBuf>,
     pub(crate) addresses: Vec<String>,
     /// The endpoint that it leads to, or may lead to.
     pub(crate) endpoint: Option<String>,
     pub(crate) peer_interface: String,
     pub(crate) peers: Vec<String>,
-    /// What carries it: `veth`, `VXLAN`, or `planned`.
+    /// What carries it: `veth`, `memif`, `VXLAN`, or `planned`.
     pub(crate) kind: String,
     /// Largest packet in octets, where something limits it.
     pub(crate) mtu: Option<u32>,
@@ -137,6 +139,7 @@ impl Wire {
             pod: pod.to_owned(),
             service: url.service.clone(),
             interface: url.interface.clone().unwrap_or_default(),
+            socket: None,
             addresses: Vec::new(),
             endpoint: mesh.candidates(pod, url).into_iter().next(),
             peer_interface: String::new(),
@@ -147,15 +150,16 @@ impl Wire {
         }
     }
 
-    /// A connection that was made.
-    pub(super) fn made(pod: &str, session: &Session) -> Self {
+    /// A connection that was made for a URL.
+    pub(super) fn made(pod: &str, url: &ServiceUrl, session: &Session) -> Self {
         let interface = session.interface();
         let connection = interface.connection();
         let text = |net: ipnet::IpNet| net.to_string();
         Self {
             pod: pod.to_owned(),
             service: interface.service().to_owned(),
-            interface: interface.name().unwrap_or_default().to_owned(),
+            interface: interface.name().or(url.interface.as_deref()).unwrap_or_default().to_owned(),
+            socket: socket(connection),
             addresses: interface.addresses().map(text).collect(),
             endpoint: Some(interface.endpoint().to_owned()).filter(|name| !name.is_empty()),
             peer_interface: peer_interface(connection),
@@ -179,9 +183,18 @@ fn peer_interface(connection: &Connection) -> String {
     last.map(|(_, name)| name.to_owned()).unwrap_or_default()
 }
 
-/// What leads from node to node; a pair of interfaces where nothing does.
+/// What leads from node to node; where nothing does, what the pod has.
 fn kind(connection: &Connection) -> String {
     let mut towards_endpoint = reported(connection, "client_interface");
-    let tunnel = towards_endpoint.find(|(mechanism, _)| *mechanism != KERNEL);
-    tunnel.map_or("veth", |(mechanism, _)| mechanism).to_owned()
+    let tunnel = towards_endpoint.find(|(mechanism, _)| ![KERNEL, MEMIF].contains(mechanism));
+    let shared = connection.mechanism.as_ref().is_some_and(|mechanism| mechanism.is(MEMIF));
+    tunnel.map_or(if shared { "memif" } else { "veth" }, |(mechanism, _)| mechanism).to_owned()
+}
+
+/// Where the other side of shared memory listens, for any process of this machine: we have the descriptor of its socket.
+fn socket(connection: &Connection) -> Option<PathBuf> {
+    let Ok(Some(FileUrl::Path(path))) = connection.mechanism.as_ref()?.as_memif()?.file() else { return None };
+    let ours = path.strip_prefix("/proc/self").ok();
+    let shown = ours.map(|rest| PathBuf::from(format!("/proc/{}", std::process::id())).join(rest));
+    Some(shown.unwrap_or(path))
 }

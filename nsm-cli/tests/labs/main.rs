@@ -9,5 +9,6 @@ mod kit;
 mod mistaken;
 mod names;
 mod pictures;
+mod shared_memory;
 mod unprivileged;
 mod working;

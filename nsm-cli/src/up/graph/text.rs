@@ -51,6 +51,10 @@ pub(in crate::up) fn draw(story: &Story, view: &View) {
         story.say(&format!("{}{}{}", edge(2), across.repeat(inside + 2), edge(3)));
     }
     for wire in &view.wires {
+        if let Some(socket) = &wire.socket {
+            let [pod, interface] = [&wire.pod, &wire.interface];
+            story.say(&format!("  {pod} reaches {interface} as a memif client at {}", socket.display()));
+        }
         if let State::Waiting(why) = &wire.state {
             let why = if why.is_empty() { "it is being asked for" } else { why };
             story.say(&format!("  {} waits for {}: {why}", wire.pod, wire.service));
@@ -111,10 +115,10 @@ fn carrier(wire: &Wire, unicode: bool) -> String {
         State::Waiting(_) => ("waiting", false),
     };
     let stroke = match (unicode, solid, wire.kind.as_str()) {
-        (true, true, "veth") => '─',
+        (true, true, "veth" | "memif") => '─',
         (true, true, _) => '═',
         (true, false, _) => '·',
-        (false, true, "veth") => '-',
+        (false, true, "veth" | "memif") => '-',
         (false, true, _) => '=',
         (false, false, _) => '.',
     };

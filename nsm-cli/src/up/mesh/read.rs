@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use nsm_api::ServiceUrl;
 use nsm_api::connectioncontext::DnsConfig;
 use nsm_api::labels::NODE_NAME;
-use nsm_api::mechanism::KERNEL;
+use nsm_api::mechanism::{KERNEL, MEMIF};
 use nsm_api::yaml::{self, Document, Source, YamlError};
 use serde::de::DeserializeOwned;
 use serde_saphyr::Spanned;
@@ -195,9 +195,10 @@ impl Reader<'_> {
             let cause = format!("annotation {ANNOTATION}: {} is no service URL: {}", error.text, error.reason);
             self.wrong(text, cause, "write kernel://service/interface?label=value, several by commas")
         })?;
-        if let Some(other) = urls.iter().find(|url| url.mechanism != KERNEL) {
+        if let Some(other) = urls.iter().find(|url| ![KERNEL, MEMIF].contains(&&*url.mechanism)) {
             let cause = format!("annotation {ANNOTATION}: {other} asks for {}", other.mechanism);
-            return Err(self.wrong(text, cause, "a lab makes kernel interfaces: write kernel://service/interface"));
+            let remedy = "a lab has kernel interfaces and shared memory: write kernel://service/interface or memif://…";
+            return Err(self.wrong(text, cause, remedy));
         }
         let mut taken = BTreeSet::new();
         if let Some(twice) = urls.iter().filter_map(|url| url.interface.as_ref()).find(|name| !taken.insert(*name)) {

@@ -74,7 +74,7 @@ fn what_is_wrong_is_said_with_its_place_what_is_allowed_and_what_to_do() {
             "kernel://other",
             &["document 3, line 18", "there is vpn", "add a document of kind NetworkService"],
         ),
-        ("kernel://vpn", "memif://vpn", &["document 3, line 18", "asks for MEMIF", "write kernel://"]),
+        ("kernel://vpn", "vfio://vpn", &["document 3, line 18", "asks for VFIO", "write kernel://"]),
         ("kernel://vpn", "kernel:/vpn", &["document 3, line 18", "it has no ://"]),
         (
             "networkservicemesh.io: kernel",
