@@ -5,7 +5,7 @@
 //! where a setting of the namespace says so (`arp_notify`, `ndisc_notify`), which is not ours to change.
 
 use std::{
-    fs, io,
+    io,
     net::IpAddr,
     os::fd::{AsRawFd, OwnedFd},
 };
@@ -18,6 +18,7 @@ use nix::{
 use crate::{
     Error, Interface, Result, discovery,
     netns::{Lane, work},
+    rtnl::Rtnl,
 };
 
 impl Interface {
@@ -37,8 +38,8 @@ impl Interface {
             here.enter(&netns)?;
             let failed = |e| Error::os(format!("announce the addresses of {name}"), e);
             let socket = packet_socket().map_err(failed)?;
-            let forwarding = fs::read(format!("/proc/sys/net/ipv6/conf/{name}/forwarding"));
-            let router = forwarding.is_ok_and(|value| value.first() != Some(&b'0'));
+            let asks = addresses.iter().any(IpAddr::is_ipv6);
+            let router = asks && Rtnl::open()?.link_at(index)?.is_some_and(|link| link.forwards_ipv6);
             for ip in &addresses {
                 let frame = discovery::announcement(mac, *ip, router);
                 let to = device(index).map_err(failed)?;

@@ -54,7 +54,7 @@ async fn a_program_of_a_pod_finds_its_shared_memory_and_the_endpoint_answers_the
         // A kernel's device asks for routers and the like by itself.
         let mut keep = |packet: &[u8]| {
             if packet.get(9) == Some(&1) {
-                answer = packet.to_vec()
+                answer = packet.to_vec();
             }
         };
         memif.recv_burst(8, |packet| keep(packet)).unwrap();

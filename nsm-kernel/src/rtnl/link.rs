@@ -8,7 +8,8 @@ use std::{
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{
-        InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State,
+        AfSpecInet6, AfSpecUnspec, InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags,
+        LinkInfo, LinkMessage, State,
     },
 };
 
@@ -36,6 +37,9 @@ pub(crate) struct LinkFacts {
     pub(crate) operational: bool,
     /// Its driver does not tell of carriers, so it always has one: such as a TUN device that was open since it was made.
     pub(crate) untold: bool,
+    /// It routes IPv6 packets (`forwarding` among its settings). Of netlink: a path in /proc/sys is the slower to find the
+    /// more namespaces there are.
+    pub(crate) forwards_ipv6: bool,
 }
 
 impl From<LinkMessage> for LinkFacts {
@@ -51,6 +55,7 @@ impl From<LinkMessage> for LinkFacts {
                     (facts.operational, facts.untold) = (state == State::Up, state == State::Unknown);
                 }
                 LinkAttribute::Address(mac) => facts.mac = mac.try_into().ok(),
+                LinkAttribute::AfSpecUnspec(families) => facts.forwards_ipv6 = forwards_ipv6(&families),
                 LinkAttribute::LinkInfo(infos) => {
                     for info in infos {
                         match info {
@@ -142,6 +147,14 @@ impl Rtnl {
         up(&mut lo);
         self.apply(vec![Request::change(RouteNetlinkMessage::SetLink(lo))])
     }
+}
+
+fn forwards_ipv6(families: &[AfSpecUnspec]) -> bool {
+    let settings = families.iter().filter_map(|family| match family {
+        AfSpecUnspec::Inet6(settings) => Some(settings),
+        _ => None,
+    });
+    settings.flatten().any(|setting| matches!(setting, AfSpecInet6::DevConf(settings) if settings.forwarding != 0))
 }
 
 fn link_facts(message: RouteNetlinkMessage) -> Option<LinkFacts> {

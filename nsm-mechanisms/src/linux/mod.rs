@@ -222,7 +222,7 @@ impl Dataplane for Linux {
             drop(held);
             let _nobody_waits = answer.send(outcome);
             linux.0.watching.add(&places.unwrap_or_default()).await;
-            if changed {
+            if changed && !plan::introduces(&wire) {
                 linux.announce(&wire.id).await;
             }
         };

@@ -97,7 +97,7 @@ impl Plan {
         match (wire.caller.as_kernel(), wire.next.as_kernel()) {
             (Some(caller), Some(next)) => {
                 let mut ends = [end(caller, Side::Client, None)?, end(next, Side::Endpoint, None)?];
-                if wire.payload != payload::ETHERNET {
+                if introduces(wire) {
                     introduce(&mut ends);
                 }
                 Ok(Self::of_ends(ends.into()))
@@ -191,7 +191,13 @@ pub(super) fn relay(wire: &Wire, tunnels: [Tunnel; 2], mark: &Mark, ways: Ways<'
     Ok(ends)
 }
 
-/// Tells each end the other's hardware address: an IP wire needs no questions.
+/// Whether each end knows the other's hardware address from the start: an IP wire on one node needs no questions, and nobody
+/// else is on it who could have learned another one.
+pub(super) fn introduces(wire: &Wire) -> bool {
+    wire.payload != payload::ETHERNET && wire.caller.is(KERNEL) && wire.next.is(KERNEL)
+}
+
+/// Tells each end the other's hardware address.
 fn introduce(ends: &mut [End; 2]) {
     let known = [&ends[1], &ends[0]].map(|peer| {
         let mac = peer.spec.mac.unwrap_or_default();
