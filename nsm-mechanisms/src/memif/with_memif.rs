@@ -2,21 +2,22 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nsm_api::Mechanism;
-use nsm_api::mechanism::MEMIF;
+use nsm_api::mechanism::{MEMIF, NOOP};
 use nsm_chain::{Error, Result};
 
 use crate::{Census, Class, Dataplane, Mended, Metered, Programmed, Reach, Reconciled, Traffic, Wire};
 
-/// A data plane that also joins MEMIF to MEMIF, on one node; everything else it leaves to the one it is made of.
+/// A data plane that also joins MEMIF to MEMIF, and NOOP to NOOP, on one node; everything else it leaves to the one it is made of.
 ///
 /// It only tells the caller where the endpoint listens: the two talk to each other directly, and no packet is copied on the
 /// way. So nothing of such a wire is in the kernel or in this process, and it outlives the forwarder. MEMIF at one side only
 /// is for the other data plane: [`Linux`](crate::Linux) copies the packets. One that does not
-/// ([`joins`](Dataplane::joins)) has it refused, with the list of what could be offered.
+/// ([`joins`](Dataplane::joins)) has it refused, with the list of what could be offered. Of NOOP nobody is told anything: the
+/// two ends have addresses from the connection, and packets find their way without the mesh.
 #[derive(Debug, Clone)]
 pub struct WithMemif<D> {
     other: D,
-    /// MEMIF wires by connection.
+    /// Wires of MEMIF and of NOOP by connection.
     wires: Arc<Mutex<HashMap<Arc<str>, Wire>>>,
 }
 
@@ -33,7 +34,7 @@ impl<D: Dataplane> WithMemif<D> {
         &self.other
     }
 
-    /// How many MEMIF wires there are.
+    /// How many wires there are that the two ends have between them.
     #[must_use]
     pub fn wires(&self) -> usize {
         self.table().len()
@@ -45,24 +46,27 @@ impl<D: Dataplane> WithMemif<D> {
 }
 
 impl<D: Dataplane> Dataplane for WithMemif<D> {
-    /// `None` for MEMIF.
+    /// `None` for MEMIF and NOOP.
     type Lease = Option<D::Lease>;
 
     fn accepts(&self, payload: &str) -> Vec<&'static str> {
         let mut accepts = self.other.accepts(payload);
-        accepts.push(MEMIF);
+        accepts.extend([MEMIF, NOOP]);
         accepts
     }
 
     fn offers(&self, id: &str, class: Class, payload: &str) -> Vec<Mechanism> {
         let mut offers = self.other.offers(id, class, payload);
         if class == Class::Local {
-            offers.push(Mechanism::memif());
+            offers.extend([Mechanism::memif(), Mechanism::noop()]);
         }
         offers
     }
 
     fn accept(&self, id: &str, mechanism: &mut Mechanism, held: Option<&Self::Lease>) -> Result<Self::Lease> {
+        if mechanism.is(NOOP) {
+            return Ok(None);
+        }
         match mechanism.as_memif() {
             Some(memif) => {
                 let file = memif.file();
@@ -74,7 +78,7 @@ impl<D: Dataplane> Dataplane for WithMemif<D> {
     }
 
     fn joins(&self, caller: &Mechanism, next: &Mechanism) -> bool {
-        (caller.is(MEMIF) && next.is(MEMIF)) || self.other.joins(caller, next)
+        by_themselves(caller, next) || (!caller.is(NOOP) && !next.is(NOOP) && self.other.joins(caller, next))
     }
 
     fn complete(&self, id: &str, payload: &str, caller: &mut Mechanism, next: &Mechanism) -> Result<()> {
@@ -86,8 +90,8 @@ impl<D: Dataplane> Dataplane for WithMemif<D> {
     }
 
     async fn connect(&self, wire: &Wire) -> Result<Programmed> {
-        if !wire.caller.is(MEMIF) || !wire.next.is(MEMIF) {
-            if !self.other.joins(&wire.caller, &wire.next) {
+        if !by_themselves(&wire.caller, &wire.next) {
+            if !self.joins(&wire.caller, &wire.next) {
                 return Err(Error::unsupported(format!(
                     "no wire leads from {} to {}",
                     wire.caller.r#type, wire.next.r#type
@@ -97,7 +101,7 @@ impl<D: Dataplane> Dataplane for WithMemif<D> {
             self.table().remove(&wire.id);
             return Ok(programmed);
         }
-        if !wire.next.as_memif().is_some_and(|memif| matches!(memif.file(), Ok(Some(_)))) {
+        if wire.next.as_memif().is_some_and(|memif| !matches!(memif.file(), Ok(Some(_)))) {
             return Err(Error::invalid("the next hop's MEMIF mechanism names no socket")
                 .hint("its endpoint needs a MemifAccept in its Mechanisms"));
         }
@@ -119,7 +123,12 @@ impl<D: Dataplane> Dataplane for WithMemif<D> {
     }
 }
 
-/// Nothing of a MEMIF wire can be damaged from outside but its ends, which notice it themselves.
+/// Whether the two ends have it between them, and there is nothing for a forwarder to make.
+fn by_themselves(caller: &Mechanism, next: &Mechanism) -> bool {
+    [MEMIF, NOOP].iter().any(|kind| caller.is(kind) && next.is(kind))
+}
+
+/// Nothing of such a wire can be damaged from outside but its ends, which notice it themselves.
 impl<D: Reconciled> Reconciled for WithMemif<D> {
     type Stray = D::Stray;
 

@@ -19,6 +19,8 @@ pub(crate) struct Cell {
 pub(crate) enum End {
     Kernel,
     Memif,
+    /// Nothing: the two find their packets without the mesh.
+    Noop,
 }
 
 /// What lies between the two.
@@ -53,6 +55,11 @@ pub(crate) enum Inner {
 }
 
 impl Cell {
+    /// Whether no wire can be made: one end has an interface, the other has none and wants none.
+    pub(crate) fn is_refused(&self) -> bool {
+        (self.client == End::Noop) != (self.endpoint == End::Noop)
+    }
+
     /// Every cell, those of one way together.
     pub(crate) fn all() -> Vec<Self> {
         let ways = [
@@ -64,7 +71,11 @@ impl Cell {
             Way::Wireguard(Family::V4),
             Way::Wireguard(Family::V6),
         ];
-        let mut cells = Vec::new();
+        let nothing = |client| {
+            let (way, payload, inner) = (Way::Local, Payload::Ip, Inner::Both);
+            Self { client, way, endpoint: End::Noop, payload, inner }
+        };
+        let mut cells = vec![nothing(End::Noop), nothing(End::Kernel)];
         for way in ways {
             for payload in [Payload::Ip, Payload::Ethernet] {
                 if payload == Payload::Ethernet && matches!(way, Way::Wireguard(_)) {
@@ -123,6 +134,7 @@ impl fmt::Display for Cell {
         let end = |end| match end {
             End::Kernel => "KERNEL",
             End::Memif => "MEMIF",
+            End::Noop => "NOOP",
         };
         let way = match self.way {
             Way::Local => "local",

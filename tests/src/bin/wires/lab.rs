@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use nsm_api::mechanism::{KERNEL, MEMIF, VXLAN, WIREGUARD};
-use nsm_api::{Connection, ConnectionContext, IpContext, Path, PathSegment};
+use nsm_api::mechanism::{KERNEL, MEMIF, NOOP, VXLAN, WIREGUARD};
+use nsm_api::{Connection, ConnectionContext, IpContext, Mechanism, Path, PathSegment};
 use nsm_chain::{Begin, Call, Chain, Element, Error, Next, NextHop, OwnedNext, Result, elements, from_fn};
 use nsm_kernel::{Census, Netns, Underlay as Network};
 use nsm_mechanisms::{
-    CrossConnect, KernelAccept, KernelOffer, Linux, MechanismPriority, Mechanisms, MemifAccept, MemifOffer, Underlay,
-    Wireguard, WithMemif, Workload,
+    CrossConnect, KernelAccept, KernelOffer, Linux, MechanismPriority, Mechanisms, MemifAccept, MemifOffer, Noop,
+    Underlay, Wireguard, WithMemif, Workload,
 };
 use nsm_memif::Memif;
 use tokio::sync::Mutex;
@@ -190,6 +190,7 @@ fn serving(cell: &Cell, netns: &Netns) -> Result<Chain> {
             });
             Mechanisms::new().with(MEMIF, answers).map_err(wrong)?
         }
+        End::Noop => Mechanisms::new().with(NOOP, Noop).map_err(wrong)?,
     };
     let inner = cell.inner;
     let addresses = from_fn(move |mut call: Call, next: OwnedNext| {
@@ -230,6 +231,10 @@ fn asking(cell: &Cell, netns: &Netns, to: UnboundedSender<Memif>, next: Chain) -
                 let _nobody_looks = to.send(memif);
                 std::future::pending::<()>().await;
             }
+        })]),
+        End::Noop => list.extend(elements![from_fn(|mut call: Call, next: OwnedNext| {
+            call.extra_mut().push(Mechanism::noop());
+            async move { next.request(call).await }
         })]),
     }
     list.extend(elements![To(next)]);

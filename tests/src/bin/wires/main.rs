@@ -1,5 +1,6 @@
 //! Makes every wire that there can be, between namespaces of its own: asks for it, sends packets both ways, the largest that
-//! fits and one that does not, looks at what crosses between the nodes, asks again, closes it, and looks at what is left.
+//! fits and one that does not, looks at what crosses between the nodes, asks again, closes it, and looks at what is left. Where
+//! no wire can be made it looks at what is said.
 //!
 //! `cargo run --release -p nsm-tests --bin wires`: one line a cell, then `N cells, F failed`. Needs root, or `unshare -Urn`.
 
@@ -11,11 +12,13 @@ mod packets;
 
 use std::net::IpAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use nsm_api::Connection;
-use nsm_chain::{Error, Result};
+use nsm_api::mechanism::{KERNEL, NOOP};
+use nsm_api::{Connection, IpContext};
+use nsm_chain::{Code, Error, Result};
 use nsm_kernel::Netns;
 
 use capture::{Capture, Datagram};
@@ -86,13 +89,31 @@ async fn try_out(cell: &Cell, between: Option<&Nodes>) -> Result<String> {
         Some(nodes) => Some([Capture::of(nodes.near()).await?, Capture::of(nodes.far()).await?]),
         None => None,
     };
-    let connection = lab.ask(cell).await?;
-    let used = use_it(cell, &lab, &connection, &mut captures).await;
-    lab.close(connection).await?;
-    let seen = used?;
+    let seen = match lab.ask(cell).await {
+        answer if cell.is_refused() => refused(answer)?,
+        answer => {
+            let connection = answer?;
+            let used = use_it(cell, &lab, &connection, &mut captures).await;
+            lab.close(connection).await?;
+            used?
+        }
+    };
     match lab.left().await? {
         left if left.is_empty() => Ok(seen),
         left => Err(Error::internal(format!("left behind: {}", left.join("; ")))),
+    }
+}
+
+/// A refusal says what either side offered.
+fn refused(answer: Result<Arc<Connection>>) -> Result<String> {
+    match answer {
+        Err(error)
+            if error.code() == Code::Unimplemented && [KERNEL, NOOP].iter().all(|kind| error.what().contains(kind)) =>
+        {
+            Ok(format!("refused: {}", error.what()))
+        }
+        Err(error) => Err(error),
+        Ok(connection) => Err(Error::internal(format!("made, by {:?}", connection.mechanism))),
     }
 }
 
@@ -121,6 +142,7 @@ async fn use_it(
             }
         }
         (End::Memif, End::Memif) => share_memory(cell, lab, mtu).await?,
+        (End::Noop, _) => only_said(cell, lab, connection).await?,
         (client, _) => {
             let kernel = if client == End::Kernel { &lab.client } else { &lab.endpoint };
             for [own, other] in lab::addresses(cell.inner) {
@@ -150,6 +172,22 @@ async fn use_it(
     }
     *lab.kept.lock().await = None;
     Ok(format!("MTU {mtu}, {crossed}"))
+}
+
+/// The client has its addresses and nothing else: there is no interface at either end.
+async fn only_said(cell: &Cell, lab: &Lab<'_>, connection: &Connection) -> Result<()> {
+    let ip = connection.context.as_ref().and_then(|context| context.ip_context.as_ref());
+    let own: Vec<_> = ip.into_iter().flat_map(IpContext::src_nets).map(|net| net.addr()).collect();
+    let expected: Vec<_> = lab::addresses(cell.inner).into_iter().map(|[client, _]| client).collect();
+    if own != expected {
+        return Err(Error::internal(format!("the client has {own:?} and not {expected:?}")));
+    }
+    for netns in [&lab.client, &lab.endpoint] {
+        if !nsm_kernel::links_with_mark(netns, "nsm:").await.map_err(lab::wrong)?.is_empty() {
+            return Err(Error::internal("there is an interface that nobody asked for"));
+        }
+    }
+    Ok(())
 }
 
 /// The client gets from the endpoint what it sends, in shared memory at both ends, up to the largest packet; one with an octet
