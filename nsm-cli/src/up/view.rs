@@ -171,6 +171,13 @@ impl Wire {
     }
 }
 
+impl Wire {
+    /// Whether it is there and leads to another node.
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.state == State::Up && !["veth", "memif"].contains(&&*self.kind)
+    }
+}
+
 /// What hops reported of their interfaces, such as `KERNEL/nsm-1`.
 fn reported<'a>(connection: &'a Connection, key: &'static str) -> impl Iterator<Item = (&'a str, &'a str)> {
     let segments = connection.path.iter().flat_map(|path| &path.path_segments);

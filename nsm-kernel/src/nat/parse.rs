@@ -140,11 +140,7 @@ impl NatRules {
                 "--uid-owner" => field(Field::User(number(words.value(option)?, option)?)),
                 "--gid-owner" => field(Field::Group(number(words.value(option)?, option)?)),
                 "--sports" | "--source-ports" | "--dports" | "--destination-ports" if !negated => {
-                    let new = if option.contains('d') && !option.contains("so") {
-                        Field::DestinationPorts
-                    } else {
-                        Field::SourcePorts
-                    };
+                    let new = if option.starts_with("--d") { Field::DestinationPorts } else { Field::SourcePorts };
                     let list = words.value(option)?.split(',').map(|part| ports(part, ':').map(new));
                     lists.push(list.collect::<Result<Vec<_>, _>>()?);
                 }

@@ -156,7 +156,7 @@ fn curve(out: &mut String, wire: &Wire, colour: &str, from: (usize, usize), to: 
         State::Planned => ("", " stroke-dasharray=\"6 5\""),
         State::Waiting(_) => ("waiting", " stroke-dasharray=\"2 6\""),
     };
-    let tunnel = wire.state == State::Up && !["veth", "memif"].contains(&&*wire.kind);
+    let tunnel = wire.is_tunnel();
     let width = if tunnel { 6 } else { 2 };
     let _ = writeln!(out, "<path class=\"wire\" d=\"{path}\" stroke=\"{colour}\" stroke-width=\"{width}\"{dashes}/>");
     if tunnel {

@@ -114,12 +114,12 @@ fn carrier(wire: &Wire, unicode: bool) -> String {
         State::Planned => ("planned", false),
         State::Waiting(_) => ("waiting", false),
     };
-    let stroke = match (unicode, solid, wire.kind.as_str()) {
-        (true, true, "veth" | "memif") => '─',
-        (true, true, _) => '═',
+    let stroke = match (unicode, solid, wire.is_tunnel()) {
+        (true, true, false) => '─',
+        (true, true, true) => '═',
         (true, false, _) => '·',
-        (false, true, "veth" | "memif") => '-',
-        (false, true, _) => '=',
+        (false, true, false) => '-',
+        (false, true, true) => '=',
         (false, false, _) => '.',
     };
     let head = if unicode { '▶' } else { '>' };
