@@ -146,7 +146,11 @@ fn finish(
     neighbours: PeerNeighbours,
 ) -> Result<VethWire> {
     let near_link = made(near, a)?;
-    let far_link = made(far, b)?;
+    let far_link = match (near_link.peer, b.1.mac) {
+        // Nothing is left to ask for.
+        (Some(index), mac @ Some(_)) => LinkFacts { index, mac, ..LinkFacts::default() },
+        _ => made(far, b)?,
+    };
     let macs = (near_link.mac.unwrap_or_default(), far_link.mac.unwrap_or_default());
     let (near_spec, far_spec) = completed((a.1, macs.0), (b.1, macs.1), neighbours);
     configure_new(here, far, b.0, &far_spec, &far_link)?;

@@ -31,6 +31,8 @@ pub(crate) struct LinkFacts {
     /// Number and UDP port, if it is a VXLAN device.
     pub(crate) vxlan: Option<(u32, u16)>,
     pub(crate) mac: Option<[u8; 6]>,
+    /// The number of the other end of a pair, in that one's namespace.
+    pub(crate) peer: Option<u32>,
     pub(crate) mtu: u32,
     pub(crate) up: bool,
     /// Carrier is there and the kernel has taken note of it.
@@ -51,6 +53,7 @@ impl From<LinkMessage> for LinkFacts {
                 LinkAttribute::IfName(name) => facts.name = name,
                 LinkAttribute::IfAlias(alias) => facts.alias = Some(alias),
                 LinkAttribute::Mtu(mtu) => facts.mtu = mtu,
+                LinkAttribute::Link(peer) => facts.peer = Some(peer),
                 LinkAttribute::OperState(state) => {
                     (facts.operational, facts.untold) = (state == State::Up, state == State::Unknown);
                 }
