@@ -62,53 +62,45 @@ fn write(path: &str, value: &str) -> io::Result<()> {
 }
 
 /// A procfs of this thread's own. The kernel keeps an entry of each namespace for one path and looks through all of them
-/// at each look-up, so that with a thousand namespaces an open takes over a millisecond. A new procfs has none yet.
+/// at each look-up, so that with a thousand namespaces an open takes a millisecond. A new procfs has none yet.
 struct Procfs {
-    root: OwnedFd,
+    /// None where one may not be mounted, as in a container without CAP_SYS_ADMIN: then it is the common one.
+    root: Option<OwnedFd>,
     opened: u32,
 }
 
 thread_local! {
-    static PROCFS: RefCell<Option<Procfs>> = const { RefCell::new(None) };
+    static PROCFS: RefCell<Procfs> = const { RefCell::new(Procfs { root: None, opened: Procfs::OPENS }) };
 }
 
 impl Procfs {
-    /// So few entries are looked through in a microsecond or two; a new procfs costs some fifty.
+    /// Then it is time for a new one, which costs as much as looking through some fifty entries.
     const OPENS: u32 = 64;
 
-    fn mount() -> io::Result<Self> {
-        let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        fsconfig_create(&context)?;
-        let attributes =
-            MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        Ok(Self { root: fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?, opened: 0 })
+    fn open(&mut self, path: &str, how: OFlags) -> io::Result<File> {
+        if self.opened >= Self::OPENS {
+            *self = Self { root: mount().ok(), opened: 0 };
+        }
+        self.opened += 1;
+        let how = how | OFlags::CLOEXEC;
+        let opened = match &self.root {
+            Some(root) => openat(root, path.trim_start_matches("/proc/"), how, Mode::empty()),
+            None => rustix::fs::open(path, how, Mode::empty()),
+        };
+        Ok(opened?.into())
     }
+}
+
+/// The root of a new procfs, which nobody else sees and which goes with its descriptor.
+fn mount() -> io::Result<OwnedFd> {
+    let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&context)?;
+    let attributes =
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
 /// Opens a file below `/proc`.
 fn open(path: &str, how: OFlags) -> io::Result<File> {
-    PROCFS.with_borrow_mut(|procfs| {
-        if procfs.as_ref().is_none_or(|procfs| procfs.opened == Procfs::OPENS) {
-            *procfs = Procfs::mount().ok();
-        }
-        let how = how | OFlags::CLOEXEC;
-        let fd = match procfs {
-            Some(procfs) => {
-                procfs.opened += 1;
-                openat(&procfs.root, path.trim_start_matches("/proc/"), how, Mode::empty())?
-            }
-            // One may not be mounted here, as in a container without CAP_SYS_ADMIN.
-            None => rustix::fs::open(path, how, Mode::empty())?,
-        };
-        Ok(fd.into())
-    })
-}
-
-fn failed(path: &str, error: io::Error) -> Error {
-    let hint = match error.raw_os_error() {
-        Some(libc::EROFS) => ": /proc/sys is mounted read-only, run the container privileged",
-        Some(libc::ENOENT) => ": the interface is gone or the kernel lacks the protocol",
-        _ => "",
-    };
-    Error::os(format!("write {path}{hint}"), error)
+    PROCFS.with_borrow_mut(|procfs| procfs.open(path, how))
 }
