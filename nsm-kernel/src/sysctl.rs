@@ -61,6 +61,15 @@ fn write(path: &str, value: &str) -> io::Result<()> {
     open(path, OFlags::WRONLY)?.write_all(value.as_bytes())
 }
 
+fn failed(path: &str, error: io::Error) -> Error {
+    let hint = match error.raw_os_error() {
+        Some(libc::EROFS) => ": /proc/sys is mounted read-only, run the container privileged",
+        Some(libc::ENOENT) => ": the interface is gone or the kernel lacks the protocol",
+        _ => "",
+    };
+    Error::os(format!("write {path}{hint}"), error)
+}
+
 /// A procfs of this thread's own. The kernel keeps an entry of each namespace for one path and looks through all of them
 /// at each look-up, so that with a thousand namespaces an open takes a millisecond. A new procfs has none yet.
 struct Procfs {
