@@ -6,7 +6,8 @@ use nsm_api::mechanism::FileUrl;
 use nsm_chain::{Call, Element, Error, Next, Result, Slot};
 use tokio::task::AbortHandle;
 
-use super::socket::{Directory, Socket, serve};
+use super::directory::Directory;
+use super::socket::{Socket, serve};
 use super::{PacketProcessor, config};
 
 /// Completes a MEMIF mechanism with a socket of this endpoint, and has a [`PacketProcessor`] handle its packets.

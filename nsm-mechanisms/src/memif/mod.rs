@@ -8,6 +8,7 @@
 mod accept;
 mod attached;
 pub(crate) mod copying;
+mod directory;
 mod offer;
 mod processor;
 mod socket;

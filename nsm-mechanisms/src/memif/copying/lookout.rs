@@ -11,7 +11,8 @@ use nsm_chain::{Error, Result};
 use tokio::task::JoinHandle;
 
 use super::super::attached::{Attached, Target};
-use super::super::socket::{Directory, Socket, serve};
+use super::super::directory::Directory;
+use super::super::socket::{Socket, serve};
 use crate::PacketProcessor;
 use crate::memif::config;
 
