@@ -44,7 +44,7 @@ impl Client {
 }
 
 /// What a URL asks for and nothing else: whoever wants shared memory has no use for a kernel interface instead.
-async fn as_asked(mut call: Call, next: OwnedNext) -> Result<Call> {
+pub(crate) async fn as_asked(mut call: Call, next: OwnedNext) -> Result<Call> {
     let preferences = call.extra_mut();
     if let Some(wanted) = preferences.first().map(|mechanism| mechanism.r#type.clone()) {
         preferences.retain(|mechanism| mechanism.r#type == wanted);

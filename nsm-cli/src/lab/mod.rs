@@ -25,7 +25,7 @@ use nsm_sdk::roles::{RegistryRole, Running, Site};
 
 use crate::failure::Failure;
 
-pub(crate) use client::Client;
+pub(crate) use client::{Client, as_asked};
 pub(crate) use endpoint::{Endpoint, Function, Serves};
 pub(crate) use naming::Naming;
 pub(crate) use node::Node;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use nsm_api::mechanism::{FileUrl, KERNEL, MEMIF};
+use nsm_api::mechanism::{KERNEL, MEMIF};
 use nsm_api::{Connection, ServiceUrl};
 use nsm_sdk::stacks::Session;
 use serde::{Deserialize, Serialize};
@@ -159,7 +159,7 @@ impl Wire {
             pod: pod.to_owned(),
             service: interface.service().to_owned(),
             interface: interface.name().or(url.interface.as_deref()).unwrap_or_default().to_owned(),
-            socket: socket(connection),
+            socket: interface.socket(),
             addresses: interface.addresses().map(text).collect(),
             endpoint: Some(interface.endpoint().to_owned()).filter(|name| !name.is_empty()),
             peer_interface: peer_interface(connection),
@@ -196,12 +196,4 @@ fn kind(connection: &Connection) -> String {
     let tunnel = towards_endpoint.find(|(mechanism, _)| ![KERNEL, MEMIF].contains(mechanism));
     let shared = connection.mechanism.as_ref().is_some_and(|mechanism| mechanism.is(MEMIF));
     tunnel.map_or(if shared { "memif" } else { "veth" }, |(mechanism, _)| mechanism).to_owned()
-}
-
-/// Where the other side of shared memory listens, for any process of this machine: we have the descriptor of its socket.
-fn socket(connection: &Connection) -> Option<PathBuf> {
-    let Ok(Some(FileUrl::Path(path))) = connection.mechanism.as_ref()?.as_memif()?.file() else { return None };
-    let ours = path.strip_prefix("/proc/self").ok();
-    let shown = ours.map(|rest| PathBuf::from(format!("/proc/{}", std::process::id())).join(rest));
-    Some(shown.unwrap_or(path))
 }

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic, and so may the functions they share")]
 
 mod crashed;
+#[path = "../common/echo.rs"]
+mod echo;
 mod edited;
 mod kit;
 mod mistaken;

@@ -5,10 +5,13 @@
 
 mod configuring;
 mod counters;
+#[path = "../common/echo.rs"]
+mod echo;
 mod healing;
 mod identity;
 mod kit;
 mod mesh;
 mod names;
+mod shared_memory;
 mod tunnels;
 mod working;

@@ -1,10 +1,12 @@
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use nsm_api::Connection;
 use nsm_api::connectioncontext::{ConnectionContext, IpContext};
+use nsm_api::mechanism::FileUrl;
 
 use crate::lifetime::Reason;
 
@@ -58,6 +60,18 @@ impl Interface {
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.connection.mechanism.as_ref()?.as_kernel()?.interface_name().ok()?
+    }
+
+    /// Of shared memory (MEMIF): the socket at which a program, memif's client, finds the other side. It is a descriptor of this
+    /// process, so other processes that may look into it reach it too, as long as the connection is up.
+    #[must_use]
+    pub fn socket(&self) -> Option<PathBuf> {
+        let memif = self.connection.mechanism.as_ref()?.as_memif()?;
+        // A name in the abstract name space is no file.
+        let (None, Ok(Some(FileUrl::Path(path)))) = (memif.socket_file(), memif.file()) else { return None };
+        let of_this_process = path.strip_prefix("/proc/self").ok();
+        let shown = of_this_process.map(|rest| PathBuf::from(format!("/proc/{}", std::process::id())).join(rest));
+        Some(shown.unwrap_or(path))
     }
 
     /// The client's addresses.
@@ -164,9 +178,10 @@ impl fmt::Display for Interface {
             if texts.is_empty() { "no address".to_owned() } else { texts.join(", ") }
         };
         let (own, peers) = (joined(self.addresses().collect()), joined(self.peers().collect()));
-        match self.name() {
-            Some(name) => write!(f, "interface {name}, ")?,
-            None => f.write_str("no kernel interface, ")?,
+        match (self.name(), self.socket()) {
+            (Some(name), _) => write!(f, "interface {name}, ")?,
+            (None, Some(socket)) => write!(f, "memif at {}, ", socket.display())?,
+            (None, None) => f.write_str("no kernel interface, ")?,
         }
         write!(f, "{own} to {peers}, {} of {}", self.service(), self.endpoint())?;
         self.broken.map_or(Ok(()), |why| write!(f, "; being mended: {why}"))
@@ -199,6 +214,12 @@ mod tests {
         Interface::of(Arc::new(connection))
     }
 
+    impl Interface {
+        fn with(self, mechanism: Mechanism) -> Self {
+            Self::of(Arc::new(Connection { mechanism: Some(mechanism), ..Connection::clone(&self.connection) }))
+        }
+    }
+
     fn ip(connection: &mut Connection) -> &mut IpContext {
         connection.context.get_or_insert_default().ip_context.get_or_insert_default()
     }
@@ -227,5 +248,22 @@ mod tests {
             c.path.get_or_insert_default().path_segments[1].token = "new".into();
         });
         assert!(interface(|_| {}).differences(&refreshed).is_empty());
+    }
+
+    #[test]
+    fn shared_memory_says_where_its_socket_is_for_other_processes_too() {
+        let shared = |path: &'static str, name: &'static str| {
+            let mut mechanism = Mechanism::memif();
+            mechanism.as_memif_mut().unwrap().set_abstract_socket(&FileUrl::from_path(path).unwrap(), name);
+            interface(move |_| {}).with(mechanism)
+        };
+        let ours = format!("/proc/{}/fd/7", std::process::id());
+        assert_eq!(
+            shared("/proc/self/fd/7", "").to_string(),
+            format!("memif at {ours}, no address to no address, vpn of nse-1")
+        );
+        assert_eq!(shared("/run/memif.sock", "").socket(), Some("/run/memif.sock".into()));
+        assert_eq!(shared("/proc/self/ns/net", "memif-1").socket(), None, "that is no file");
+        assert_eq!(interface(|_| {}).socket(), None);
     }
 }

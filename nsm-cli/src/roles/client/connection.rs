@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nsm_api::mechanism::KERNEL;
 use nsm_api::{NetworkServiceRequest, ServiceUrl};
 use nsm_mechanisms::KernelLiveness;
 use nsm_sdk::lifetime::Backoff;
@@ -25,7 +26,9 @@ pub(super) struct Wanted {
 
 impl Wanted {
     pub(super) fn new(id: String, url: ServiceUrl, options: &Options) -> Self {
-        let ping = options.liveness_check_enabled.0.then_some(options.liveness_check_timeout.0);
+        // Shared memory is another program's to send through.
+        let pings = options.liveness_check_enabled.0 && url.mechanism == KERNEL;
+        let ping = pings.then_some(options.liveness_check_timeout.0);
         Self { id, url, looking: options.dial_timeout.0, patience: options.request_timeout.0.saturating_mul(2), ping }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use nsm_api::Connection;
 use nsm_api::connection::{MonitorScopeSelector, PathSegment, State};
+use nsm_api::mechanism::MEMIF;
 use nsm_chain::{Protocol, Service, Watch};
 use nsm_sdk::stacks::Client;
 
@@ -44,6 +45,10 @@ fn is_it(connection: &Connection, id: &str, mechanism: &str) -> bool {
 fn ours(connection: &Connection, id: &str) -> Connection {
     let mut connection = connection.clone();
     id.clone_into(&mut connection.id);
+    // The manager's way to a memif's socket is none for us; the answer names it again.
+    if let Some(mechanism) = connection.mechanism.as_mut().filter(|mechanism| mechanism.is(MEMIF)) {
+        mechanism.parameters.clear();
+    }
     if let Some(path) = &mut connection.path {
         path.index = 0;
     }
@@ -84,5 +89,13 @@ mod tests {
         assert!(!is_it(&Connection::default(), "nsc-0", "KERNEL"));
         let ours = ours(&at_manager(1), "nsc-0");
         assert_eq!((ours.id.as_str(), ours.path.unwrap().index), ("nsc-0", 0));
+    }
+
+    #[test]
+    fn the_managers_way_to_shared_memory_is_not_taken_for_ours() {
+        let mut mechanism = Mechanism::memif();
+        mechanism.set_parameter("inodeURL", "file:///proc/self/fd/7");
+        let known = Connection { mechanism: Some(mechanism), ..at_manager(1) };
+        assert_eq!(ours(&known, "nsc-0").mechanism, Some(Mechanism::memif()));
     }
 }

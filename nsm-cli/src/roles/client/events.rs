@@ -52,6 +52,9 @@ struct Event<'a> {
     broken: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     interface: Option<&'a str>,
+    /// Of shared memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    socket: Option<std::path::PathBuf>,
     addresses: Vec<String>,
     peers: Vec<String>,
     service: &'a str,
@@ -77,6 +80,7 @@ fn line(id: &str, change: &Change) -> String {
         why,
         broken: interface.broken().map(|why| why.as_str()),
         interface: interface.name(),
+        socket: interface.socket(),
         addresses: interface.addresses().map(|net| net.to_string()).collect(),
         peers: interface.peers().map(|net| net.to_string()).collect(),
         service: interface.service(),

@@ -11,8 +11,8 @@ use std::time::Duration;
 use clap::Args;
 use futures::future::join_all;
 use nsm_api::ServiceUrl;
-use nsm_api::mechanism::KERNEL;
-use nsm_chain::elements;
+use nsm_api::mechanism::{KERNEL, MEMIF};
+use nsm_chain::{elements, from_fn};
 use nsm_dns::UseDns;
 use nsm_mechanisms::{KernelLiveness, KernelOffer};
 use nsm_sdk::context::{AwarenessGroups, ClientInfo, ExcludedPrefixes};
@@ -25,15 +25,19 @@ use tokio_util::task::TaskTracker;
 use super::common::Common;
 use super::unless_stopped;
 use crate::failure::Failure;
+use crate::lab::as_asked;
 use crate::settings::values::{List, Span, Switch};
 use connection::Wanted;
 use events::Events;
 
-/// A client: asks for network services, and keeps an interface for each in its network namespace until it ends.
+/// A client: asks for network services, and keeps an interface for each in its network namespace, or shared memory, until it ends.
 #[derive(Debug, Clone, Args)]
 #[command(after_long_help = "\
 What it asks for is tried until it is there, refreshed, and made again when it breaks. Started again under the same name in \
 the same namespace, it goes on with the connections of its earlier life. When it ends it closes all of them.
+
+For kernel:// it gets an interface. For memif:// it gets shared memory: it says the socket at which a program, as memif's client \
+with number 0, finds the other side, and has that socket open as long as the connection is up. It sends and takes no packets itself.
 
 As long as an endpoint names DNS servers it resolves names for the programs of its network namespace: a name under a search \
 domain of the endpoint is asked of its servers, any other of those that were there before. Meanwhile the resolv.conf of the \
@@ -62,7 +66,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "TIME", default_value = "15s")]
     request_timeout: Span,
 
-    /// What it asks for, several by commas: kernel://service@domain/interface?label=value.
+    /// What it asks for, several by commas: kernel://service@domain/interface?label=value, or memif://service for shared memory.
     #[arg(long, value_name = "URLS", default_value = "")]
     network_services: List<ServiceUrl>,
 
@@ -103,9 +107,11 @@ const SAYING: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -> Result<(), Failure> {
     let name = options.name.as_str();
-    if let Some(url) = options.network_services.iter().find(|url| url.mechanism != KERNEL) {
+    if let Some(url) = options.network_services.iter().find(|url| ![KERNEL, MEMIF].contains(&&*url.mechanism)) {
         let cause = format!("{}://{} asks for {}", url.mechanism.to_lowercase(), url.service, url.mechanism);
-        return Err(Failure::at(name, cause, "this client makes kernel interfaces: write kernel://service/interface"));
+        let remedy =
+            "this client has kernel interfaces and shared memory: write kernel://service/interface or memif://service";
+        return Err(Failure::at(name, cause, remedy));
     }
     let site = site.dial_timeout(options.dial_timeout.0);
     let mut builder = roles::client(name, &site, &options.connect_to.to_string())
@@ -114,6 +120,7 @@ pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -
             ClientInfo::from_env(),                                             // where it runs
             UpstreamRefresh::default(), // asks again when the endpoint wants to be asked
             KernelOffer::new(),         // interfaces of this namespace
+            from_fn(as_asked),          // and none in place of shared memory
             ExcludedPrefixes::sharing_within(options.awareness_groups.clone()), // no two with the same address
         ]);
     let dns = options.names.begin();
