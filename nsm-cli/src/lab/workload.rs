@@ -71,17 +71,27 @@ impl Lab {
 }
 
 impl Lab {
-    /// What resolves names for programs in a workload's namespace; none where it has no name, by which they would find the file.
-    pub(crate) fn names_for(&self, workload: &str) -> Result<Option<LocalDns>, Failure> {
-        let Workload { netns, alias, .. } = self.workload(workload)?;
-        let name = alias.as_ref().and_then(|alias| alias.path().file_name()?.to_str());
-        let file = name.map(ResolvConf::of_named);
-        Ok(file.map(|file| LocalDns::new(Place::In(netns.clone()), (Ipv4Addr::LOCALHOST, DNS).into(), file)))
+    /// What resolves names for programs in a workload's namespace.
+    pub(crate) fn names_for(&self, workload: &str) -> Result<LocalDns, Failure> {
+        let workload = self.workload(workload)?;
+        let place = Place::In(workload.netns.clone());
+        Ok(LocalDns::new(place, (Ipv4Addr::LOCALHOST, DNS).into(), self.resolv_conf(workload)))
+    }
+
+    /// The resolv.conf of a workload: where its namespace has a name, the one that `ip netns exec` gives programs in it; else one
+    /// of ours, beside the sockets, that whoever enters it must put in its place.
+    pub(crate) fn resolv_conf(&self, workload: &Workload) -> ResolvConf {
+        match workload.alias.as_ref().and_then(|alias| alias.path().file_name()?.to_str()) {
+            Some(name) => ResolvConf::of_named(name),
+            None => ResolvConf::at(self.directory().join(format!("{}.resolv.conf", workload.name))).inheriting(FILE),
+        }
     }
 }
 
 /// The port of DNS.
 const DNS: u16 = 53;
+/// What programs read who are given nothing else.
+const FILE: &str = "/etc/resolv.conf";
 
 impl Workload {
     /// By which path any process of this machine enters it, while we live.

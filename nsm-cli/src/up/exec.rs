@@ -70,7 +70,9 @@ fn entered(options: &Options) -> Result<std::convert::Infallible, Failure> {
     }
     let netns = File::open(path).map_err(|error| failed("opened", &error))?;
     setns(netns, CloneFlags::CLONE_NEWNET).map_err(|error| failed("entered", &error))?;
-    read_its_names(path).map_err(|error| failed("given its resolv.conf", &error))?;
+    if let Some(file) = view.resolv_conf(name).filter(|file| file.exists()) {
+        read_its_names(file).map_err(|error| failed("given its resolv.conf", &error))?;
+    }
     let shell = || std::env::var_os("SHELL").unwrap_or_else(|| "sh".into());
     let mut words = options.command.iter().cloned();
     let program = words.next().unwrap_or_else(shell);
@@ -78,19 +80,13 @@ fn entered(options: &Options) -> Result<std::convert::Infallible, Failure> {
     Err(Failure::at(name, format!("{} cannot be started: {error}", program.display()), "give the path of a program"))
 }
 
-/// Puts the resolv.conf of a namespace with a name in the place of the machine's, for this process and what it starts, as
-/// `ip netns exec` does it.
-fn read_its_names(netns: &Path) -> std::io::Result<()> {
-    let Some(name) = netns.strip_prefix("/run/netns").ok().and_then(Path::to_str) else { return Ok(()) };
-    let file = nsm_dns::ResolvConf::of_named(name);
-    if !file.path().exists() {
-        return Ok(());
-    }
+/// Puts this resolv.conf in the place of the machine's, for this process and what it starts, as `ip netns exec` does it.
+fn read_its_names(file: &Path) -> std::io::Result<()> {
     let none = None::<&str>;
     unshare(CloneFlags::CLONE_NEWNS)?;
     // Nothing of this is seen outside.
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)?;
-    Ok(mount(Some(file.path()), "/etc/resolv.conf", none, MsFlags::MS_BIND, none)?)
+    Ok(mount(Some(file), "/etc/resolv.conf", none, MsFlags::MS_BIND, none)?)
 }
 
 /// Whether it is a user namespace that we are not in: into our own there is no way (setns(2)).

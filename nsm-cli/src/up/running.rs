@@ -152,7 +152,7 @@ impl Running {
         self.lab.add_workload(name.clone()).await?;
         if self.lab.client(name).is_none() {
             let mut own = elements![UpstreamRefresh::default(), ExcludedPrefixes::new()];
-            own.extend(self.lab.names_for(name)?.map(|dns| Node::new(UseDns::new(dns))));
+            own.push(Node::new(UseDns::new(self.lab.names_for(name)?)));
             self.lab.add_client_with(name, self.mesh.position(&pod.node), own)?;
         }
         let asked = self.ask(name, pod)?;
@@ -216,8 +216,9 @@ impl Running {
             view.nodes.push(view::Node { name: name.clone(), address, netns });
         }
         for workload in view.pods.iter_mut().chain(&mut view.endpoints) {
-            workload.netns =
-                self.lab.workloads.iter().find(|it| it.name == workload.name).map(crate::lab::Workload::path);
+            let Some(made) = self.lab.workloads.iter().find(|it| it.name == workload.name) else { continue };
+            workload.netns = Some(made.path());
+            workload.resolv_conf = Some(self.lab.resolv_conf(made).path().to_owned());
         }
         for (name, keepers) in &self.kept {
             let wires = keepers.iter().map(|keeper| keeper.view(name, Wire::planned(name, &keeper.url, &self.mesh)));

@@ -44,6 +44,8 @@ pub(crate) struct Workload {
     pub(crate) serves: Vec<String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) netns: Option<PathBuf>,
+    /// The resolv.conf of programs in it, while there is one.
+    pub(crate) resolv_conf: Option<PathBuf>,
 }
 
 /// A connection, or the wish for one.
@@ -97,6 +99,7 @@ impl View {
             serves: endpoint.serves.keys().cloned().collect(),
             labels: endpoint.serves.values().next().cloned().unwrap_or_default(),
             netns: None,
+            resolv_conf: None,
         };
         let pod = |name: &String, pod: &super::mesh::Pod| Workload {
             name: name.clone(),
@@ -104,6 +107,7 @@ impl View {
             serves: Vec::new(),
             labels: pod.labels.clone(),
             netns: None,
+            resolv_conf: None,
         };
         let payload = |payload: &str| if payload.is_empty() { "IP" } else { payload }.to_owned();
         Self {
@@ -123,6 +127,11 @@ impl View {
         let workloads = self.pods.iter().chain(&self.endpoints).map(|one| (&one.name, &one.netns));
         let nodes = self.nodes.iter().map(|node| (&node.name, &node.netns));
         workloads.chain(nodes).find(|(known, _)| *known == name).and_then(|(_, netns)| netns.as_ref())
+    }
+
+    /// The resolv.conf of a pod or an endpoint.
+    pub(crate) fn resolv_conf(&self, name: &str) -> Option<&PathBuf> {
+        self.pods.iter().chain(&self.endpoints).find(|one| one.name == name)?.resolv_conf.as_ref()
     }
 
     /// All that has a namespace.

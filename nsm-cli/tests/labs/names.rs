@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use nsm_dns::Place;
@@ -6,6 +7,7 @@ use nsm_dns::testing::{Records, Server};
 use tokio::time::{Instant, sleep};
 
 use crate::kit::{PATIENCE, Room, netns, printed};
+use crate::unprivileged::ordinary;
 
 /// An endpoint whose clients ask it for names, and a pod.
 const MESH: &str = "\
@@ -36,19 +38,14 @@ fn settings(room: &Room) -> PathBuf {
     PathBuf::from(format!("/etc/netns/nsm-{}.web/resolv.conf", room.lab))
 }
 
-#[tokio::test]
-async fn names_of_an_endpoint_are_there_in_a_lab_and_gone_with_it() {
-    if nsm_kernel::privileges().in_user_namespace || nsm_kernel::privileges().obstacle.is_some() {
-        return println!("SKIPPED: names are for root");
-    }
-    let room = Room::new(MESH);
-    let Some(mut lab) = room.up(&[]).await else { return };
+/// A DNS server at the endpoint; programs that `nsm exec` starts in the pod get its answers.
+async fn names_are_there(room: &Room, as_whom: fn(Command) -> Command) {
     let there = Place::In(netns(&room.view(), "nse"));
     let inside = Server::listen(&there, "0.0.0.0:53".parse().unwrap()).await.unwrap();
     inside.set("db.my.domain.", Records::new().address("10.20.30.40".parse().unwrap()));
     let begun = Instant::now();
     loop {
-        let mut getent = room.nsm("exec", &["web", "--", "getent", "hosts", "db.my.domain"]);
+        let mut getent = as_whom(room.nsm("exec", &["web", "--", "getent", "hosts", "db.my.domain"]));
         let output = tokio::task::spawn_blocking(move || getent.output().unwrap()).await.unwrap();
         if output.status.success() {
             assert!(printed(output).starts_with("10.20.30.40"));
@@ -57,7 +54,16 @@ async fn names_of_an_endpoint_are_there_in_a_lab_and_gone_with_it() {
         assert!(begun.elapsed() < PATIENCE, "{output:?}");
         sleep(std::time::Duration::from_millis(50)).await;
     }
-    drop((inside, there));
+}
+
+#[tokio::test]
+async fn names_of_an_endpoint_are_there_in_a_lab_and_gone_with_it() {
+    if nsm_kernel::privileges().in_user_namespace || nsm_kernel::privileges().obstacle.is_some() {
+        return println!("SKIPPED: names are for root");
+    }
+    let room = Room::new(MESH);
+    let Some(mut lab) = room.up(&[]).await else { return };
+    names_are_there(&room, |as_we_are| as_we_are).await;
     lab.signal(Signal::SIGKILL);
     assert_eq!(lab.ended().await, None, "killed");
     assert!(settings(&room).exists(), "it was left");
@@ -66,4 +72,20 @@ async fn names_of_an_endpoint_are_there_in_a_lab_and_gone_with_it() {
     assert!(settings(&room).exists());
     lab.end().await;
     assert!(!settings(&room).parent().unwrap().exists());
+}
+
+#[tokio::test]
+async fn an_ordinary_user_has_names_in_a_lab_and_nothing_of_them_is_left() {
+    let room = Room::new(MESH);
+    if let Err(error) = ordinary(room.nsm("graph", &["--help"])).stdout(Stdio::null()).status() {
+        return println!("SKIPPED: an ordinary user may not start nsm: {error}");
+    }
+    let Some(mut lab) = room.start(ordinary(room.of_file("up", &[]))).await else { return };
+    names_are_there(&room, ordinary).await;
+    assert!(!settings(&room).exists(), "that is for root");
+    lab.signal(Signal::SIGKILL);
+    assert_eq!(lab.ended().await, None, "killed");
+    let lab = room.start(ordinary(room.of_file("up", &[]))).await.unwrap();
+    names_are_there(&room, ordinary).await;
+    lab.end().await;
 }

@@ -5,7 +5,7 @@ use crate::kit::{NSM, Room, TWO_NODES};
 const NOBODY: u32 = 65_534;
 
 /// The same command for an ordinary user.
-fn ordinary(mut command: std::process::Command) -> std::process::Command {
+pub(crate) fn ordinary(mut command: std::process::Command) -> std::process::Command {
     if nix::unistd::geteuid().is_root() {
         command.uid(NOBODY).gid(NOBODY);
     }
