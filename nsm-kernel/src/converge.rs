@@ -66,6 +66,9 @@ pub(crate) fn configure_new(
             return rtnl.apply(vec![link::set_alias(facts.index, &spec.alias)]);
         };
         join(here, rtnl, netns, spec, (facts.index, other.index))?;
+    } else if let Some(vlan) = &spec.vlan {
+        here.enter(netns)?;
+        vlan.put(rtnl, netns, spec, facts.index)?;
     } else {
         netns.allow_ping(here)?;
     }
@@ -160,6 +163,8 @@ pub(crate) fn reconcile_in(here: &mut Here, netns: &Netns, spec: &InterfaceSpec)
         let gone = || Error::LinkNotFound { name: other.to_string(), netns: netns.id() };
         let other = rtnl.link(other)?.ok_or_else(gone)?;
         writes += join(here, &mut rtnl, netns, spec, (facts.index, other.index))?;
+    } else if let Some(vlan) = &spec.vlan {
+        writes += vlan.put(&mut rtnl, netns, spec, facts.index)?;
     } else {
         netns.allow_ping(here)?;
         here.enter(netns)?;

@@ -110,6 +110,17 @@ pub enum Error {
         underlay: u32,
     },
 
+    /// The interface by which VLANs are reached cannot be used.
+    #[error("VLANs cannot be reached by interface {name} in network namespace {netns}: {reason}")]
+    Uplink {
+        /// Its name.
+        name: String,
+        /// Where it should be.
+        netns: NetnsId,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+
     /// All policy routing tables set aside for this namespace are in use.
     #[error(
         "no policy routing table is left in network namespace {netns} ({in_use} in use); close connections with policy routes"

@@ -107,8 +107,8 @@ pub async fn apply(netns: &Netns, spec: &InterfaceSpec, previous: Option<&Interf
     spec.validate()?;
     let reason = if spec.name != previous.name {
         Some(format!("cannot be renamed to {} while in use: delete and create it", spec.name))
-    } else if spec.joined_to != previous.joined_to {
-        Some("cannot become part of another relay: delete and create it".to_owned())
+    } else if spec.joined_to != previous.joined_to || place(spec) != place(previous) {
+        Some("cannot become part of another relay or VLAN: delete and create it".to_owned())
     } else {
         None
     };
@@ -125,9 +125,19 @@ pub async fn apply(netns: &Netns, spec: &InterfaceSpec, previous: Option<&Interf
         let old = Plan::of(&previous, |rules| Ok(tables.find(&spec.name, rules)))?;
         let translate = (&spec.nat, &spec.alias) != (&previous.nat, &previous.alias)
             && (spec.nat.is_some() || previous.nat.is_some());
-        converge(&mut rtnl, &netns, tables, &spec, &facts, &old, translate)
+        let led = match &spec.vlan {
+            Some(vlan) if spec.vlan != previous.vlan => vlan.put(&mut rtnl, &netns, &spec, facts.index)?,
+            _ => 0,
+        };
+        let changes = converge(&mut rtnl, &netns, tables, &spec, &facts, &old, translate)?;
+        Ok(Changes { writes: changes.writes + led })
     })
     .await
+}
+
+/// The VLAN that an interface is a way into.
+fn place(spec: &InterfaceSpec) -> Option<(&InterfaceName, u16)> {
+    spec.vlan.as_ref().map(|vlan| (&vlan.uplink, vlan.id))
 }
 
 /// Reads the interface's actual state and turns it into what `spec` says: for adopting what an earlier life

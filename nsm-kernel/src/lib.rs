@@ -43,6 +43,7 @@
 #![deny(missing_docs)]
 
 mod announce;
+mod bpf;
 mod census;
 mod converge;
 mod counters;
@@ -68,6 +69,7 @@ mod spec;
 mod sysctl;
 mod underlay;
 mod veth;
+mod vlan;
 mod vxlan;
 mod wakes;
 
@@ -86,4 +88,5 @@ pub use snapshot::Snapshot;
 pub use spec::{InterfaceName, InterfaceSpec, Neighbour, Policy, Route};
 pub use underlay::{Node, Underlay};
 pub use veth::{PeerNeighbours, VethWire};
+pub use vlan::VlanPort;
 pub use vxlan::VxlanTunnel;

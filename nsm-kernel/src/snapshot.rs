@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use crate::{
-    InterfaceName, InterfaceSpec, MarkedLink, Netns, NetnsId, Result, nat,
+    InterfaceName, InterfaceSpec, MarkedLink, Netns, NetnsId, Result, VlanPort, nat,
     netns::{Lane, work},
     plan::Plan,
     rtnl::{Rtnl, link::LinkFacts, redirect, rule::RuleEntry},
+    vlan,
 };
 
 /// The state of all interfaces of a namespace at one time.
@@ -22,6 +23,8 @@ pub struct Snapshot {
     rules: Vec<RuleEntry>,
     /// Sides of relays, and the number of the link that each is joined to.
     joined: HashMap<u32, u32>,
+    /// Ports of hosts in VLANs, by the number of their link.
+    vlans: HashMap<u32, VlanPort>,
     nat: nat::Tables,
 }
 
@@ -59,6 +62,7 @@ impl Snapshot {
             };
             let (found, rules) = (Plan::found(&mut rtnl, index)?, rtnl.rules(true)?);
             let joined = joined(&mut rtnl, links.iter().filter(|link| !found.contains_key(&link.index)))?;
+            let vlans = vlans(&mut rtnl, links.iter().filter(|link| is_bare(found.get(&link.index))))?;
             let mut links: HashMap<_, _> = links.into_iter().map(|link| (link.name.clone(), link)).collect();
             for other in joined.values() {
                 // Only one was asked for; the other side of its relay is told by its name.
@@ -69,14 +73,15 @@ impl Snapshot {
                 }
             }
             let nat = nat::Tables::read(only.as_ref())?;
-            Ok(Self { netns, links, found, rules, joined, nat })
+            Ok(Self { netns, links, found, rules, joined, vlans, nat })
         })
         .await
     }
 
     fn empty(netns: Netns) -> Self {
-        let (links, found, joined) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { netns, links, found, rules: Vec::new(), joined, nat: nat::Tables::default() }
+        let (links, found) = (HashMap::new(), HashMap::new());
+        let (joined, vlans) = (HashMap::new(), HashMap::new());
+        Self { netns, links, found, rules: Vec::new(), joined, vlans, nat: nat::Tables::default() }
     }
 
     /// Of which namespace it is.
@@ -116,6 +121,9 @@ impl Snapshot {
                 return false;
             }
         }
+        if spec.vlan.is_some() && self.vlans.get(&link.index) != spec.vlan.as_ref() {
+            return false;
+        }
         let nothing = Plan::default();
         let found = self.found.get(&link.index).unwrap_or(&nothing);
         let mut complete = true;
@@ -146,4 +154,18 @@ fn joined<'a>(rtnl: &mut Rtnl, bare: impl Iterator<Item = &'a LinkFacts>) -> Res
         joined.extend(other.map(|other| (link.index, other)));
     }
     Ok(joined)
+}
+
+/// Whether it has no addresses: nobody uses it.
+fn is_bare(found: Option<&Plan>) -> bool {
+    found.is_none_or(|found| found.addresses.is_empty())
+}
+
+/// Which of these links are ports of hosts in VLANs, and of which.
+fn vlans<'a>(rtnl: &mut Rtnl, bare: impl Iterator<Item = &'a LinkFacts>) -> Result<HashMap<u32, VlanPort>> {
+    let mut ports = HashMap::new();
+    for link in bare.filter(|link| link.alias.is_some() && link.kind.as_deref() == Some("veth")) {
+        ports.extend(vlan::found(rtnl, link.index, &link.name)?.map(|port| (link.index, port)));
+    }
+    Ok(ports)
 }

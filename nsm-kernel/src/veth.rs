@@ -10,6 +10,7 @@ use crate::{
         Rtnl,
         link::{self, LinkFacts},
     },
+    vlan,
 };
 
 /// How the two ends of a wire learn each other's hardware address.
@@ -135,7 +136,10 @@ fn create_in(here: &mut Here, a: End<'_>, b: End<'_>, neighbours: PeerNeighbours
     }
     finish(here, (&mut near, a), (&mut far, b), neighbours).inspect_err(|_| {
         undo((&mut near, a), (&mut far, b));
-        [a, b].iter().for_each(|(netns, spec)| forget_nat(here, netns, spec));
+        for (netns, spec) in [a, b] {
+            forget_nat(here, netns, spec);
+            vlan::forget(here, netns, spec);
+        }
     })
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nsm_api::mechanism::FileUrl;
-use nsm_api::{ConnectionContext, IpContext, Mechanism, payload};
+use nsm_api::{Connection, ConnectionContext, IpContext, Mechanism, payload};
 use nsm_chain::BoxError;
 use nsm_kernel::Netns;
 use nsm_mechanisms::{Dataplane, Linux, Wire};
@@ -66,7 +66,8 @@ fn wire(linux: &Linux, id: &str, netns: &Netns, own: [u8; 4]) -> Result<Wire, Bo
     if let Some(mut kernel) = next.as_kernel_mut() {
         kernel.set_interface_name("nse-1")?.set_netns(&FileUrl::Path(netns.path()));
     }
-    linux.complete(id, payload::IP, &mut caller, &next)?;
+    let connection = Connection { id: id.to_owned(), payload: payload::IP.into(), ..Default::default() };
+    linux.complete(&connection, &mut caller, &mut next)?;
     let context = ConnectionContext { ip_context: Some(ip), ..Default::default() };
     Ok(Wire { id: Arc::from(id), caller, next, context, payload: payload::IP.into(), origin: None })
 }

@@ -120,7 +120,7 @@ impl<D: Dataplane> CrossConnect<D> {
 
     /// Programs the wire that the answer asks for, and completes the caller's side; says what was agreed with the next hop.
     async fn program(&self, call: &mut Call, caller: &mut Mechanism) -> Result<(Mechanism, Wired)> {
-        let Some(inner) = call.connection().mechanism.clone() else {
+        let Some(mut inner) = call.connection().mechanism.clone() else {
             return Err(
                 Error::invalid("the next hop chose no mechanism").hint("an endpoint needs a Mechanisms element")
             );
@@ -131,11 +131,11 @@ impl<D: Dataplane> CrossConnect<D> {
                 inner.r#type.chars().take(16).collect::<String>()
             )));
         }
+        self.dataplane.complete(call.connection(), caller, &mut inner)?;
         for mechanism in [&*caller, &inner] {
             mtu::limit(call.connection_mut(), mtu::of(mechanism));
         }
         let connection = call.connection();
-        self.dataplane.complete(&connection.id, &connection.payload, caller, &inner)?;
         let wire = Wire {
             id: connection.id.as_str().into(),
             caller: caller.clone(),

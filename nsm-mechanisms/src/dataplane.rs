@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nsm_api::{ConnectionContext, Mechanism};
+use nsm_api::{Connection, ConnectionContext, Mechanism};
 use nsm_chain::Result;
 
 use crate::Class;
@@ -36,12 +36,12 @@ pub trait Dataplane: Send + Sync + 'static {
         true
     }
 
-    /// Completes the caller's mechanism with what its end must know of the wire, for the connection of this id: the next hop
-    /// has answered by now.
+    /// Completes the caller's mechanism with what its end must know of the wire, and the next hop's, which has answered
+    /// `connection`, with what only this node knows.
     ///
     /// # Errors
     /// Why there can be no such wire.
-    fn complete(&self, _id: &str, _payload: &str, _caller: &mut Mechanism, _next: &Mechanism) -> Result<()> {
+    fn complete(&self, _connection: &Connection, _caller: &mut Mechanism, _next: &mut Mechanism) -> Result<()> {
         Ok(())
     }
 

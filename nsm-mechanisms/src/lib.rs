@@ -23,6 +23,8 @@ mod rate_limit;
 mod reconcile;
 mod select;
 mod underlay;
+mod vlan_accept;
+mod vlans;
 mod vni;
 mod wireguard;
 
@@ -44,5 +46,7 @@ pub use random::Random;
 pub use rate_limit::RateLimit;
 pub use reconcile::{Census, Mended, Pace, Reach, Reconcile, Reconciled};
 pub use underlay::Underlay;
+pub use vlan_accept::VlanAccept;
+pub use vlans::Vlans;
 pub use vni::{Reserved, Vni, VniError, Vnis};
 pub use wireguard::Wireguard;

@@ -1,6 +1,7 @@
 //! `nsm forwarder`.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use clap::Args;
 use nsm_chain::{Node, elements};
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::common::{ClientPolicies, Common, ListenOn};
 use super::prometheus::Prometheus;
-use super::{serve, tunnel, unless_stopped};
+use super::{serve, tunnel, unless_stopped, uplinks};
 use crate::failure::Failure;
 use crate::settings::values::{Labels, List, Maybe, Span};
 
@@ -65,6 +66,15 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PORT", default_value = "0")]
     wireguard_port: u16,
 
+    /// Which of this node's interfaces lead to networks that have VLANs: YAML, `interfaces:` with a `name` and under `matches:`,
+    /// `labelSelector:` the labels `via` of connections that go there. Empty: no VLANs.
+    #[arg(long, value_name = "FILE", default_value = "")]
+    device_selector_file: Maybe<PathBuf>,
+
+    /// The same, by the name that it has at the reference's forwarder for Open vSwitch.
+    #[arg(long, value_name = "FILE", default_value = "")]
+    l2_resource_selector_file: Maybe<PathBuf>,
+
     /// Mechanisms it offers first to endpoints and other nodes, the best first.
     #[arg(long, value_name = "LIST", default_value = "")]
     mechanism_priority: List<String>,
@@ -88,8 +98,6 @@ pub(super) const WITHOUT_EFFECT: &[&str] = &[
     "NSM_BRIDGE_NAME",
     "NSM_CGROUP_PATH",
     "NSM_DEVICE_PLUGIN_PATH",
-    "NSM_DEVICE_SELECTOR_FILE",
-    "NSM_L2_RESOURCE_SELECTOR_FILE",
     "NSM_PCI_DEVICES_PATH",
     "NSM_PCI_DRIVERS_PATH",
     "NSM_POD_RESOURCES_PATH",
@@ -113,7 +121,11 @@ pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -
     if let Some(obstacle) = nsm_kernel::privileges().obstacle {
         return Err(Failure::at(name, obstacle.to_string(), "run it as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"));
     }
-    let linux = linux(&options).await?;
+    let mut linux = linux(&options).await?;
+    let selectors = [&options.device_selector_file, &options.l2_resource_selector_file];
+    if let Some(vlans) = uplinks::vlans(name, selectors.into_iter().filter_map(|file| file.as_deref())).await? {
+        linux = linux.with_vlans(vlans);
+    }
     let data_plane = WithMemif::over(match *options.rate_limit {
         Some(rate) => linux.with_rate_limit(RateLimit::both(rate)),
         None => linux,

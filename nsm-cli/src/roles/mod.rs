@@ -18,6 +18,7 @@ mod run;
 mod signals;
 mod store;
 mod tunnel;
+mod uplinks;
 
 use clap::Subcommand;
 use nsm_sdk::roles::Running;

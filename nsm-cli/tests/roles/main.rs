@@ -14,4 +14,5 @@ mod mesh;
 mod names;
 mod shared_memory;
 mod tunnels;
+mod vlans;
 mod working;

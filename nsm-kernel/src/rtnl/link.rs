@@ -240,6 +240,13 @@ pub(crate) fn set_up(index: u32) -> Request {
     Request::change(RouteNetlinkMessage::SetLink(link))
 }
 
+/// Has a link take in what is sent to any group of hardware addresses.
+pub(crate) fn hear_groups(index: u32) -> Request {
+    let mut link = on_link(index);
+    (link.header.flags, link.header.change_mask) = (LinkFlags::Allmulti, LinkFlags::Allmulti);
+    Request::change(RouteNetlinkMessage::SetLink(link))
+}
+
 /// Removes a link (and its peer).
 pub(crate) fn delete(index: u32) -> Request {
     Request::remove(RouteNetlinkMessage::DelLink(on_link(index)))

@@ -6,6 +6,7 @@
 
 pub(crate) mod address;
 pub(crate) mod describe;
+pub(crate) mod filter;
 pub(crate) mod link;
 pub(crate) mod neighbour;
 pub(crate) mod parse;

@@ -40,6 +40,26 @@ pub(crate) fn forward_everything(index: u32, (node, port): (IpAddr, u16)) -> Req
     Request::create(RouteNetlinkMessage::NewNeighbour(message))
 }
 
+/// Has the link `index` take in what is sent to this hardware address, beside its own.
+pub(crate) fn take_in(index: u32, mac: [u8; 6]) -> Request {
+    Request::add(RouteNetlinkMessage::NewNeighbour(taken_in(index, mac)))
+}
+
+/// Takes that back.
+pub(crate) fn leave_out(index: u32, mac: [u8; 6]) -> Request {
+    Request::remove(RouteNetlinkMessage::DelNeighbour(taken_in(index, mac)))
+}
+
+fn taken_in(index: u32, mac: [u8; 6]) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    message.header.ifindex = index;
+    message.header.state = NeighbourState::Permanent;
+    message.header.flags = NeighbourFlags::Own;
+    message.attributes = vec![NeighbourAttribute::LinkLayerAddress(mac.to_vec())];
+    message
+}
+
 /// Removes an entry.
 pub(crate) fn remove(index: u32, ip: IpAddr) -> Request {
     Request::remove(RouteNetlinkMessage::DelNeighbour(message(index, ip)))

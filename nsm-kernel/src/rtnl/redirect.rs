@@ -27,12 +27,6 @@ const INCOMING: TcHandle = TcHandle { major: TcHandle::CLSACT.major, minor: TcHa
 
 /// Has all that comes in through link `index` go out of link `target`.
 pub(crate) fn put(index: u32, target: u32) -> [Request; 2] {
-    let mut place = TcMessage::default();
-    place.header.index = index.cast_signed();
-    place.header.parent = TcHandle::CLSACT;
-    place.header.handle = TcHandle { major: TcHandle::CLSACT.major, minor: 0 };
-    place.attributes = vec![TcAttribute::Kind("clsact".to_owned())];
-
     let mut selector = TcU32Selector::default();
     // One key that fits everything: its mask is empty.
     (selector.flags, selector.nkeys, selector.keys) = (TcU32SelectorFlags::Terminal, 1, vec![TcU32Key::default()]);
@@ -40,23 +34,31 @@ pub(crate) fn put(index: u32, target: u32) -> [Request; 2] {
         TcOption::U32(TcFilterU32Option::Selector(selector)),
         TcOption::U32(TcFilterU32Option::Action(vec![redirect(target)])),
     ];
-    let mut filter = message(index);
+    let mut filter = message(index, INCOMING);
     filter.attributes = vec![TcAttribute::Kind(TcFilterU32::KIND.to_owned()), TcAttribute::Options(options)];
-    [
-        Request::add(RouteNetlinkMessage::NewQueueDiscipline(place)),
-        Request::create(RouteNetlinkMessage::NewTrafficFilter(filter)),
-    ]
+    [place(index), Request::create(RouteNetlinkMessage::NewTrafficFilter(filter))]
+}
+
+/// Makes the place where filters of link `index` are attached; content if somebody has made it.
+pub(super) fn place(index: u32) -> Request {
+    let mut place = TcMessage::default();
+    place.header.index = index.cast_signed();
+    place.header.parent = TcHandle::CLSACT;
+    place.header.handle = TcHandle { major: TcHandle::CLSACT.major, minor: 0 };
+    place.attributes = vec![TcAttribute::Kind("clsact".to_owned())];
+    Request::add(RouteNetlinkMessage::NewQueueDiscipline(place))
 }
 
 /// Takes that back.
 pub(crate) fn remove(index: u32) -> Request {
-    Request::remove(RouteNetlinkMessage::DelTrafficFilter(message(index)))
+    Request::remove(RouteNetlinkMessage::DelTrafficFilter(message(index, INCOMING)))
 }
 
-fn message(index: u32) -> TcMessage {
+/// Of our filters at that place.
+pub(super) fn message(index: u32, place: TcHandle) -> TcMessage {
     let mut message = TcMessage::default();
     message.header.index = index.cast_signed();
-    message.header.parent = INCOMING;
+    message.header.parent = place;
     message.header.info = (PREFERENCE << 16) | u32::from(EVERY_PROTOCOL.to_be());
     message
 }
@@ -77,16 +79,21 @@ fn redirect(target: u32) -> TcAction {
 impl Rtnl {
     /// Out of which link all goes that comes in through link `index`, if that was set here; [`GONE`] if that is no more.
     pub(crate) fn redirected(&mut self, index: u32) -> Result<Option<u32>> {
-        let found = self.dump(RouteNetlinkMessage::GetTrafficFilter(message(index)))?;
+        let found = self.dump(RouteNetlinkMessage::GetTrafficFilter(message(index, INCOMING)))?;
         Ok(found.iter().find_map(target))
     }
+}
+
+/// Whether a filter has our preference.
+pub(super) fn is_ours(filter: &TcMessage) -> bool {
+    filter.header.info >> 16 == PREFERENCE
 }
 
 fn target(message: &RouteNetlinkMessage) -> Option<u32> {
     let RouteNetlinkMessage::NewTrafficFilter(filter) = message else {
         return None;
     };
-    if filter.header.info >> 16 != PREFERENCE {
+    if !is_ours(filter) {
         return None;
     }
     let options = filter.attributes.iter().filter_map(|attribute| match attribute {

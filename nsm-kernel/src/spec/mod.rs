@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 pub use name::InterfaceName;
 
-use crate::{Error, NatRules, Rate, Result};
+use crate::{Error, NatRules, Rate, Result, VlanPort};
 
 /// Desired state of one interface in one namespace: plain data, compared to find what has to change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct InterfaceSpec {
     /// is, and nothing of it reaches the namespace, which sends nothing of its own either. It stays down until that one is
     /// there.
     pub joined_to: Option<InterfaceName>,
+    /// Makes it a way into a VLAN: all that comes in goes there, and nothing of it reaches the namespace.
+    pub vlan: Option<VlanPort>,
     /// The most it sends; `None`: as fast as it can, by the kernel's own queue.
     pub rate: Option<Rate>,
     /// How addresses are translated in its namespace, by a table of its own; `None`: there is no such table.
@@ -93,6 +95,7 @@ impl InterfaceSpec {
             neighbours: Vec::new(),
             policies: Vec::new(),
             joined_to: None,
+            vlan: None,
             rate: None,
             nat: None,
         };
@@ -149,6 +152,13 @@ impl InterfaceSpec {
         self
     }
 
+    /// Makes it a way into a VLAN.
+    #[must_use]
+    pub fn into_vlan(mut self, port: VlanPort) -> Self {
+        self.vlan = Some(port);
+        self
+    }
+
     /// Limits what it sends.
     #[must_use]
     pub fn with_rate(mut self, rate: Rate) -> Self {
@@ -190,11 +200,17 @@ impl InterfaceSpec {
                 return invalid(format!("policy from {from} has routes of the other address family"));
             }
         }
-        if let Some(other) = &self.joined_to {
-            let has = !self.addresses.is_empty() || !self.routes.is_empty() || !self.policies.is_empty();
-            if has || *other == self.name {
-                return invalid(format!("a side of a relay has no addresses or routes, and another side than {other}"));
+        let has = !self.addresses.is_empty() || !self.routes.is_empty() || !self.policies.is_empty();
+        if let Some(vlan) = &self.vlan {
+            vlan.validate(self.name.as_str())?;
+            if has || self.joined_to.is_some() {
+                return invalid("a way into a VLAN has no addresses or routes, and leads nowhere else".to_owned());
             }
+        }
+        if let Some(other) = &self.joined_to
+            && (has || *other == self.name)
+        {
+            return invalid(format!("a side of a relay has no addresses or routes, and another side than {other}"));
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ mod policy;
 mod rate;
 mod update;
 mod user_namespace;
+mod vlan;
 mod vxlan;
 mod watch;
 mod wire;

@@ -11,7 +11,8 @@ use nsm_wireguard::{Node, Peering};
 use super::context;
 use super::error::failed;
 use super::mark::{Mark, Side};
-use super::plan::{Plan, Tunnel, Ways, end, relay, tunnel};
+use super::plan::{Plan, Ways, end, relay};
+use super::tunnel::{Tunnel, tunnel};
 use crate::Wire;
 use crate::memif::Target;
 use crate::memif::copying::{

@@ -51,6 +51,7 @@ fn code_of(error: &Kernel) -> Code {
         | Kernel::LinkNotFound { .. }
         | Kernel::NoPrivileges { .. }
         | Kernel::NoUnderlay { .. }
+        | Kernel::Uplink { .. }
         | Kernel::UnderlayTooNarrow { .. } => Code::FailedPrecondition,
         Kernel::TablesExhausted { .. } => Code::ResourceExhausted,
         _ => Code::Internal,

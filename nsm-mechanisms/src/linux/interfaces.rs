@@ -1,10 +1,13 @@
 //! What is asked of the kernel for the interfaces of one wire.
 
 use nsm_chain::Result;
-use nsm_kernel::{Error as Kernel, Interface, InterfaceSpec, PeerNeighbours, VethWire, delete_link, reconcile};
+use nsm_kernel::{
+    Error as Kernel, Interface, InterfaceSpec, PeerNeighbours, VethWire, VlanPort, delete_link, reconcile,
+};
 
 use super::error::{Trouble, failed};
-use super::plan::{End, Plan, Tunnel};
+use super::plan::{End, Plan};
+use super::tunnel::Tunnel;
 use crate::memif::copying::Device;
 
 /// What a wire consists of.
@@ -66,8 +69,9 @@ async fn create_end(end: &End, parts: &mut Parts) -> Result<(), Trouble> {
 /// Removes one end, and what was made beside it.
 pub(super) async fn remove(end: &End) -> Result<(), Kernel> {
     delete_link(&end.netns, end.spec.name.as_str(), &end.spec.alias).await?;
-    match &end.tunnel {
-        Some(Tunnel::Vxlan { vxlan, node, .. }) => vxlan.release(node).await,
+    match (&end.tunnel, &end.spec.vlan) {
+        (Some(Tunnel::Vxlan { vxlan, node, .. }), _) => vxlan.release(node).await,
+        (_, Some(vlan)) => VlanPort::release(&vlan.uplink, &end.netns, &end.spec.name).await,
         _ => Ok(()),
     }
 }

@@ -1,7 +1,7 @@
 //! By what our interfaces are known as ours.
 
 use nsm_chain::{Error, Result};
-use nsm_kernel::VxlanTunnel;
+use nsm_kernel::{VlanPort, VxlanTunnel};
 
 use crate::memif::copying::Kind;
 
@@ -42,6 +42,7 @@ impl Mark {
             Some(Carrier::Wireguard) => mark += " wireguard",
             Some(Carrier::Memif(Kind::Ip)) => mark += " memif ip",
             Some(Carrier::Memif(Kind::Ethernet)) => mark += " memif ethernet",
+            Some(Carrier::Vlan(VlanPort { uplink, id, .. })) => mark += &format!(" vlan {id} {uplink}"),
             None => {}
         }
         // A space would let one connection's marks look like those of another's tunnel.
@@ -107,6 +108,8 @@ pub(super) enum Carrier<'a> {
     Wireguard,
     /// No tunnel: a TUN or TAP device, whose packets are copied.
     Memif(Kind),
+    /// No tunnel: it is a way into a VLAN.
+    Vlan(&'a VlanPort),
 }
 
 /// Which end of a wire.

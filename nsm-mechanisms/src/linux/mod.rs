@@ -9,6 +9,7 @@
 //! | KERNEL ↔ MEMIF, MEMIF ↔ KERNEL | one TUN (IP) or TAP (ETHERNET) device in the workload's namespace; this process copies |
 //! | MEMIF ↔ VXLAN, VXLAN ↔ MEMIF | a VXLAN device in the node's namespace, joined to a TAP device there; this process copies |
 //! | MEMIF ↔ WIREGUARD, WIREGUARD ↔ MEMIF | no interface; this process copies, seals and opens |
+//! | KERNEL → VLAN | one veth pair, whose other end is in the node's namespace, and is a way into a VLAN of a network outside |
 //! | KERNEL ↔ WIREGUARD, WIREGUARD ↔ KERNEL | one TUN device in the workload's namespace; this process seals and opens its packets |
 //!
 //! Every interface carries a mark (its link alias), `nsm:<forwarder>:<connection id>`, and a tunnel's also says which
@@ -27,6 +28,7 @@ mod plan;
 mod strays;
 mod table;
 mod traffic;
+mod tunnel;
 mod watching;
 mod wiring;
 
@@ -34,15 +36,15 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use nsm_api::mechanism::{KERNEL, VXLAN, WIREGUARD};
-use nsm_api::{Mechanism, payload};
+use nsm_api::mechanism::{KERNEL, VLAN, VXLAN, WIREGUARD};
+use nsm_api::{Connection, Mechanism, payload};
 use nsm_chain::{Error, Result};
 use nsm_kernel::Netns;
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use crate::memif::copying::Sockets;
-use crate::{Class, Copied, Dataplane, Programmed, RateLimit, Underlay, Vni, Wire, Wireguard};
+use crate::{Class, Copied, Dataplane, Programmed, RateLimit, Underlay, Vlans, Vni, Wire, Wireguard};
 use mark::Mark;
 use plan::{Plan, Ways};
 use strays::Occupied;
@@ -61,6 +63,7 @@ struct Inner {
     /// Our place in the network between nodes, and the namespace that has it.
     underlay: Option<(Underlay, Netns)>,
     wireguard: OnceLock<Wireguard>,
+    vlans: OnceLock<Vlans>,
     /// Of connections that say nothing of a limit.
     limit: OnceLock<RateLimit>,
     /// Where clients with shared memory come to.
@@ -98,6 +101,13 @@ impl Linux {
         self
     }
 
+    /// Has workloads put into VLANs of these networks, where an endpoint says so. What was set before stays.
+    #[must_use]
+    pub fn with_vlans(self, vlans: Vlans) -> Self {
+        self.0.vlans.get_or_init(|| vlans);
+        self
+    }
+
     /// Limits connections that say nothing of it ([`RateLimit`]). What was set before stays.
     #[must_use]
     pub fn with_rate_limit(self, limit: RateLimit) -> Self {
@@ -131,6 +141,7 @@ impl Linux {
             mark,
             underlay,
             wireguard: OnceLock::new(),
+            vlans: OnceLock::new(),
             limit: OnceLock::new(),
             sockets: Sockets::default(),
             table: Table::default(),
@@ -167,7 +178,8 @@ impl Dataplane for Linux {
         }
         // The kernel's tunnel first: it is faster, and outlives this process.
         let vxlan = self.0.underlay.iter().map(|(underlay, _)| underlay.offer());
-        vxlan.chain(self.0.wireguard_for(payload).map(|wireguard| wireguard.offer(id))).collect()
+        let wireguard = self.0.wireguard_for(payload).map(|wireguard| wireguard.offer(id));
+        vxlan.chain(wireguard).chain(self.0.vlans.get().map(|_| Mechanism::vlan())).collect()
     }
 
     fn accept(&self, id: &str, mechanism: &mut Mechanism, held: Option<&Self::Lease>) -> Result<Self::Lease> {
@@ -189,11 +201,14 @@ impl Dataplane for Linux {
         plan::joins(caller, next)
     }
 
-    fn complete(&self, id: &str, payload: &str, caller: &mut Mechanism, _next: &Mechanism) -> Result<()> {
+    fn complete(&self, connection: &Connection, caller: &mut Mechanism, next: &mut Mechanism) -> Result<()> {
         if let Some(mut memif) = caller.as_memif_mut() {
-            memif.set_socket(&self.0.sockets.place(id, payload)?);
+            memif.set_socket(&self.0.sockets.place(&connection.id, &connection.payload)?);
         }
-        Ok(())
+        match self.0.vlans.get().filter(|_| next.is(VLAN)) {
+            Some(vlans) => vlans.complete(connection, next),
+            None => Ok(()),
+        }
     }
 
     /// Once begun it runs to its end, even if the future is dropped; a new wire that nobody waits for any more is
@@ -264,7 +279,7 @@ impl Inner {
 
 /// Makes, changes or moves a connection's wire.
 async fn converge(here: &mut Option<Wiring>, wire: &Wire, linux: &Inner) -> Result<Programmed> {
-    let ways = Ways { underlay: linux.underlay.as_ref(), wireguard: linux.wireguard.get() };
+    let ways = Ways { underlay: linux.underlay.as_ref(), wireguard: linux.wireguard.get(), vlans: linux.vlans.get() };
     let plan = Plan::of(wire, &linux.mark, ways)?;
     let Some(wiring) = here else {
         let (wiring, programmed) = Wiring::make(wire, plan, linux, None).await?;

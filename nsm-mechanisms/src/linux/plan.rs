@@ -1,21 +1,19 @@
 //! A wire as interfaces: which, where, and what they should look like.
 
-use std::net::IpAddr;
-
-use nsm_api::mechanism::{FileUrl, KERNEL, Kernel, MEMIF, ParameterError, VXLAN, WIREGUARD, keys};
+use nsm_api::mechanism::{FileUrl, KERNEL, Kernel, MEMIF, ParameterError, VLAN, VXLAN, WIREGUARD, keys};
 use nsm_api::{Mechanism, payload};
 use nsm_chain::{Error, Result};
-use nsm_kernel::{InterfaceSpec, Neighbour, Netns, VxlanTunnel};
-use nsm_wireguard::{Node, Peering};
+use nsm_kernel::{InterfaceSpec, Neighbour, Netns};
+use nsm_wireguard::Peering;
 
 use super::context;
 use super::copying::{self, Copying};
 use super::error::failed;
 use super::mark::{Carrier, Mark, Side};
 use super::nat;
+use super::tunnel::{Tunnel, tunnel};
 use crate::memif::copying::Kind;
-use crate::wireguard::End as Role;
-use crate::{Underlay, Wire, Wireguard};
+use crate::{RateLimit, Underlay, Vlans, Wire, Wireguard};
 
 /// What a wire is made of: the two ends of a pair, one end of a tunnel, or one end each of two tunnels that are joined.
 #[derive(Debug, Clone)]
@@ -36,37 +34,12 @@ pub(super) struct End {
     pub(super) route_localnet: bool,
 }
 
-/// The tunnel an interface belongs to.
-#[derive(Debug, Clone)]
-pub(super) enum Tunnel {
-    /// The kernel's.
-    Vxlan {
-        vxlan: VxlanTunnel,
-        node: Netns,
-        /// Whether the other node issued the identifier, which is then still to be claimed here.
-        foreign: Option<Underlay>,
-    },
-    /// Our own.
-    Wireguard { node: Node, peering: Peering },
-    /// None, but shared memory: this process copies the interface's packets.
-    Copied(Kind),
-}
-
 /// By what other nodes can be reached.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ways<'a> {
     pub(super) underlay: Option<&'a (Underlay, Netns)>,
     pub(super) wireguard: Option<&'a Wireguard>,
-}
-
-impl Tunnel {
-    fn carrier(&self) -> Carrier<'_> {
-        match self {
-            Self::Vxlan { vxlan, .. } => Carrier::Vxlan(vxlan),
-            Self::Wireguard { .. } => Carrier::Wireguard,
-            Self::Copied(kind) => Carrier::Memif(*kind),
-        }
-    }
+    pub(super) vlans: Option<&'a Vlans>,
 }
 
 impl End {
@@ -101,6 +74,11 @@ impl Plan {
                     introduce(&mut ends);
                 }
                 Ok(Self::of_ends(ends.into()))
+            }
+            (Some(caller), None) if wire.next.is(VLAN) => {
+                let client = end(caller, Side::Client, None)?;
+                let port = port(wire, &client, mark, ways)?;
+                Ok(Self::of_ends(vec![client, port]))
             }
             (Some(caller), None) => {
                 let tunnel = tunnel(wire, &wire.next, Side::Client, ways)?;
@@ -176,6 +154,17 @@ pub(super) fn joins(caller: &Mechanism, next: &Mechanism) -> bool {
     }
 }
 
+/// The other end of the client's interface, in the node's namespace, by which it is put into a VLAN.
+fn port(wire: &Wire, client: &End, mark: &Mark, ways: Ways<'_>) -> Result<End> {
+    let vlans = ways.vlans.ok_or_else(|| Error::unsupported("this forwarder knows no network that has VLANs"))?;
+    let vlan = vlans.port(&wire.next, client.spec.mac.unwrap_or_default())?;
+    let carrier = Carrier::Vlan(&vlan);
+    let spec = InterfaceSpec::new(&mark.name(&wire.id, Side::Endpoint), mark.of(&wire.id, Some(carrier))?);
+    let mut spec = spec.map_err(|error| failed("the way into the VLAN cannot be described", error))?;
+    (spec.mtu, spec.rate) = (client.spec.mtu, RateLimit::of(&wire.context)?.of_endpoint());
+    Ok(End { netns: vlans.node().clone(), spec: spec.into_vlan(vlan), tunnel: None, route_localnet: false })
+}
+
 /// Both end in the node's own namespace, and what comes out of one goes into the other.
 pub(super) fn relay(wire: &Wire, tunnels: [Tunnel; 2], mark: &Mark, ways: Ways<'_>) -> Result<Vec<End>> {
     let (_, node) = ways.underlay.ok_or_else(|| Error::internal("a relay without a network between nodes"))?;
@@ -207,64 +196,6 @@ fn introduce(ends: &mut [End; 2]) {
     for (end, known) in ends.iter_mut().zip(known) {
         end.spec.neighbours.extend(known);
     }
-}
-
-/// The tunnel of a mechanism in which the client's side is the source.
-pub(super) fn tunnel(wire: &Wire, mechanism: &Mechanism, ours: Side, ways: Ways<'_>) -> Result<Tunnel> {
-    if let (true, Some(wireguard)) = (mechanism.is(WIREGUARD), ways.wireguard) {
-        if wire.payload == payload::ETHERNET {
-            return Err(Error::unsupported("WIREGUARD carries IP packets, and the connection's payload is ETHERNET")
-                .hint("offer VXLAN"));
-        }
-        let agreed = mechanism.as_wireguard().and_then(|wireguard| wireguard.mtu().ok()?);
-        check_mtu(wire, agreed, (wireguard.mtu(), wireguard.tunnel_mtu()))?;
-        let role = if ours == Side::Client { Role::Offering } else { Role::Accepting };
-        let peering = wireguard.peering(&wire.id, mechanism, role)?;
-        return Ok(Tunnel::Wireguard { node: wireguard.node().clone(), peering });
-    }
-    let (Some(vxlan), Some((underlay, node))) = (mechanism.as_vxlan(), ways.underlay) else {
-        return Err(Error::unsupported(format!("this forwarder cannot make a wire over {}", mechanism.r#type)));
-    };
-    let invalid = |error: ParameterError| Error::invalid("the VXLAN mechanism cannot be used").because(error);
-    let incomplete = || {
-        Error::invalid("the VXLAN mechanism has no network identifier or no address of the other side")
-            .hint("the side that selects it must set vni and dst_ip")
-    };
-    let (remote, port) = match ours {
-        Side::Client => (vxlan.dst_ip(), vxlan.dst_port()),
-        Side::Endpoint => (vxlan.src_ip(), vxlan.src_port()),
-    };
-    check_mtu(wire, vxlan.mtu().map_err(invalid)?, (underlay.mtu, underlay.tunnel_mtu()))?;
-    let vni = vxlan.vni().map_err(invalid)?.ok_or_else(incomplete)?;
-    let remote = remote.map_err(invalid)?.ok_or_else(incomplete)?;
-    let vxlan = self::vxlan(underlay, vni, (remote, port.map_err(invalid)?));
-    let foreign = (ours == Side::Client).then(|| underlay.clone());
-    Ok(Tunnel::Vxlan { vxlan, node: node.clone(), foreign })
-}
-
-/// Whether what is `left` of the network's MTU by the tunnel's headers, or what was agreed on if that is less, is enough.
-fn check_mtu(wire: &Wire, agreed: Option<u32>, (network, left): (u32, u32)) -> Result<()> {
-    // RFC 8200, section 5; and the least that Linux takes for an interface with IPv4.
-    const IPV6: u32 = 1280;
-    const IPV4: u32 = 68;
-    let ip = wire.context.ip_context.as_ref();
-    let has_ipv6 = ip.is_some_and(|ip| ip.src_nets().chain(ip.dst_nets()).any(|net| net.addr().is_ipv6()));
-    let (least, what) = if has_ipv6 { (IPV6, "IPv6") } else { (IPV4, "IPv4") };
-    let left = agreed.map_or(left, |agreed| agreed.min(left));
-    if left >= least {
-        return Ok(());
-    }
-    Err(Error::precondition(format!(
-        "packets of {left} octets at most fit through the tunnel, as packets of {network} do through this node's network, \
-         and {what} needs {least}"
-    ))
-    .hint("raise the MTU of the network between the nodes, or ask for no IPv6 addresses"))
-}
-
-/// The kernel's tunnel of that number to a node, which listens on our port if it does not say on which.
-pub(super) fn vxlan(underlay: &Underlay, vni: u32, (remote, port): (IpAddr, Option<u16>)) -> VxlanTunnel {
-    let remote_port = port.unwrap_or(underlay.port);
-    VxlanTunnel { vni, local: underlay.address, remote, port: underlay.port, remote_port, ttl: None }
 }
 
 #[cfg(test)]
@@ -343,7 +274,7 @@ mod tests {
             let _lease = underlay.accept(&mut accepted, None);
             let wire = Wire { id: id.into(), caller: accepted, next, context, payload: payload::IP.into(), origin: None };
             let ways = (underlay, node);
-            let ways = Ways { underlay: Some(&ways), wireguard: None };
+            let ways = Ways { underlay: Some(&ways), wireguard: None, vlans: None };
             let plan = Plan::of(&wire, &Mark::new("fwd").unwrap(), ways);
             if let Ok(plan) = plan {
                 let tunnels = plan.ends.iter().filter(|end| end.tunnel.is_some()).count();

@@ -7,14 +7,16 @@ use std::sync::{Arc, PoisonError};
 
 use nsm_api::Mechanism;
 use nsm_chain::Result;
-use nsm_kernel::{Error as Kernel, MarkedLink, Netns, NetnsId, Snapshot, VxlanTunnel, delete_link};
+use nsm_kernel::{
+    Error as Kernel, InterfaceName, MarkedLink, Netns, NetnsId, Snapshot, VlanPort, VxlanTunnel, delete_link,
+};
 
 use tracing::Instrument;
 
 use super::error::failed;
-use super::mark::{Carrier, Mark};
+use super::mark::{Carrier, Mark, Side};
 use super::table::Held;
-use super::{Inner, Linux, plan};
+use super::{Inner, Linux, tunnel};
 use crate::vni::Reserved;
 use crate::{Census, Mended, Reach, Reconciled, Underlay, Vni, Wire};
 
@@ -176,7 +178,7 @@ impl Inner {
         let vxlan = mechanism.as_vxlan()?;
         let (remote, port) = (vxlan.src_ip().ok()??, vxlan.src_port().ok()?);
         let to_there = |vni| {
-            let tunnel = plan::vxlan(underlay, vni, (remote, port));
+            let tunnel = tunnel::vxlan(underlay, vni, (remote, port));
             self.mark.of(id, Some(Carrier::Vxlan(&tunnel))).ok()
         };
         let found = {
@@ -200,10 +202,16 @@ impl Inner {
 
     /// Gives up what was made beside an interface with this mark, which is gone.
     pub(super) async fn release(&self, mark: &str) -> Result<(), Kernel> {
-        match (&self.underlay, Mark::tunnel(mark)) {
-            (Some((_, node)), Some(tunnel)) => tunnel.release(node).await,
-            _ => Ok(()),
+        if let (Some((_, node)), Some(tunnel)) = (&self.underlay, Mark::tunnel(mark)) {
+            return tunnel.release(node).await;
         }
+        // A way into a VLAN goes with the other end of its pair, whose mark does not tell of it.
+        let (Some(vlans), Some(id)) = (self.vlans.get(), self.mark.id(mark)) else { return Ok(()) };
+        let port: InterfaceName = self.mark.name(id, Side::Endpoint).parse()?;
+        for uplink in vlans.uplinks() {
+            VlanPort::release(uplink, vlans.node(), &port).await?;
+        }
+        Ok(())
     }
 
     fn vacate(&self, mark: &str) {

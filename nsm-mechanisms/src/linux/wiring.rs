@@ -7,7 +7,8 @@ use super::Inner;
 use super::copying::Worker;
 use super::error::{Trouble, failed};
 use super::interfaces::{self, Parts, adopt, back, create, run, set_route_localnet};
-use super::plan::{End, Plan, Tunnel};
+use super::plan::{End, Plan};
+use super::tunnel::Tunnel;
 use crate::{Copied, Mended, Programmed, Vni, Wire};
 
 /// A wire that was made or adopted.

@@ -1,8 +1,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nsm_api::Mechanism;
 use nsm_api::mechanism::{MEMIF, NOOP};
+use nsm_api::{Connection, Mechanism};
 use nsm_chain::{Error, Result};
 
 use crate::{Census, Class, Dataplane, Mended, Metered, Programmed, Reach, Reconciled, Traffic, Wire};
@@ -81,12 +81,12 @@ impl<D: Dataplane> Dataplane for WithMemif<D> {
         by_themselves(caller, next) || (!caller.is(NOOP) && !next.is(NOOP) && self.other.joins(caller, next))
     }
 
-    fn complete(&self, id: &str, payload: &str, caller: &mut Mechanism, next: &Mechanism) -> Result<()> {
+    fn complete(&self, connection: &Connection, caller: &mut Mechanism, next: &mut Mechanism) -> Result<()> {
         if caller.is(MEMIF) && next.is(MEMIF) {
             caller.parameters.clone_from(&next.parameters);
             return Ok(());
         }
-        self.other.complete(id, payload, caller, next)
+        self.other.complete(connection, caller, next)
     }
 
     async fn connect(&self, wire: &Wire) -> Result<Programmed> {

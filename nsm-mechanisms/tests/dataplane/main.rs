@@ -13,6 +13,7 @@ mod mesh;
 mod relay;
 mod remote;
 mod user_namespace;
+mod vlan;
 mod wireguard;
 
 use std::net::IpAddr;

@@ -166,8 +166,9 @@ async fn a_memif_client_and_a_kernel_endpoint_exchange_packets() {
 
 /// A wire from a client with shared memory to an interface `nse-1` of this workload, and where the client finds it.
 pub(super) fn to_kernel(linux: &Linux, netns: &Netns, payload: &str) -> (Wire, nsm_memif::Address) {
-    let (mut caller, next) = (Mechanism::memif(), kernel(netns, "nse-1"));
-    linux.complete("1", payload, &mut caller, &next).unwrap();
+    let (mut caller, mut next) = (Mechanism::memif(), kernel(netns, "nse-1"));
+    let connection = Connection { id: "1".into(), payload: payload.into(), ..Default::default() };
+    linux.complete(&connection, &mut caller, &mut next).unwrap();
     let Ok(Some(FileUrl::Path(path))) = caller.as_memif().unwrap().file() else { panic!("a path") };
     (Wire { payload: payload.into(), ..wire("1", caller, next, 1) }, path.into())
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use nsm_api::NetworkService;
-use nsm_api::mechanism::{KERNEL, NOOP};
+use nsm_api::mechanism::{KERNEL, NOOP, VLAN};
 use nsm_chain::{Call, Code, Node, Timers, elements};
 use nsm_kernel::Rate;
-use nsm_mechanisms::{KernelAccept, Mechanisms, Noop, RateLimit};
+use nsm_mechanisms::{KernelAccept, Mechanisms, Noop, RateLimit, VlanAccept};
 use nsm_sdk::context::{DnsConfigs, PolicyRoutes};
 use nsm_sdk::ipam::{Group, PointToPoint, Pool};
 use nsm_sdk::lifetime::{Backoff, OnIdle};
@@ -22,7 +22,7 @@ use super::common::{ClientPolicies, Common};
 use super::{announce, unless_stopped};
 use crate::failure::Failure;
 use crate::lab::Sockets;
-use crate::settings::values::{CidrGroups, DnsSettings, Labels, List, Maybe, Span, Switch};
+use crate::settings::values::{CidrGroups, DnsSettings, Labels, List, Maybe, Span, Switch, VlanServices};
 
 /// An endpoint that gives addresses and answers pings: the ICMP responder.
 #[derive(Debug, Clone, Args)]
@@ -53,6 +53,12 @@ pub(crate) struct Options {
     /// The network services it serves.
     #[arg(long, value_name = "NAMES", default_value = "icmp-responder")]
     service_names: List<String>,
+
+    /// Network services whose clients are put into VLANs of a network outside, in place of those of `--service-names`:
+    /// `finance { vlan: 100; via: gw1 }, …`. Forwarders know by `via` which interface leads there. This endpoint then has no
+    /// interface; let it listen on TCP, and register with a registry.
+    #[arg(long, value_name = "SERVICES", default_value = "")]
+    services: VlanServices,
 
     /// What the network services carry: ETHERNET or IP.
     #[arg(long, value_name = "PAYLOAD", default_value = "ETHERNET")]
@@ -103,6 +109,23 @@ pub(crate) struct Options {
     pub(super) common: Common,
 }
 
+impl Options {
+    /// The network services that it serves.
+    fn served(&self) -> impl Iterator<Item = &str> {
+        let vlans = self.services.0.iter().map(|service| service.name.as_str());
+        let names = self.service_names.iter().map(String::as_str);
+        vlans.chain(names.filter(|_| self.services.0.is_empty()))
+    }
+
+    /// Into which VLANs its clients are put, if that is what it does.
+    fn vlans(&self) -> nsm_chain::Result<Option<VlanAccept>> {
+        let mut services = self.services.0.iter();
+        let all =
+            services.try_fold(VlanAccept::new(), |all, service| all.serving(&service.name, service.vlan, &service.via));
+        Ok(Some(all?).filter(|_| !self.services.0.is_empty()))
+    }
+}
+
 /// What to do with addresses that a client brings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Policy {
@@ -123,7 +146,7 @@ pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -
     if let Some(sockets) = &sockets {
         role = role.listen_on(sockets.url("endpoint"));
     }
-    for service in options.service_names.iter() {
+    for service in options.served() {
         role = role.serves_with(service, options.labels.pairs());
     }
     let starting = async {
@@ -157,7 +180,10 @@ fn elements(options: &Options) -> Result<(Vec<Node>, CancellationToken), Failure
         list.push(Node::new(on_idle)); // first: a Request that is refused takes nothing
     }
     let policies = options.base_dir.join(&options.pbr_config_path);
-    let mechanisms = Mechanisms::new().with(KERNEL, KernelAccept::new()).and_then(|some| some.with(NOOP, Noop));
+    let mechanisms = match options.vlans().map_err(|error| failed(&error))? {
+        Some(vlans) => Mechanisms::new().with(VLAN, vlans),
+        None => Mechanisms::new().with(KERNEL, KernelAccept::new()).and_then(|some| some.with(NOOP, Noop)),
+    };
     list.extend(elements![
         addresses(options)?,                                         // what both sides are called
         PolicyRoutes::file(policies),                                // which traffic comes here; adds addresses
@@ -184,7 +210,7 @@ async fn register_services(options: &Options, site: &Site) -> nsm_chain::Result<
         .registry_client(&options.name, site.channels(), options.connect_to.to_string())
         .build()
         .map_err(|error| nsm_chain::Error::internal("the registry client").because(error))?;
-    for name in options.service_names.iter() {
+    for name in options.served() {
         if let Some(found) = registered(&client, name).await? {
             let (theirs, ours) = (&found.payload, &options.payload);
             if theirs != ours {
@@ -197,7 +223,7 @@ async fn register_services(options: &Options, site: &Site) -> nsm_chain::Result<
                 continue;
             }
         }
-        let service = NetworkService { name: name.clone(), payload: options.payload.clone(), ..Default::default() };
+        let service = NetworkService { name: name.to_owned(), payload: options.payload.clone(), ..Default::default() };
         client.services.request(Call::new(service).within(REGISTERING)).await?;
     }
     Ok(client)

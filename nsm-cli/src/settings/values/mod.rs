@@ -8,6 +8,7 @@ mod level;
 mod list;
 mod maybe;
 mod switch;
+mod vlan_services;
 
 pub(crate) use cidr_groups::CidrGroups;
 pub(crate) use dns::DnsSettings;
@@ -17,6 +18,7 @@ pub(crate) use level::Level;
 pub(crate) use list::List;
 pub(crate) use maybe::Maybe;
 pub(crate) use switch::Switch;
+pub(crate) use vlan_services::VlanServices;
 
 /// Text that is not of the wanted form.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,13 +1,15 @@
 //! What is seen on a link, frame by frame.
 
+use std::io::IoSliceMut;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use nix::libc;
 use nix::net::if_::if_nameindex;
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike, recvfrom, sendto, socket,
+    AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike,
+    UnknownCmsg, recvmsg, sendto, socket,
 };
+use nix::{cmsg_space, libc};
 use nsm_chain::Result;
 use nsm_kernel::Netns;
 
@@ -36,22 +38,57 @@ impl Capture {
             let everything = SockProtocol::EthAll;
             let interfaces = if_nameindex()?.iter().map(|interface| interface.index() as usize).collect();
             let socket = socket(AddressFamily::Packet, SockType::Raw, flags, everything)?;
+            tell_tags(&socket)?;
             Ok::<_, std::io::Error>(Self { socket, interfaces })
         };
         netns.run(open).await.map_err(wrong)
     }
 
-    /// All that came until now.
+    /// All that came until now, with the tags that they have outside.
     pub(crate) fn take(&mut self) -> Vec<Vec<u8>> {
-        let mut frame = vec![0; 65_536];
+        let mut buffer = vec![0; 65_536];
+        let mut beside = cmsg_space!(libc::tpacket_auxdata);
         let mut frames = Vec::new();
-        while let Ok((size, from)) = recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut frame) {
-            if from.is_some_and(|from| self.interfaces.contains(&from.ifindex())) {
-                frames.push(frame[..size].to_vec());
+        loop {
+            let mut room = [IoSliceMut::new(&mut buffer)];
+            let got = recvmsg::<LinkAddr>(self.socket.as_raw_fd(), &mut room, Some(&mut beside), MsgFlags::empty());
+            let Ok(got) = got else { return frames };
+            let (size, tag) = (got.bytes, got.cmsgs().into_iter().flatten().find_map(tag));
+            if got.address.is_some_and(|from| self.interfaces.contains(&from.ifindex())) {
+                let mut frame = buffer[..size].to_vec();
+                frame.splice(12..12, tag.into_iter().flatten());
+                frames.push(frame);
             }
         }
-        frames
     }
+}
+
+/// Has the kernel tell the tag of a frame, which it keeps beside it (packet(7), `PACKET_AUXDATA`).
+#[allow(unsafe_code, reason = "nix and rustix do not have this option")]
+fn tell_tags(socket: &OwnedFd) -> std::io::Result<()> {
+    let on: libc::c_int = 1;
+    let length = size_of::<libc::c_int>() as u32;
+    // SAFETY: the value is a whole int of that length, and is read before this returns.
+    let set = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_AUXDATA, (&raw const on).cast(), length)
+    };
+    if set == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// The four octets of a frame's tag (`struct tpacket_auxdata`), if it has one.
+fn tag(message: ControlMessageOwned) -> Option<[u8; 4]> {
+    let ControlMessageOwned::Unknown(UnknownCmsg { data_bytes, .. }) = message else { return None };
+    let word = |at: usize| Some(u16::from_ne_bytes(data_bytes.get(at..at + 2)?.try_into().ok()?));
+    let status = u32::from_ne_bytes(data_bytes.get(..4)?.try_into().ok()?);
+    let [[a, b], [c, d]] = [word(18)?.to_be_bytes(), word(16)?.to_be_bytes()];
+    (status & libc::TP_STATUS_VLAN_VALID != 0).then_some([a, b, c, d])
+}
+
+/// The number of the VLAN that a frame is of, and the frame without its tag (IEEE 802.1Q).
+pub(crate) fn untagged(frame: &[u8]) -> Option<(u16, Vec<u8>)> {
+    let tag = frame.get(12..16)?;
+    let id = u16::from_be_bytes([tag[2] & 0x0f, tag[3]]);
+    (tag[..2] == [0x81, 0x00]).then(|| (id, [&frame[..12], &frame[16..]].concat()))
 }
 
 /// Sends a frame to everybody on the link behind the interface of this number.

@@ -31,6 +31,8 @@ pub(crate) enum Way {
     /// VXLAN to a node in the middle and on from there.
     Relay(Family),
     Wireguard(Family),
+    /// A VLAN of the network outside, in which the endpoint's host is; the endpoint itself is only asked where that is.
+    Vlan,
 }
 
 /// Of the network between the nodes.
@@ -70,6 +72,7 @@ impl Cell {
             Way::Relay(Family::V6),
             Way::Wireguard(Family::V4),
             Way::Wireguard(Family::V6),
+            Way::Vlan,
         ];
         let nothing = |client| {
             let (way, payload, inner) = (Way::Local, Payload::Ip, Inner::Both);
@@ -89,6 +92,9 @@ impl Cell {
                 for inner in [Inner::V4, Inner::V6, Inner::Both] {
                     cells.push(Self { client: End::Kernel, way, endpoint: End::Kernel, payload, inner });
                 }
+                if way == Way::Vlan {
+                    continue;
+                }
                 // With shared memory both families go the same way.
                 for (client, endpoint) in
                     [(End::Memif, End::Memif), (End::Kernel, End::Memif), (End::Memif, End::Kernel)]
@@ -105,6 +111,7 @@ impl Way {
     pub(crate) fn family(self) -> Option<Family> {
         match self {
             Self::Local => None,
+            Self::Vlan => Some(Family::V4),
             Self::Vxlan(family) | Self::Relay(family) | Self::Wireguard(family) => Some(family),
         }
     }
@@ -144,6 +151,7 @@ impl fmt::Display for Cell {
             Way::Relay(Family::V6) => "VXLAN relayed over IPv6",
             Way::Wireguard(Family::V4) => "WIREGUARD over IPv4",
             Way::Wireguard(Family::V6) => "WIREGUARD over IPv6",
+            Way::Vlan => "VLAN outside",
         };
         let inner = match self.inner {
             Inner::V4 => "IPv4",

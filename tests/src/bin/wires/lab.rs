@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use nsm_api::mechanism::{KERNEL, MEMIF, NOOP, VXLAN, WIREGUARD};
+use nsm_api::mechanism::{KERNEL, MEMIF, NOOP, VLAN, VXLAN, WIREGUARD};
 use nsm_api::{Connection, ConnectionContext, IpContext, Mechanism, Path, PathSegment};
 use nsm_chain::{Begin, Call, Chain, Element, Error, Next, NextHop, OwnedNext, Result, elements, from_fn};
-use nsm_kernel::{Census, Netns, Underlay as Network};
+use nsm_kernel::{Census, InterfaceSpec, Netns, PeerNeighbours, Underlay as Network, VethWire, VlanPort};
 use nsm_mechanisms::{
     CrossConnect, KernelAccept, KernelOffer, Linux, MechanismPriority, Mechanisms, MemifAccept, MemifOffer, Noop,
-    Underlay, Wireguard, WithMemif, Workload,
+    Underlay, VlanAccept, Vlans, Wireguard, WithMemif, Workload,
 };
 use nsm_memif::Memif;
 use tokio::sync::Mutex;
@@ -20,6 +20,12 @@ use crate::mirror;
 
 /// The MTU of Ethernet.
 pub(crate) const ETHERNET_MTU: u32 = 1500;
+
+/// The VLAN in which the endpoint's host is, and where.
+pub(crate) const VLAN_ID: u16 = 100;
+const SERVICE: &str = "wires";
+const VIA: &str = "outside";
+const UPLINK: &str = "uplink";
 
 /// The network between the client's node, the endpoint's and one more for relays, and what may be left in them.
 pub(crate) struct Nodes {
@@ -32,6 +38,8 @@ pub(crate) struct Lab<'a> {
     pub(crate) client: Netns,
     pub(crate) endpoint: Netns,
     nodes: Option<&'a Nodes>,
+    /// The host outside, where that is the other end.
+    host: Option<VethWire>,
     /// The data planes that take part, the client's first.
     planes: Vec<WithMemif<Linux>>,
     chain: Chain,
@@ -82,9 +90,15 @@ impl<'a> Lab<'a> {
             }
             (way, Some(nodes)) => {
                 let [near, far, middle] = nodes.planes.clone();
-                let first = if matches!(way, Way::Wireguard(_)) { WIREGUARD } else { VXLAN };
-                let chain = forwarder(&far, "unix:///nse.sock", None, serves)?;
-                let (planes, chain) = if matches!(way, Way::Relay(_)) {
+                let first = match way {
+                    Way::Wireguard(_) => WIREGUARD,
+                    Way::Vlan => VLAN,
+                    _ => VXLAN,
+                };
+                let chain = if way == Way::Vlan { serves } else { forwarder(&far, "unix:///nse.sock", None, serves)? };
+                let (planes, chain) = if way == Way::Vlan {
+                    (vec![near.clone()], chain)
+                } else if matches!(way, Way::Relay(_)) {
                     let chain = forwarder(&middle, "tcp://far:5001", Some(first), chain)?;
                     (vec![near.clone(), middle, far], chain)
                 } else {
@@ -102,10 +116,15 @@ impl<'a> Lab<'a> {
             let census = Census::take(&netns).await.map_err(wrong)?;
             before.push((netns, census));
         }
+        let host = match nodes.filter(|_| cell.way == Way::Vlan) {
+            Some(nodes) => Some(host(cell, &endpoint, nodes.far()).await?),
+            None => None,
+        };
         Ok(Self {
             client,
             endpoint,
             nodes,
+            host,
             planes,
             chain,
             interfaces: Mutex::new(interfaces),
@@ -123,7 +142,7 @@ impl<'a> Lab<'a> {
         let segment = PathSegment { name: "nsc".into(), id: "1".into(), ..Default::default() };
         let asked = Connection {
             id: "1".into(),
-            network_service: "wires".into(),
+            network_service: SERVICE.into(),
             payload: cell.payload.name().into(),
             path: Some(Path { index: 0, path_segments: vec![segment] }),
             ..Default::default()
@@ -138,6 +157,13 @@ impl<'a> Lab<'a> {
     /// What is there that was not before.
     pub(crate) async fn left(&self) -> Result<Vec<String>> {
         let mut left = Vec::new();
+        if let (Some(host), Some(nodes)) = (&self.host, self.nodes) {
+            host.delete().await.map_err(wrong)?;
+            let uplink = UPLINK.parse().map_err(wrong)?;
+            VlanPort::release(&uplink, nodes.far(), &host.b().spec().name).await.map_err(wrong)?;
+            let filters = VlanPort::sweep(nodes.near(), &uplink).await.map_err(wrong)?;
+            left.extend((filters > 0).then(|| format!("{filters} filters at {UPLINK} for nobody")));
+        }
         for (netns, before) in &self.before {
             let diff = before.diff(&Census::take(netns).await.map_err(wrong)?);
             if diff != nsm_kernel::CensusDiff::default() {
@@ -175,11 +201,31 @@ async fn plane(network: &Network, number: usize) -> Result<WithMemif<Linux>> {
     let address = (node.ip(), Wireguard::DEFAULT_PORT).into();
     let wireguard = Wireguard::bind(&node.netns, address, ETHERNET_MTU).await?;
     let linux = Linux::with_underlay(&format!("fwd-{number}"), Underlay::new(node.ip()), node.netns.clone())?;
-    Ok(WithMemif::over(linux.with_wireguard(wireguard)))
+    let linux = linux.with_wireguard(wireguard);
+    Ok(WithMemif::over(match VlanPort::allowed() {
+        Ok(()) => linux.with_vlans(Vlans::new(node.netns.clone(), [(VIA, UPLINK)]).await.map_err(wrong)?),
+        Err(_) => linux,
+    }))
+}
+
+/// Puts a host that has the endpoint's addresses into the VLAN, by the uplink of its node.
+async fn host(cell: &Cell, netns: &Netns, node: &Netns) -> Result<VethWire> {
+    let mac = [2, 0, 0, 0, 0, 0x77];
+    let mut inside = InterfaceSpec::new("eth0", "nsm:host").map_err(wrong)?.with_mac(mac).with_mtu(ETHERNET_MTU);
+    for [client, own] in addresses(cell.inner) {
+        inside = inside.with_address(own.into()).with_route(client.into(), None);
+    }
+    let port = VlanPort { uplink: UPLINK.parse().map_err(wrong)?, id: VLAN_ID, mac };
+    let port = InterfaceSpec::new("host", "nsm:host").map_err(wrong)?.with_mtu(ETHERNET_MTU).into_vlan(port);
+    VethWire::create((netns, &inside), (node, &port), PeerNeighbours::Learned).await.map_err(wrong)
 }
 
 fn serving(cell: &Cell, netns: &Netns) -> Result<Chain> {
     let accepts = match cell.endpoint {
+        End::Kernel if cell.way == Way::Vlan => {
+            let accept = VlanAccept::new().serving(SERVICE, VLAN_ID, VIA)?;
+            Mechanisms::new().with(VLAN, accept).map_err(wrong)?
+        }
         End::Kernel => {
             let accept = KernelAccept::new().in_netns(Workload::of(netns));
             Mechanisms::new().with(KERNEL, accept).map_err(wrong)?

@@ -19,7 +19,7 @@ use clap::Parser;
 use nsm_api::mechanism::{KERNEL, NOOP};
 use nsm_api::{Connection, IpContext};
 use nsm_chain::{Code, Error, Result};
-use nsm_kernel::Netns;
+use nsm_kernel::{Netns, VlanPort};
 
 use capture::{Capture, Datagram};
 use cell::{Cell, End, Family, Payload, Way};
@@ -52,7 +52,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 async fn main() -> ExitCode {
     let options = Options::parse();
     let wanted = |cell: &Cell| options.only.as_ref().is_none_or(|only| cell.to_string().contains(only.as_str()));
-    let cells: Vec<_> = Cell::all().into_iter().filter(wanted).collect();
+    let mut cells: Vec<_> = Cell::all().into_iter().filter(wanted).collect();
+    if let Err(error) = VlanPort::allowed() {
+        println!("no VLAN is tried: {error}");
+        cells.retain(|cell| cell.way != Way::Vlan);
+    }
     if options.list {
         cells.iter().for_each(|cell| println!("{cell}"));
         return ExitCode::SUCCESS;
@@ -138,7 +142,9 @@ async fn use_it(
                 packets::largest(client, endpoint, mtu).await?;
             }
             if cell.payload == Payload::Ethernet {
-                frames_cross(&lab.client, &lab.endpoint, false).await?;
+                // What one bridge keeps to itself, the one outside keeps, too.
+                let groups = if cell.way == Way::Vlan { &GROUPS[..1] } else { &GROUPS };
+                frames_cross(&lab.client, &lab.endpoint, groups, false).await?;
             }
         }
         (End::Memif, End::Memif) => share_memory(cell, lab, mtu).await?,
@@ -150,7 +156,7 @@ async fn use_it(
                 packets::mirrored((kernel, own), other, mtu).await?;
             }
             if cell.payload == Payload::Ethernet {
-                frames_cross(kernel, kernel, true).await?;
+                frames_cross(kernel, kernel, &GROUPS, true).await?;
             }
         }
     }
@@ -162,6 +168,7 @@ async fn use_it(
             format!("{first}; then {second}")
         }
         (Way::Wireguard(_), Some(nodes), Some([near, _])) => sealed(cell, nodes, &near.take())?,
+        (Way::Vlan, _, Some([near, _])) => tagged(cell, &near.take())?,
         (way, ..) => return Err(Error::internal(format!("{way:?} without a network between nodes"))),
     };
     if lab.ask(cell).await?.mechanism != connection.mechanism {
@@ -243,14 +250,14 @@ async fn packet_of(memif: &mut Memif, ends: &[IpAddr; 2]) -> Result<Vec<u8>> {
 
 /// A frame of no protocol that anybody knows, to everybody, and one that every bridge keeps to itself, get from one end to the
 /// other as they are; or back from there.
-async fn frames_cross(from: &Netns, to: &Netns, mirrored: bool) -> Result<()> {
+async fn frames_cross(from: &Netns, to: &Netns, groups: &[[u8; 6]], mirrored: bool) -> Result<()> {
     let mut capture = Capture::of(to).await?;
     let links = nsm_kernel::links_with_mark(from, "nsm:").await.map_err(lab::wrong)?;
     let link = links.first().ok_or_else(|| Error::internal("one end has no interface"))?;
-    let mut missing: Vec<_> = [[0xff; 6], NEAREST_BRIDGE]
-        .into_iter()
+    let mut missing: Vec<_> = groups
+        .iter()
         .map(|to| {
-            let mut frame = [to, [2, 0, 0, 0, 0, 9]].concat();
+            let mut frame = [*to, [2, 0, 0, 0, 0, 9]].concat();
             frame.extend(UNASSIGNED.to_be_bytes());
             frame.extend(b"a frame of no protocol, of the sixty octets and more that are due");
             frame
@@ -273,8 +280,8 @@ async fn frames_cross(from: &Netns, to: &Netns, mirrored: bool) -> Result<()> {
     Err(Error::unavailable(format!("frames that are not of IP did not arrive: {missing:02x?}")))
 }
 
-/// The group address of LLDP (IEEE 802.1Q, table 8-1).
-const NEAREST_BRIDGE: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 0x0e];
+/// Everybody, and the group address of LLDP (IEEE 802.1Q, table 8-1).
+const GROUPS: [[u8; 6]; 2] = [[0xff; 6], [0x01, 0x80, 0xc2, 0, 0, 0x0e]];
 
 /// For local experiments, by IEEE 802.
 const UNASSIGNED: u16 = 0x88b5;
@@ -340,6 +347,32 @@ fn sealed(cell: &Cell, nodes: &Nodes, frames: &[Vec<u8>]) -> Result<String> {
         return Err(Error::internal(format!("{data} messages crossed in the tunnel, {expected} datagrams were sent")));
     }
     Ok(format!("{data} messages of WireGuard between nodes, {longest} octets at most"))
+}
+
+/// Each frame of the two ends is of the VLAN.
+fn tagged(cell: &Cell, frames: &[Vec<u8>]) -> Result<String> {
+    let ends: Vec<_> = lab::addresses(cell.inner).concat();
+    let is_theirs = |frame: &[u8]| {
+        capture::datagram(frame).is_some_and(|packet| ends.contains(&packet.from) && ends.contains(&packet.to))
+    };
+    let (mut inside, mut longest) = (0, 0);
+    for frame in frames {
+        match capture::untagged(frame) {
+            Some((lab::VLAN_ID, inner)) if is_theirs(&inner) => {
+                (inside, longest) = (inside + 1, longest.max(frame.len()));
+            }
+            Some((other, _)) if other != lab::VLAN_ID => {
+                return Err(Error::internal(format!("a frame of VLAN {other} and not {}", lab::VLAN_ID)));
+            }
+            None if is_theirs(frame) => return Err(Error::internal("a packet crosses without a tag")),
+            _ => {}
+        }
+    }
+    let expected = lab::addresses(cell.inner).len() * 8;
+    if inside < expected {
+        return Err(Error::internal(format!("{inside} datagrams crossed with a tag, {expected} were sent")));
+    }
+    Ok(format!("{inside} datagrams outside, all of VLAN {}, {longest} octets at most", lab::VLAN_ID))
 }
 
 /// The port of RFC 7348.
