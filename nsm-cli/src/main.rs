@@ -4,6 +4,7 @@ mod failure;
 mod interrupt;
 mod lab;
 mod logging;
+mod passthrough;
 #[cfg(test)]
 mod programs;
 mod quickstart;

@@ -41,6 +41,21 @@ pub(crate) fn disable_ipv6(interface: &str) -> Result<()> {
     }
 }
 
+/// Makes a router of the namespace, one that may have the addresses of those whose packets it forwards.
+pub(crate) fn be_router() -> Result<()> {
+    let put = |path: &str, needed: bool| match read(path) {
+        Ok(value) if value.trim_end() == "1" => Ok(()),
+        Ok(_) => write(path, "1").map_err(|e| failed(path, e)),
+        // No IPv6 in this kernel at all.
+        Err(e) if !needed && e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        Err(e) => Err(failed(path, e)),
+    };
+    put("/proc/sys/net/ipv4/ip_forward", true)?;
+    put("/proc/sys/net/ipv4/conf/all/accept_local", true)?;
+    put("/proc/sys/net/ipv4/conf/default/proxy_arp", true)?;
+    put("/proc/sys/net/ipv6/conf/all/forwarding", false)
+}
+
 fn set_disable_ipv6(interface: &str, wanted: &str) -> Result<()> {
     let path = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
     // Reading is cheaper than writing: a write takes RTNL and notifies everybody.

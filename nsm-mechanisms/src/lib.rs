@@ -33,7 +33,7 @@ pub use client_mac::ClientMac;
 pub use cross_connect::CrossConnect;
 pub use dataplane::{Dataplane, Origin, Programmed, Wire, Wired};
 pub use filter_mechanisms::FilterMechanisms;
-pub use kernel::{KernelAccept, KernelLiveness, KernelOffer, Workload};
+pub use kernel::{KernelAccept, KernelLiveness, KernelOffer, KernelTransit, Workload};
 pub use linux::Linux;
 pub use mechanism_priority::MechanismPriority;
 pub use mechanism_translation::MechanismTranslation;

@@ -43,7 +43,9 @@ impl Lab {
             left.stopped(forwarder).await;
         }
         for endpoint in endpoints {
-            left.stopped(endpoint.role).await;
+            left.roles += 1;
+            let name = endpoint.name.clone();
+            left.failed([(name, endpoint.stop().await)]);
         }
         if let Some(applied) = applied {
             left.failed([("operator".to_owned(), applied.unregister_all().await)]);

@@ -8,6 +8,7 @@ use nsm_sdk::lifetime::Backoff;
 use nsm_sdk::stacks::{Client, Session};
 use tokio::task::JoinHandle;
 
+use super::mesh::Mesh;
 use super::view::{State, Wire};
 use crate::failure::Failure;
 
@@ -51,9 +52,15 @@ impl Keeper {
     }
 
     /// How it looks, or what it will be.
-    pub(super) fn view(&self, pod: &str, planned: Wire) -> Wire {
+    pub(super) fn view(&self, pod: &str, mesh: &Mesh) -> Wire {
+        let planned = Wire::planned(pod, &self.url, mesh);
         match self.session() {
-            Some(session) => Wire::made(pod, &self.url, &session),
+            Some(session) => {
+                let interface = session.interface();
+                let endpoints = interface.hops().filter(|hop| mesh.endpoints.contains_key(*hop));
+                let onward = endpoints.skip(1).map(str::to_owned).collect();
+                Wire { onward, ..Wire::made(pod, &self.url, &session) }
+            }
             None => {
                 let why = self.failure().map(|failure| failure.cause).unwrap_or_default();
                 Wire { state: State::Waiting(why), ..planned }

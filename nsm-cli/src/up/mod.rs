@@ -59,7 +59,7 @@ The file has YAML documents, in the shape of Kubernetes where Kubernetes has one
   Pod              apiVersion: v1; a workload with metadata.labels, spec.nodeName, and the annotation
                    {ANNOTATION}: kernel://service/interface?label=value,memif://…
   Endpoint         apiVersion: {API_VERSION}; with metadata.labels, spec.nodeName, spec.services,
-                   spec.type (icmp-responder), spec.cidrPrefixes, spec.dnsConfigs
+                   spec.type (icmp-responder, passthrough, firewall), spec.cidrPrefixes, spec.dnsConfigs, spec.filter
 
 Examples:
   nsm up examples/labs/two-nodes.yaml            until Ctrl-C

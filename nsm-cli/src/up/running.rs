@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::diff::{self, Kind, Step, What};
 use super::keeper::Keeper;
 use super::mesh::{Mesh, Pod};
-use super::view::{self, View, Wire};
+use super::view::{self, View};
 use crate::failure::Failure;
 use crate::lab::{Lab, Left};
 use crate::story::{Story, plural};
@@ -221,7 +221,7 @@ impl Running {
             workload.resolv_conf = Some(self.lab.resolv_conf(made).path().to_owned());
         }
         for (name, keepers) in &self.kept {
-            let wires = keepers.iter().map(|keeper| keeper.view(name, Wire::planned(name, &keeper.url, &self.mesh)));
+            let wires = keepers.iter().map(|keeper| keeper.view(name, &self.mesh));
             view.wires.extend(wires);
         }
         view

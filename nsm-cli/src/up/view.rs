@@ -40,6 +40,9 @@ pub(crate) struct Node {
 pub(crate) struct Workload {
     pub(crate) name: String,
     pub(crate) node: String,
+    /// What an endpoint is, such as `firewall`.
+    #[serde(default)]
+    pub(crate) kind: String,
     /// The network services of an endpoint.
     pub(crate) serves: Vec<String>,
     pub(crate) labels: BTreeMap<String, String>,
@@ -60,6 +63,9 @@ pub(crate) struct Wire {
     pub(crate) addresses: Vec<String>,
     /// The endpoint that it leads to, or may lead to.
     pub(crate) endpoint: Option<String>,
+    /// The endpoints that it goes on to through that one, the last one at the end.
+    #[serde(default)]
+    pub(crate) onward: Vec<String>,
     pub(crate) peer_interface: String,
     pub(crate) peers: Vec<String>,
     /// What carries it: `veth`, `memif`, `VXLAN`, or `planned`.
@@ -96,6 +102,7 @@ impl View {
         let endpoint = |name: &String, endpoint: &super::mesh::Endpoint| Workload {
             name: name.clone(),
             node: endpoint.node.clone(),
+            kind: endpoint.function.kind().to_owned(),
             serves: endpoint.serves.keys().cloned().collect(),
             labels: endpoint.serves.values().next().cloned().unwrap_or_default(),
             netns: None,
@@ -104,6 +111,7 @@ impl View {
         let pod = |name: &String, pod: &super::mesh::Pod| Workload {
             name: name.clone(),
             node: pod.node.clone(),
+            kind: String::new(),
             serves: Vec::new(),
             labels: pod.labels.clone(),
             netns: None,
@@ -151,6 +159,7 @@ impl Wire {
             socket: None,
             addresses: Vec::new(),
             endpoint: mesh.candidates(pod, url).into_iter().next(),
+            onward: Vec::new(),
             peer_interface: String::new(),
             peers: Vec::new(),
             kind: "planned".to_owned(),
@@ -171,6 +180,7 @@ impl Wire {
             socket: interface.socket(),
             addresses: interface.addresses().map(text).collect(),
             endpoint: Some(interface.endpoint().to_owned()).filter(|name| !name.is_empty()),
+            onward: Vec::new(),
             peer_interface: peer_interface(connection),
             peers: interface.peers().map(text).collect(),
             kind: kind(connection),

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may panic, and so may the functions they share")]
 
+mod composition;
 mod crashed;
 #[path = "../common/echo.rs"]
 mod echo;

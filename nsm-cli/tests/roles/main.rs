@@ -12,6 +12,7 @@ mod identity;
 mod kit;
 mod mesh;
 mod names;
+mod passing;
 mod shared_memory;
 mod tunnels;
 mod vlans;

@@ -38,10 +38,37 @@ pub(super) fn rule(table: &str, chain: &str, rule: &Rule) -> Attributes {
     none().text(1, table).text(2, chain).nested(4, &list.0)
 }
 
+/// What a rule does with a packet, step by step.
 #[derive(Default)]
-struct Expressions(Attributes);
+pub(crate) struct Expressions(Attributes);
+
+impl From<Expressions> for Attributes {
+    fn from(list: Expressions) -> Self {
+        list.0
+    }
+}
 
 impl Expressions {
+    /// Only packets of this protocol.
+    pub(crate) fn protocol(&mut self, number: u8) {
+        self.meta(16, false, &[number]);
+    }
+
+    /// Only packets to these ports.
+    pub(crate) fn destination_ports(&mut self, ports: &RangeInclusive<u16>) {
+        self.ports(2, false, ports);
+    }
+
+    /// Only packets of a connection, in the sense of connection tracking, of which some went before, or of one that belongs to it.
+    pub(crate) fn of_a_known_connection(&mut self) {
+        /// `NF_CT_STATE_BIT` of `IP_CT_ESTABLISHED` and `IP_CT_RELATED`.
+        const KNOWN: u32 = 2 | 4;
+        // NFTA_CT_DREG, _KEY (NFT_CT_STATE).
+        self.add("ct", none().number(1, REGISTERS[0]).number(2, 0));
+        self.masked(&KNOWN.to_ne_bytes());
+        self.compare(true, &[0; 4]);
+    }
+
     /// NFTA_LIST_ELEM with NFTA_EXPR_NAME and _DATA.
     fn add(&mut self, name: &str, data: Attributes) {
         let list = std::mem::take(&mut self.0);
@@ -84,11 +111,14 @@ impl Expressions {
     }
 
     /// NFTA_BITWISE_SREG, _DREG, _LEN, _MASK, _XOR.
+    fn masked(&mut self, mask: &[u8; 4]) {
+        let masked = none().number(1, REGISTERS[0]).number(2, REGISTERS[0]).number(3, 4);
+        self.add("bitwise", masked.nested(4, &none().bytes(1, mask)).nested(5, &none().bytes(1, &[0; 4])));
+    }
+
     fn network(&mut self, offset: u32, negated: bool, net: ipnet::Ipv4Net) {
         self.payload(1, offset, 4);
-        let masked = none().number(1, REGISTERS[0]).number(2, REGISTERS[0]).number(3, 4);
-        let masked = masked.nested(4, &none().bytes(1, &net.netmask().octets()));
-        self.add("bitwise", masked.nested(5, &none().bytes(1, &[0; 4])));
+        self.masked(&net.netmask().octets());
         self.compare(negated, &net.network().octets());
     }
 
@@ -116,7 +146,7 @@ impl Expressions {
     }
 
     /// NFTA_IMMEDIATE_DREG, _DATA with NFTA_DATA_VERDICT: NFTA_VERDICT_CODE, _CHAIN.
-    fn verdict(&mut self, code: i32, chain: Option<&str>) {
+    pub(crate) fn verdict(&mut self, code: i32, chain: Option<&str>) {
         let verdict = none().number(1, code.cast_unsigned());
         let verdict = chain.map_or_else(|| verdict.clone(), |chain| verdict.clone().text(2, chain));
         self.add("immediate", none().number(1, VERDICT).nested(2, &none().nested(2, &verdict)));

@@ -5,7 +5,7 @@
 //! one message. What others have in tables of their own is neither seen nor touched; so a rule cannot jump to a chain of
 //! theirs.
 
-mod expression;
+pub(crate) mod expression;
 mod parse;
 mod table;
 mod values;

@@ -29,6 +29,11 @@ pub(crate) fn put(index: u32, address: IpNet) -> Request {
     let mut flags = AddressFlags::Permanent;
     if !address.addr().is_ipv4() {
         flags |= AddressFlags::Nodad;
+        // The kernel would make a route of it that leads from the address to itself: of use to nobody, and before a route that leads
+        // to where the address is, too, from a namespace that packets to it pass.
+        if address.prefix_len() == 128 {
+            flags |= AddressFlags::Noprefixroute;
+        }
     }
     message.attributes.push(AddressAttribute::Flags(flags));
     Request::put(RouteNetlinkMessage::NewAddress(message))

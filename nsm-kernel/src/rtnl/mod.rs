@@ -40,7 +40,7 @@ pub(crate) struct Request {
     pub(crate) message: RouteNetlinkMessage,
     flags: u16,
     /// Error numbers that mean the wanted state is there already.
-    content_with: &'static [i32],
+    pub(crate) content_with: &'static [i32],
 }
 
 impl Request {

@@ -5,11 +5,12 @@ use std::{net::IpAddr, ops::RangeInclusive};
 use ipnet::IpNet;
 use netlink_packet_route::{
     RouteNetlinkMessage,
+    route::{RouteHeader, RouteProtocol},
     rule::{RuleAction, RuleAttribute, RuleMessage, RulePortRange},
 };
 
 use super::{Request, Rtnl, address::family, route::PROTOCOL};
-use crate::Result;
+use crate::{InterfaceName, Result};
 
 /// A rule of ours in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -58,6 +59,48 @@ impl RuleEntry {
     pub(crate) fn remove(&self) -> Request {
         Request::remove(RouteNetlinkMessage::DelRule(self.message()))
     }
+}
+
+/// The table of addresses that are here (`RT_TABLE_LOCAL`).
+const LOCAL: u8 = 255;
+
+/// A rule before all others, or beside them where they are the first too.
+fn first(v4: bool, table: u8) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = family(v4);
+    message.header.action = RuleAction::ToTable;
+    message.header.table = table;
+    message.attributes = vec![RuleAttribute::Table(table.into()), RuleAttribute::Priority(0)];
+    message
+}
+
+/// Of what comes in through this interface.
+fn incoming(v4: bool, interface: &InterfaceName) -> RuleMessage {
+    let mut message = first(v4, RouteHeader::RT_TABLE_MAIN);
+    message.attributes.extend([RuleAttribute::Iifname(interface.to_string()), RuleAttribute::Protocol(PROTOCOL)]);
+    message
+}
+
+/// What comes in through this interface is looked up in the main table first of all, once no rule of that priority is before.
+pub(crate) fn passing(v4: bool, interface: &InterfaceName) -> Request {
+    Request::create(RouteNetlinkMessage::NewRule(incoming(v4, interface)))
+}
+
+/// Takes that back.
+pub(crate) fn pass_no_more(v4: bool, interface: &InterfaceName) -> Request {
+    Request::remove(RouteNetlinkMessage::DelRule(incoming(v4, interface)))
+}
+
+/// The kernel's rule for local addresses once more, behind those of its priority.
+pub(crate) fn local_again(v4: bool) -> Request {
+    let mut message = first(v4, LOCAL);
+    message.attributes.push(RuleAttribute::Protocol(RouteProtocol::Kernel));
+    Request::add(RouteNetlinkMessage::NewRule(message))
+}
+
+/// Takes away the first of two.
+pub(crate) fn local_once(v4: bool) -> Request {
+    Request::remove(RouteNetlinkMessage::DelRule(first(v4, LOCAL)))
 }
 
 impl Rtnl {

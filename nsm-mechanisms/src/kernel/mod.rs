@@ -3,9 +3,11 @@
 mod accept;
 mod liveness;
 mod offer;
+mod transit;
 mod workload;
 
 pub use accept::KernelAccept;
 pub use liveness::KernelLiveness;
 pub use offer::KernelOffer;
+pub use transit::KernelTransit;
 pub use workload::Workload;

@@ -8,7 +8,7 @@ use nsm_chain::{Call, Chain, Node, grpc};
 
 use super::site::addresses;
 use super::{RoleError, Running, Site};
-use crate::stacks::Endpoint;
+use crate::stacks::{Endpoint, Onward, Passthrough};
 use crate::transport::Server;
 
 /// An endpoint (NSE), served over gRPC and registered with its manager.
@@ -20,6 +20,7 @@ pub struct EndpointRole {
     manager: Option<String>,
     services: BTreeMap<String, BTreeMap<String, String>>,
     elements: Vec<Node>,
+    onward: Option<(BTreeMap<String, String>, Vec<Node>)>,
 }
 
 impl EndpointRole {
@@ -33,6 +34,7 @@ impl EndpointRole {
             manager: None,
             services: BTreeMap::new(),
             elements: Vec::new(),
+            onward: None,
         }
     }
 
@@ -71,16 +73,35 @@ impl EndpointRole {
         self
     }
 
+    /// Goes on with each connection as a client of its manager, to the endpoint that the network service's rules choose for clients
+    /// with these labels; what it offers there, `offers` say. See [`Passthrough`].
+    #[must_use]
+    pub fn passing_on(mut self, labels: BTreeMap<String, String>, offers: Vec<Node>) -> Self {
+        self.onward = Some((labels, offers));
+        self
+    }
+
     /// Serves and registers.
     ///
     /// # Errors
-    /// When no socket can be opened, an element stands where it may not, or the manager refuses the registration.
+    /// When no socket can be opened, an element stands where it may not, the manager refuses the registration, or there is none to go on by.
     pub async fn serve(self) -> Result<Running, RoleError> {
         let hop = self.site.hop(&self.name);
-        let endpoint = Endpoint::new(&hop, self.elements)?;
-        let server = with_service(self.site.server(), endpoint.chain);
+        let (chain, connections) = match self.onward {
+            None => {
+                let Endpoint { chain, connections, .. } = Endpoint::new(&hop, self.elements)?;
+                (chain, connections)
+            }
+            Some((labels, offers)) => {
+                let manager = self.manager.as_deref().ok_or(RoleError::NowhereToGoOn)?.into();
+                let onward = Onward { labels, offers, manager, links: self.site.channels() };
+                let Passthrough { chain, connections, .. } = Passthrough::new(&hop, self.elements, onward)?;
+                (chain, connections)
+            }
+        };
+        let server = with_service(self.site.server(), chain);
         let server = self.site.bind(server, &addresses(&self.listen)?).await?;
-        let running = Running::new(&self.name, server).owning(endpoint.connections);
+        let running = Running::new(&self.name, server).owning(connections);
         let Some(manager) = self.manager else {
             return Ok(running);
         };

@@ -137,6 +137,9 @@ pub enum RoleError {
     /// No address was given.
     #[error("the role has no address to listen on; give it one, such as unix:///run/nsm/role.sock")]
     NowhereToListen,
+    /// It goes on with connections, and has no manager.
+    #[error("the endpoint goes on with connections, and has no manager to ask; give it one that it registers at")]
+    NowhereToGoOn,
     /// An address does not parse.
     #[error(transparent)]
     Address(#[from] AddressError),

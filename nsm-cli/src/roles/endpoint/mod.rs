@@ -1,5 +1,7 @@
 //! `nsm endpoint`.
 
+mod function;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +10,7 @@ use clap::{Args, ValueEnum};
 use nsm_api::NetworkService;
 use nsm_api::mechanism::{KERNEL, NOOP, VLAN};
 use nsm_chain::{Call, Code, Node, Timers, elements};
-use nsm_kernel::Rate;
+use nsm_kernel::{Filter, Netns, Rate};
 use nsm_mechanisms::{KernelAccept, Mechanisms, Noop, RateLimit, VlanAccept};
 use nsm_sdk::context::{DnsConfigs, PolicyRoutes};
 use nsm_sdk::ipam::{Group, PointToPoint, Pool};
@@ -22,12 +24,18 @@ use super::common::{ClientPolicies, Common};
 use super::{announce, unless_stopped};
 use crate::failure::Failure;
 use crate::lab::Sockets;
+use crate::passthrough::passing_on;
 use crate::settings::values::{CidrGroups, DnsSettings, Labels, List, Maybe, Span, Switch, VlanServices};
+use function::Function;
 
-/// An endpoint that gives addresses and answers pings: the ICMP responder.
+/// An endpoint: the ICMP responder, which gives addresses and answers pings, or one that packets pass through to the next.
 #[derive(Debug, Clone, Args)]
 #[command(after_long_help = "\
 Interfaces are made in the network namespace of this program. A network service that is registered already stays as it is.
+
+A passthrough is a client again: each connection goes on to the endpoint that the rules of its network service choose for clients with \
+the labels of this one, and packets are forwarded by the kernel between the two. A firewall is one that lets only those pass that \
+its filter allows, and answers to them. Both make a router of their network namespace: give them one of their own.
 
 Example:
   NSM_NAME=nse-1 NSM_CONNECT_TO=unix:///var/lib/networkservicemesh/nsm.io.sock \\
@@ -67,6 +75,15 @@ pub(crate) struct Options {
     /// How much each connection may carry each way, such as 100Mbit. Empty: what its forwarders say.
     #[arg(long, value_name = "RATE", default_value = "")]
     rate_limit: Maybe<Rate>,
+
+    /// What it does.
+    #[arg(long, value_name = "TYPE", default_value = "icmp-responder")]
+    r#type: Function,
+
+    /// What a firewall lets pass, several by commas, of which the first that fits decides: allow or deny, then icmp, tcp, udp, sctp or
+    /// any, then a port or first-last, such as `allow tcp 8080`. All else is dropped.
+    #[arg(long, value_name = "RULES", default_value = "")]
+    filter: List<String>,
 
     /// Its labels, by which the matches of a network service choose it.
     #[arg(long, value_name = "PAIRS", default_value = "")]
@@ -136,10 +153,32 @@ enum Policy {
 pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -> Result<(), Failure> {
     let name = options.name.clone();
     let failed = |error: &(dyn std::error::Error + 'static)| Failure::of(&name, error);
+    function::consistent(&options)?;
+    if options.r#type != Function::Firewall {
+        return serve(options, site, stop).await;
+    }
+    let filter = Filter::parse(options.filter.iter()).map_err(|error| failed(&error))?;
+    let here = Netns::current().map_err(|error| failed(&error))?;
+    filter.put(&here).await.map_err(|error| failed(&error))?;
+    // Afterwards there are no connections any more that could pass unfiltered.
+    let served = serve(options, site, stop).await;
+    let removed = Filter::remove(&here).await.map_err(|error| failed(&error));
+    served.and(removed)
+}
+
+/// Serves until it is told to end.
+async fn serve(options: Options, site: Site, stop: CancellationToken) -> Result<(), Failure> {
+    let name = options.name.clone();
+    let failed = |error: &(dyn std::error::Error + 'static)| Failure::of(&name, error);
     // Removed when this function ends.
     let sockets = if options.listen_on.is_empty() { Some(Sockets::create()?) } else { None };
     let (elements, idle) = elements(&options)?;
     let mut role = EndpointRole::new(&name, site.clone()).registers_at(options.connect_to.to_string()).with(elements);
+    if options.r#type != Function::IcmpResponder {
+        let here = Netns::current().map_err(|error| failed(&error))?;
+        let labels = options.labels.pairs().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        role = passing_on(role, &here, labels).map_err(|error| failed(&error))?;
+    }
     for address in options.listen_on.iter() {
         role = role.listen_on(address.to_string());
     }
@@ -178,6 +217,9 @@ fn elements(options: &Options) -> Result<(Vec<Node>, CancellationToken), Failure
         let on_idle = OnIdle::after(options.idle_timeout.0, Timers::default());
         idle = on_idle.idle();
         list.push(Node::new(on_idle)); // first: a Request that is refused takes nothing
+    }
+    if options.r#type != Function::IcmpResponder {
+        return Ok((list, idle));
     }
     let policies = options.base_dir.join(&options.pbr_config_path);
     let mechanisms = match options.vlans().map_err(|error| failed(&error))? {

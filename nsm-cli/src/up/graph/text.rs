@@ -55,6 +55,11 @@ pub(in crate::up) fn draw(story: &Story, view: &View) {
             let [pod, interface] = [&wire.pod, &wire.interface];
             story.say(&format!("  {pod} reaches {interface} as a memif client at {}", socket.display()));
         }
+        if let Some((last, between)) = wire.onward.split_last() {
+            let first = wire.endpoint.iter().map(String::as_str);
+            let through: Vec<&str> = first.chain(between.iter().map(String::as_str)).collect();
+            story.say(&format!("  {} goes through {} to {last}", wire.pod, through.join(", ")));
+        }
         if let State::Waiting(why) = &wire.state {
             let why = if why.is_empty() { "it is being asked for" } else { why };
             story.say(&format!("  {} waits for {}: {why}", wire.pod, wire.service));
@@ -129,8 +134,14 @@ fn carrier(wire: &Wire, unicode: bool) -> String {
     format!("{} {word} {}{head}", stroke.repeat(left), stroke.repeat(right))
 }
 
+/// Of one that answers itself, only what it serves.
+fn does(endpoint: &Workload) -> String {
+    let serves = format!("serves {}", endpoint.serves.join(", "));
+    if ["", "icmp-responder"].contains(&&*endpoint.kind) { serves } else { format!("{serves}, as {}", endpoint.kind) }
+}
+
 /// The endpoints of a node.
 fn serving(view: &View, node: &str) -> Vec<[String; 2]> {
     let here = view.endpoints.iter().filter(|endpoint| endpoint.node == node);
-    here.map(|endpoint: &Workload| [endpoint.name.clone(), format!("serves {}", endpoint.serves.join(", "))]).collect()
+    here.map(|endpoint: &Workload| [endpoint.name.clone(), does(endpoint)]).collect()
 }

@@ -9,6 +9,7 @@ use nsm_api::connectioncontext::DnsConfig;
 use nsm_api::labels::NODE_NAME;
 use nsm_api::mechanism::{KERNEL, MEMIF};
 use nsm_api::yaml::{self, Document, Source, YamlError};
+use nsm_kernel::Filter;
 use serde::de::DeserializeOwned;
 use serde_saphyr::Spanned;
 
@@ -21,7 +22,7 @@ use crate::lab::Function;
 const KINDS: [(&str, &str); 4] =
     [("NetworkService", yaml::API_VERSION), ("Node", "v1"), ("Pod", "v1"), ("Endpoint", API_VERSION)];
 /// What an endpoint can be.
-const TYPES: [&str; 1] = ["icmp-responder"];
+const TYPES: [&str; 3] = ["icmp-responder", "passthrough", "firewall"];
 /// Names of roles, and of the namespace that is the underlay's.
 const RESERVED: [&str; 3] = ["registry", "operator", "underlay"];
 /// So that the path of a socket (107 octets, unix(7)) has room for it.
@@ -152,13 +153,53 @@ impl Reader<'_> {
             let cause = "services is empty: nobody can ask for this endpoint";
             return Err(self.wrong(&name, cause, "name the network services that it serves"));
         }
-        let function = Function::IcmpResponder(self.prefixes(&name, &spec.cidr_prefixes)?);
+        let function = self.function(&name, &metadata.labels, &spec)?;
         let dns = spec.dns_configs.iter().map(|config| self.dns_config(config)).collect::<Result<_, _>>()?;
         let node = spec.node_name.as_ref().map(|node| node.value.clone()).unwrap_or_default();
         let serves = spec.services.iter().map(|service| (service.value.clone(), metadata.labels.clone())).collect();
         let later = Later { nodes: vec![(name.value.clone(), spec.node_name)], services: spec.services };
         mesh.endpoints.insert(name.value.clone(), Endpoint { node, function, serves, dns });
         Ok((name, later))
+    }
+
+    fn function(
+        &self,
+        name: &Word,
+        labels: &BTreeMap<String, String>,
+        spec: &shape::EndpointSpec,
+    ) -> Result<Function, Failure> {
+        let kind = spec.function.value.as_str();
+        let rules = spec.filter.iter().map(|rule| rule.value.as_str());
+        for (rule, text) in spec.filter.iter().zip(rules.clone()) {
+            Filter::parse([text]).map_err(|error| self.wrong(rule, error.to_string(), "correct the rule"))?;
+        }
+        if let Some(rule) = spec.filter.first().filter(|_| kind != "firewall") {
+            return Err(self.wrong(rule, format!("{kind} has no filter"), "write type: firewall, or leave it out"));
+        }
+        if kind == "icmp-responder" {
+            return Ok(Function::IcmpResponder(self.prefixes(name, &spec.cidr_prefixes)?));
+        }
+        let servers = spec.dns_configs.iter().flat_map(|config| &config.nameservers);
+        if let Some(word) = spec.cidr_prefixes.iter().chain(servers).next() {
+            let cause =
+                format!("a {kind} gives no addresses and names no servers: those of the endpoint behind it hold");
+            return Err(self.wrong(word, cause, "leave cidrPrefixes and dnsConfigs out"));
+        }
+        if labels.is_empty() {
+            let cause = format!("a {kind} without labels would go on to itself: no rule tells it from its clients");
+            return Err(self.wrong(
+                name,
+                cause,
+                "add labels, and a rule with source_selector of them to the network service",
+            ));
+        }
+        if kind == "firewall" && spec.filter.is_empty() {
+            let cause = "filter is empty: nothing would pass";
+            return Err(self.wrong(name, cause, "say what may pass, such as filter: [allow icmp, allow tcp 8080]"));
+        }
+        let filter = (kind == "firewall").then(|| Filter::parse(rules)).transpose();
+        let filter = filter.map_err(|error| self.wrong(name, error.to_string(), "correct the filter"))?;
+        Ok(Function::Passthrough { labels: labels.clone(), filter })
     }
 
     fn dns_config(&self, config: &shape::DnsConfig) -> Result<DnsConfig, Failure> {

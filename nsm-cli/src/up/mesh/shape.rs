@@ -90,6 +90,8 @@ pub(super) struct EndpointSpec {
     pub(super) cidr_prefixes: Vec<Spanned<String>>,
     #[serde(default, rename = "dnsConfigs")]
     pub(super) dns_configs: Vec<DnsConfig>,
+    #[serde(default)]
+    pub(super) filter: Vec<Spanned<String>>,
 }
 
 /// As a Pod of Kubernetes has it in dnsConfig.

@@ -66,7 +66,11 @@ fn what_is_wrong_is_said_with_its_place_what_is_allowed_and_what_to_do() {
         (
             "icmp-responder",
             "icmp-respnder",
-            &["document 2, line 9", "must be one of icmp-responder", "did you mean icmp-responder?"],
+            &[
+                "document 2, line 9",
+                "must be one of icmp-responder, passthrough, firewall",
+                "did you mean icmp-responder?",
+            ],
         ),
         ("services: [vpn]", "services: [vnp]", &["document 2, line 9", "there is vpn", "did you mean vpn?"]),
         (
@@ -88,6 +92,27 @@ fn what_is_wrong_is_said_with_its_place_what_is_allowed_and_what_to_do() {
             "cidrPrefixes: [172.16.1.0/24]",
             "cidrPrefixes: [172.16.1.0/24], dnsConfigs: [{nameservers: [dns]}]",
             &["document 2, line 9", "\"dns\", which is no IP address"],
+        ),
+        (
+            "cidrPrefixes: [172.16.1.0/24]",
+            "cidrPrefixes: [172.16.1.0/24], filter: [allow icmp]",
+            &["line 9", "has no filter"],
+        ),
+        ("icmp-responder", "passthrough", &["document 2, line 9", "gives no addresses", "leave cidrPrefixes"]),
+        (
+            "labels: {app: vpn}}\nspec: {type: icmp-responder, services: [vpn], cidrPrefixes: [172.16.1.0/24]}",
+            "labels: {}}\nspec: {type: passthrough, services: [vpn]}",
+            &["document 2, line 8", "would go on to itself", "add labels"],
+        ),
+        (
+            "type: icmp-responder, services: [vpn], cidrPrefixes: [172.16.1.0/24]",
+            "type: firewall, services: [vpn]",
+            &["document 2, line 8", "nothing would pass", "allow tcp 8080"],
+        ),
+        (
+            "type: icmp-responder, services: [vpn], cidrPrefixes: [172.16.1.0/24]",
+            "type: firewall, services: [vpn], filter: [allow icmp, allow tpc 80]",
+            &["document 2, line 9", "\"tpc\""],
         ),
         ("cidrPrefixes", "cidrPrefixs", &["document 2", "line 9", "unknown field", "did you mean cidrPrefixes?"]),
         (
@@ -144,10 +169,10 @@ fn a_file_without_a_mesh_is_refused() {
 fn the_documents_of_the_page_are_read() {
     let page = include_str!("../../../../docs/labs.md");
     let blocks: Vec<&str> = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(blocks.len(), 5);
+    assert_eq!(blocks.len(), 6);
     let taken = ["ns-first", "backup"].map(|name| SERVICE.replace("name: vpn", &format!("name: {name}"))).concat();
     let node = "apiVersion: v1\nkind: Node\nmetadata: {name: node-2}\n";
     let mesh = parse(&format!("{taken}{}---\n{node}", blocks.join("---\n"))).unwrap();
-    assert_eq!((mesh.nodes.len(), mesh.services.len(), mesh.endpoints.len(), mesh.pods.len()), (2, 3, 2, 1));
+    assert_eq!((mesh.nodes.len(), mesh.services.len(), mesh.endpoints.len(), mesh.pods.len()), (2, 3, 3, 1));
     assert_eq!(mesh.candidates("web", &mesh.pods["web"].wants[1]), ["nse-database"]);
 }
