@@ -164,7 +164,7 @@ fn is_bare(found: Option<&Plan>) -> bool {
 /// Which of these links are ports of hosts in VLANs, and of which.
 fn vlans<'a>(rtnl: &mut Rtnl, bare: impl Iterator<Item = &'a LinkFacts>) -> Result<HashMap<u32, VlanPort>> {
     let mut ports = HashMap::new();
-    for link in bare.filter(|link| link.alias.is_some() && link.kind.as_deref() == Some("veth")) {
+    for link in bare.filter(|link| link.alias.is_some() && matches!(link.kind.as_deref(), Some("veth" | "vxlan"))) {
         ports.extend(vlan::found(rtnl, link.index, &link.name)?.map(|port| (link.index, port)));
     }
     Ok(ports)

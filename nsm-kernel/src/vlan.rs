@@ -26,12 +26,17 @@ pub struct VlanPort {
     pub uplink: InterfaceName,
     /// Number of the VLAN, 1 to 4094 (IEEE 802.1Q); 0: frames have no tag.
     pub id: u16,
-    /// The host's hardware address. Frames for no other one reach it, but those for groups.
-    pub mac: [u8; 6],
+    /// The host's hardware address. Frames for no other one reach it, but those for groups. `None`: it has the VLAN to itself,
+    /// and all frames of it reach it.
+    pub mac: Option<[u8; 6]>,
 }
 
 /// The filter's number at a port. At an uplink it is the number of the port.
 const AT_PORT: u32 = 1;
+/// That of the filter behind all others: the kernel asks the newest one first.
+const LAST: u32 = u32::MAX >> 1;
+/// In a filter's name, in place of a hardware address.
+const ALL: &str = "all";
 /// Tag protocol identifier, as the kernel has it in a packet's fields.
 const TPID: u16 = 0x8100_u16.to_be();
 const LAST_ID: u16 = 4094;
@@ -81,16 +86,57 @@ impl VlanPort {
             here.enter(&node)?;
             let mut rtnl = Rtnl::open()?;
             let uplink = self::uplink(&mut rtnl, &node, &uplink)?.index;
-            let mut gone = Vec::new();
+            let (mut gone, mut left_out) = (Vec::new(), Vec::new());
             for filter in rtnl.filters(uplink, Way::In)? {
                 if let Some((port, _, mac)) = read(&filter.name)
                     && rtnl.link_at(filter.number)?.is_none_or(|link| link.name != port)
                 {
-                    gone.extend([filter::remove(uplink, Way::In, filter.number), neighbour::leave_out(uplink, mac)]);
+                    gone.push(filter::remove(uplink, Way::In, filter.number));
+                    left_out.extend(mac.map(|mac| neighbour::leave_out(uplink, mac)));
                 }
             }
-            let count = gone.len() / 2;
-            rtnl.apply(gone).map(|()| count)
+            let count = gone.len();
+            rtnl.apply(gone.into_iter().chain(left_out).collect()).map(|()| count)
+        })
+        .await
+    }
+
+    /// How many ports this uplink leads to; none, if it is not there.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub async fn count(node: &Netns, uplink: &InterfaceName) -> Result<usize> {
+        let (node, uplink) = (node.clone(), uplink.clone());
+        work(Lane::Quick, move |here| {
+            here.enter(&node)?;
+            let mut rtnl = Rtnl::open()?;
+            match rtnl.link(&uplink)? {
+                Some(uplink) => {
+                    let filters = rtnl.filters(uplink.index, Way::In)?;
+                    Ok(filters.iter().filter(|filter| read(&filter.name).is_some()).count())
+                }
+                None => Ok(0),
+            }
+        })
+        .await
+    }
+
+    /// Has nothing else reach the node by this uplink, which is its end of a trunk, than what is for ports.
+    ///
+    /// # Errors
+    /// [`Error::Uplink`] if it is not there, or what the kernel refuses.
+    pub async fn close(node: &Netns, uplink: &InterfaceName) -> Result<()> {
+        let (node, uplink) = (node.clone(), uplink.clone());
+        work(Lane::Quick, move |here| {
+            here.enter(&node)?;
+            let mut rtnl = Rtnl::open()?;
+            let uplink = self::uplink(&mut rtnl, &node, &uplink)?.index;
+            let last = Filter::nothing_else();
+            if rtnl.filters(uplink, Way::In)?.contains(&last) {
+                return Ok(());
+            }
+            let drop = Program::default().verdict(SHOT).load()?;
+            rtnl.apply(filter::put(uplink, Way::In, &last, &drop).into())
         })
         .await
     }
@@ -122,7 +168,8 @@ impl VlanPort {
         }
         let before = rtnl.writes();
         let (to, from) = (Filter::to(uplink.index, self.id), Filter::from(port, spec.name.as_str(), self));
-        let mut requests = vec![neighbour::take_in(uplink.index, self.mac), link::hear_groups(uplink.index)];
+        let heard = |mac| [neighbour::take_in(uplink.index, mac), link::hear_groups(uplink.index)];
+        let mut requests: Vec<_> = self.mac.into_iter().flat_map(heard).collect();
         let loaded = [self.out_of(uplink.index).load()?, untag().load()?, self.into(port).load()?];
         requests.extend(filter::put(port, Way::In, &to, &loaded[0]));
         if self.id != 0 {
@@ -150,8 +197,6 @@ impl VlanPort {
     /// too.
     fn into(&self, port: u32) -> Program {
         let (others, one) = (Label(0), Label(1));
-        let [a, b, c, d, e, f] = self.mac;
-        let (head, tail) = (i32::from_ne_bytes([a, b, c, d]), u16::from_ne_bytes([e, f]).into());
         let mut program = Program::default();
         program.copy(R6, R1).load_from(Width::Word, R0, R6, VLAN_PRESENT);
         if self.id == 0 {
@@ -161,19 +206,22 @@ impl VlanPort {
             program.load_from(Width::Word, R0, R6, VLAN_PROTO).unless(R0, TPID.into(), others);
             program.load_from(Width::Word, R0, R6, VLAN_TCI).and(R0, 0xfff).unless(R0, self.id.into(), others);
         }
-        program
-            .copy(R1, R6)
-            .set(R2, 0)
-            .copy(R3, R10)
-            .add(R3, -8)
-            .set(R4, 6)
-            .call(Helper::LoadBytes)
-            .unless(R0, 0, others);
-        program.load_from(Width::Byte, R0, R10, -8).and(R0, 1).unless(R0, 1, one);
-        program.copy(R1, R6).set(R2, port.cast_signed()).set(R3, 0).call(Helper::CloneRedirect).verdict(UNSPEC);
-        program.label(one);
-        program.load_from(Width::Word, R0, R10, -8).unless(R0, head, others);
-        program.load_from(Width::Half, R0, R10, -4).unless(R0, tail, others);
+        if let Some([a, b, c, d, e, f]) = self.mac {
+            let (head, tail) = (i32::from_ne_bytes([a, b, c, d]), u16::from_ne_bytes([e, f]).into());
+            program
+                .copy(R1, R6)
+                .set(R2, 0)
+                .copy(R3, R10)
+                .add(R3, -8)
+                .set(R4, 6)
+                .call(Helper::LoadBytes)
+                .unless(R0, 0, others);
+            program.load_from(Width::Byte, R0, R10, -8).and(R0, 1).unless(R0, 1, one);
+            program.copy(R1, R6).set(R2, port.cast_signed()).set(R3, 0).call(Helper::CloneRedirect).verdict(UNSPEC);
+            program.label(one);
+            program.load_from(Width::Word, R0, R10, -8).unless(R0, head, others);
+            program.load_from(Width::Half, R0, R10, -4).unless(R0, tail, others);
+        }
         program.set(R1, port.cast_signed()).set(R2, 0).call(Helper::Redirect).exit();
         program.label(others).verdict(UNSPEC);
         program
@@ -199,18 +247,29 @@ impl Filter {
     }
 
     /// At an uplink, towards a port.
-    fn from(port: u32, name: &str, VlanPort { id, mac: [a, b, c, d, e, f], .. }: &VlanPort) -> Self {
-        let name = format!("{name} vlan {id} {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
-        Self { number: port, name }
+    fn from(port: u32, name: &str, VlanPort { id, mac, .. }: &VlanPort) -> Self {
+        let whom = mac.map_or_else(
+            || ALL.to_owned(),
+            |[a, b, c, d, e, f]| format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"),
+        );
+        Self { number: port, name: format!("{name} vlan {id} {whom}") }
+    }
+
+    /// At the end of a trunk.
+    fn nothing_else() -> Self {
+        Self { number: LAST, name: "nothing else".to_owned() }
     }
 }
 
-/// The port, the VLAN and the hardware address of a filter at an uplink.
-fn read(name: &str) -> Option<(&str, u16, [u8; 6])> {
+/// The port, the VLAN and the hardware address, if not all, of a filter at an uplink.
+fn read(name: &str) -> Option<(&str, u16, Option<[u8; 6]>)> {
     let (port, rest) = name.split_once(" vlan ")?;
     let (id, mac) = rest.split_once(' ')?;
+    if mac == ALL {
+        return Some((port, id.parse().ok()?, None));
+    }
     let octets: Vec<u8> = mac.split(':').map(|octet| u8::from_str_radix(octet, 16)).collect::<Result<_, _>>().ok()?;
-    Some((port, id.parse().ok()?, octets.try_into().ok()?))
+    Some((port, id.parse().ok()?, Some(octets.try_into().ok()?)))
 }
 
 /// What the interface of this number and name is a way into, if all of that is there.
@@ -243,7 +302,8 @@ pub(crate) fn release(here: &mut Here, uplink: &InterfaceName, node: &Netns, por
     let mut gone = Vec::new();
     for filter in rtnl.filters(uplink, Way::In)? {
         if let Some((_, _, mac)) = read(&filter.name).filter(|(name, ..)| *name == port.as_str()) {
-            gone.extend([filter::remove(uplink, Way::In, filter.number), neighbour::leave_out(uplink, mac)]);
+            gone.push(filter::remove(uplink, Way::In, filter.number));
+            gone.extend(mac.map(|mac| neighbour::leave_out(uplink, mac)));
         }
     }
     rtnl.apply(gone)

@@ -85,6 +85,6 @@ impl Vlans {
         let named = next.parameter(keys::INTERFACE_NAME);
         let uplink = self.uplinks().find(|uplink| named == Some(uplink.as_str()));
         let uplink = uplink.ok_or_else(|| Error::internal("a VLAN without an interface that leads there"))?;
-        Ok(VlanPort { uplink: uplink.clone(), id, mac })
+        Ok(VlanPort { uplink: uplink.clone(), id, mac: Some(mac) })
     }
 }

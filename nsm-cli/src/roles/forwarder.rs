@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use nsm_chain::{Node, elements};
-use nsm_kernel::{Netns, Rate};
+use nsm_kernel::{Netns, Rate, VlanPort};
 use nsm_mechanisms::{
     CrossConnect, Linux, MechanismPriority, Meter, Pace, RateLimit, Reconcile, Underlay, Wireguard, WithMemif,
 };
@@ -122,6 +122,13 @@ pub(super) async fn run(options: Options, site: Site, stop: CancellationToken) -
         return Err(Failure::at(name, obstacle.to_string(), "run it as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"));
     }
     let mut linux = linux(&options).await?;
+    match VlanPort::allowed() {
+        Ok(()) => {
+            let node = Netns::current().map_err(|error| Failure::of(name, &error))?;
+            linux = linux.with_trunks(node).map_err(|error| Failure::of(name, &error))?;
+        }
+        Err(error) => tracing::info!(%error, "endpoints cannot have one interface for several clients"),
+    }
     let selectors = [&options.device_selector_file, &options.l2_resource_selector_file];
     if let Some(vlans) = uplinks::vlans(name, selectors.into_iter().filter_map(|file| file.as_deref())).await? {
         linux = linux.with_vlans(vlans);

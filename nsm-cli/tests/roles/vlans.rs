@@ -21,7 +21,7 @@ async fn a_client_reaches_a_host_in_a_vlan_outside() {
     let (client_netns, host) = (Netns::create().await.unwrap(), Netns::create().await.unwrap());
     let mac = [2, 0, 0, 0, 0, 0x77];
     let eth0 = InterfaceSpec::new("eth0", "host").unwrap().with_mac(mac).with_address("172.16.7.0/24".parse().unwrap());
-    let port = VlanPort { uplink: "uplink".parse().unwrap(), id: 100, mac };
+    let port = VlanPort { uplink: "uplink".parse().unwrap(), id: 100, mac: Some(mac) };
     let port = InterfaceSpec::new("host", "host").unwrap().into_vlan(port);
     VethWire::create((&host, &eth0), (&outside.netns, &port), PeerNeighbours::Learned).await.unwrap();
 

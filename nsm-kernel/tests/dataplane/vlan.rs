@@ -49,7 +49,7 @@ impl Host {
             .with_mtu(1500)
             .with_address(format!("10.0.0.{number}/24").parse().unwrap())
             .with_address(format!("fd00::{number}/64").parse().unwrap());
-        let port = VlanPort { uplink: "up".parse().unwrap(), id: vlan, mac };
+        let port = VlanPort { uplink: "up".parse().unwrap(), id: vlan, mac: Some(mac) };
         let port = spec(&format!("port-{number}"), "nsm:port").with_mtu(1500).into_vlan(port);
         let wire = VethWire::create((&netns, &inside), (node, &port), PeerNeighbours::Learned).await?;
         Ok(Self { netns, wire, ends: (inside, port) })
@@ -162,7 +162,7 @@ async fn a_host_may_get_another_hardware_address() {
     let (mut inside, mut port) = near.ends.clone();
     let mac = [2, 0, 0, 0, 0, 9];
     inside.mac = Some(mac);
-    port.vlan.as_mut().unwrap().mac = mac;
+    port.vlan.as_mut().unwrap().mac = Some(mac);
     assert!(near.wire.update(&inside, &port).await.unwrap().writes > 0);
     let announced = near.wire.a().announce().await;
     assert!(announced.is_ok() && reaches(&near, "10.0.0.2").await);

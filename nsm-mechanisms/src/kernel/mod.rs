@@ -3,6 +3,7 @@
 mod accept;
 mod liveness;
 mod offer;
+mod tags;
 mod transit;
 mod workload;
 

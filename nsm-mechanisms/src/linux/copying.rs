@@ -66,7 +66,7 @@ pub(super) fn plan(wire: &Wire, mark: &Mark, ways: Ways<'_>) -> Result<Plan> {
         },
     };
     let mtu = (wire.context.mtu != 0).then_some(wire.context.mtu);
-    Ok(Plan { ends, copying: Some(Copying { seat, far, mtu }) })
+    Ok(Plan { ends, trunk: None, copying: Some(Copying { seat, far, mtu }) })
 }
 
 /// Who is at the two ends of a tunnel that carries frames: what its other end has is what the connection's context says.

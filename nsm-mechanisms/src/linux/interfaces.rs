@@ -7,6 +7,7 @@ use nsm_kernel::{
 
 use super::error::{Trouble, failed};
 use super::plan::{End, Plan};
+use super::trunk;
 use super::tunnel::Tunnel;
 use crate::memif::copying::Device;
 
@@ -23,6 +24,19 @@ pub(super) struct Parts {
 
 /// Makes all of them, or none.
 pub(super) async fn create(plan: &Plan) -> Result<Parts, Trouble> {
+    let Some(trunk) = &plan.trunk else { return create_own(plan).await };
+    let _others_wait = trunk::lock().await;
+    trunk.make().await?;
+    let created = create_own(plan).await;
+    if created.is_err()
+        && let Err(error) = trunk.leave().await
+    {
+        tracing::warn!(%error, "could not remove a trunk that nobody uses");
+    }
+    created
+}
+
+async fn create_own(plan: &Plan) -> Result<Parts, Trouble> {
     if let [End { tunnel: None, .. }, End { tunnel: None, .. }] = &plan.ends[..] {
         let [caller, next] = [&plan.ends[0], &plan.ends[1]].map(|end| (&end.netns, &end.spec));
         // Hardware addresses are fixed, so the specs name all neighbours that are to be known.
@@ -69,9 +83,11 @@ async fn create_end(end: &End, parts: &mut Parts) -> Result<(), Trouble> {
 /// Removes one end, and what was made beside it.
 pub(super) async fn remove(end: &End) -> Result<(), Kernel> {
     delete_link(&end.netns, end.spec.name.as_str(), &end.spec.alias).await?;
-    match (&end.tunnel, &end.spec.vlan) {
-        (Some(Tunnel::Vxlan { vxlan, node, .. }), _) => vxlan.release(node).await,
-        (_, Some(vlan)) => VlanPort::release(&vlan.uplink, &end.netns, &end.spec.name).await,
+    if let Some(vlan) = &end.spec.vlan {
+        VlanPort::release(&vlan.uplink, &end.netns, &end.spec.name).await?;
+    }
+    match &end.tunnel {
+        Some(Tunnel::Vxlan { vxlan, node, .. }) => vxlan.release(node).await,
         _ => Ok(()),
     }
 }
@@ -89,6 +105,11 @@ async fn undo(ends: &[End], parts: Parts) {
 
 /// The interfaces that are there already with our marks, changed into what the plan says; `None` if one is missing.
 pub(super) async fn adopt(plan: &Plan) -> Result<Option<Parts>, Trouble> {
+    let mut others_wait = None;
+    if let Some(trunk) = &plan.trunk {
+        others_wait = Some(trunk::lock().await);
+        trunk.make().await?;
+    }
     let mut interfaces = Vec::new();
     for end in &plan.ends {
         let at = (&end.netns, &end.spec);
@@ -101,6 +122,7 @@ pub(super) async fn adopt(plan: &Plan) -> Result<Option<Parts>, Trouble> {
             None => return Ok(None),
         }
     }
+    drop(others_wait);
     let running = run(plan, &interfaces).await?;
     let mut device = None;
     for (end, interface) in plan.ends.iter().zip(&interfaces) {

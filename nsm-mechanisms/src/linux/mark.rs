@@ -1,13 +1,15 @@
 //! By what our interfaces are known as ours.
 
 use nsm_chain::{Error, Result};
-use nsm_kernel::{VlanPort, VxlanTunnel};
+use nsm_kernel::{NetnsId, VlanPort, VxlanTunnel};
 
 use crate::memif::copying::Kind;
 
 /// The kernel keeps at most this many octets of a link's alias (`IFALIASZ` less the terminating zero).
 const LONGEST_ALIAS: usize = 255;
 const LONGEST_NAME: usize = 100;
+/// Where other marks have a connection's id.
+const TRUNK: &str = "(trunk)";
 
 /// The beginning of every mark of one forwarder: `nsm:<forwarder>:`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +53,16 @@ impl Mark {
                 .hint("ids are short and without spaces; the reference uses UUIDs"));
         }
         Ok(mark)
+    }
+
+    /// The mark of an interface of this name in an endpoint's namespace, that several connections share, and of its other end.
+    pub(super) fn trunk(&self, netns: NetnsId, name: &str) -> String {
+        format!("{}{TRUNK} {netns} {name}", self.0)
+    }
+
+    /// Whether a mark is that of a trunk.
+    pub(super) fn is_trunk(&self, mark: &str) -> bool {
+        self.id(mark) == Some(TRUNK)
     }
 
     /// Whose mark it is, if it is one of this forwarder's.

@@ -9,6 +9,7 @@
 //! | KERNEL ↔ MEMIF, MEMIF ↔ KERNEL | one TUN (IP) or TAP (ETHERNET) device in the workload's namespace; this process copies |
 //! | MEMIF ↔ VXLAN, VXLAN ↔ MEMIF | a VXLAN device in the node's namespace, joined to a TAP device there; this process copies |
 //! | MEMIF ↔ WIREGUARD, WIREGUARD ↔ MEMIF | no interface; this process copies, seals and opens |
+//! | KERNEL, VXLAN → KERNEL with a VLAN | a port at the endpoint's one interface for several clients |
 //! | KERNEL → VLAN | one veth pair, whose other end is in the node's namespace, and is a way into a VLAN of a network outside |
 //! | KERNEL ↔ WIREGUARD, WIREGUARD ↔ KERNEL | one TUN device in the workload's namespace; this process seals and opens its packets |
 //!
@@ -28,6 +29,7 @@ mod plan;
 mod strays;
 mod table;
 mod traffic;
+mod trunk;
 mod tunnel;
 mod watching;
 mod wiring;
@@ -39,7 +41,7 @@ use std::time::Duration;
 use nsm_api::mechanism::{KERNEL, VLAN, VXLAN, WIREGUARD};
 use nsm_api::{Connection, Mechanism, payload};
 use nsm_chain::{Error, Result};
-use nsm_kernel::Netns;
+use nsm_kernel::{Netns, VlanPort};
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
@@ -64,6 +66,8 @@ struct Inner {
     underlay: Option<(Underlay, Netns)>,
     wireguard: OnceLock<Wireguard>,
     vlans: OnceLock<Vlans>,
+    /// Where endpoints' interfaces are joined that several connections share.
+    trunks: OnceLock<Netns>,
     /// Of connections that say nothing of a limit.
     limit: OnceLock<RateLimit>,
     /// Where clients with shared memory come to.
@@ -108,6 +112,18 @@ impl Linux {
         self
     }
 
+    /// Lets endpoints have one interface for several connections, told apart by VLANs, each client's in one of its own
+    /// ([`KernelAccept::trunk`](crate::KernelAccept::trunk)). `node` is the namespace in which they are joined. What was set before
+    /// stays.
+    ///
+    /// # Errors
+    /// If this process may not load BPF programs.
+    pub fn with_trunks(self, node: Netns) -> Result<Self> {
+        VlanPort::allowed().map_err(|error| error::failed("no interface of an endpoint can be shared", error))?;
+        self.0.trunks.get_or_init(|| node);
+        Ok(self)
+    }
+
     /// Limits connections that say nothing of it ([`RateLimit`]). What was set before stays.
     #[must_use]
     pub fn with_rate_limit(self, limit: RateLimit) -> Self {
@@ -142,6 +158,7 @@ impl Linux {
             underlay,
             wireguard: OnceLock::new(),
             vlans: OnceLock::new(),
+            trunks: OnceLock::new(),
             limit: OnceLock::new(),
             sockets: Sockets::default(),
             table: Table::default(),
@@ -174,7 +191,11 @@ impl Dataplane for Linux {
 
     fn offers(&self, id: &str, class: Class, payload: &str) -> Vec<Mechanism> {
         if class == Class::Local {
-            return vec![Mechanism::kernel()];
+            let mut offer = Mechanism::kernel();
+            if let (Some(_), Some(mut kernel)) = (self.0.trunks.get(), offer.as_kernel_mut()) {
+                kernel.set_supports_vlan(true);
+            }
+            return vec![offer];
         }
         // The kernel's tunnel first: it is faster, and outlives this process.
         let vxlan = self.0.underlay.iter().map(|(underlay, _)| underlay.offer());
@@ -279,7 +300,12 @@ impl Inner {
 
 /// Makes, changes or moves a connection's wire.
 async fn converge(here: &mut Option<Wiring>, wire: &Wire, linux: &Inner) -> Result<Programmed> {
-    let ways = Ways { underlay: linux.underlay.as_ref(), wireguard: linux.wireguard.get(), vlans: linux.vlans.get() };
+    let ways = Ways {
+        underlay: linux.underlay.as_ref(),
+        wireguard: linux.wireguard.get(),
+        vlans: linux.vlans.get(),
+        trunks: linux.trunks.get(),
+    };
     let plan = Plan::of(wire, &linux.mark, ways)?;
     let Some(wiring) = here else {
         let (wiring, programmed) = Wiring::make(wire, plan, linux, None).await?;

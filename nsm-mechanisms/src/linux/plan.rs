@@ -11,6 +11,7 @@ use super::copying::{self, Copying};
 use super::error::failed;
 use super::mark::{Carrier, Mark, Side};
 use super::nat;
+use super::trunk::Trunk;
 use super::tunnel::{Tunnel, tunnel};
 use crate::memif::copying::Kind;
 use crate::{RateLimit, Underlay, Vlans, Wire, Wireguard};
@@ -19,6 +20,8 @@ use crate::{RateLimit, Underlay, Vlans, Wire, Wireguard};
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) ends: Vec<End>,
+    /// What the endpoint's end is at, if that is one interface of several connections.
+    pub(super) trunk: Option<Trunk>,
     /// What this process copies, where one side is shared memory.
     pub(super) copying: Option<Copying>,
 }
@@ -40,6 +43,8 @@ pub(super) struct Ways<'a> {
     pub(super) underlay: Option<&'a (Underlay, Netns)>,
     pub(super) wireguard: Option<&'a Wireguard>,
     pub(super) vlans: Option<&'a Vlans>,
+    /// The node's namespace, if interfaces of endpoints may be shared.
+    pub(super) trunks: Option<&'a Netns>,
 }
 
 impl End {
@@ -59,12 +64,15 @@ impl Plan {
     }
 
     fn of_ends(ends: Vec<End>) -> Self {
-        Self { ends, copying: None }
+        Self { ends, trunk: None, copying: None }
     }
 
     pub(super) fn of(wire: &Wire, mark: &Mark, ways: Ways<'_>) -> Result<Self> {
         if wire.caller.is(MEMIF) != wire.next.is(MEMIF) {
             return copying::plan(wire, mark, ways);
+        }
+        if let Some(next) = wire.next.as_kernel().filter(|_| is_shared(&wire.next)) {
+            return at_trunk(wire, next, mark, ways);
         }
         let end = |kernel: Kernel<'_>, side, tunnel: Option<Tunnel>| end(wire, kernel, side, mark, tunnel);
         match (wire.caller.as_kernel(), wire.next.as_kernel()) {
@@ -104,6 +112,14 @@ impl Plan {
 
 /// Checks what a KERNEL mechanism must have and may not ask for here.
 pub(super) fn check_kernel(kernel: Kernel<'_>) -> Result<(FileUrl, &str)> {
+    match check(kernel)? {
+        (netns, name, 0) => Ok((netns, name)),
+        _ => Err(Error::unsupported("the Linux data plane has no VLAN tag for this KERNEL interface")
+            .hint("ask without supportsVlan")),
+    }
+}
+
+fn check(kernel: Kernel<'_>) -> Result<(FileUrl, &str, u16)> {
     let invalid = |error: ParameterError| Error::invalid("the KERNEL mechanism cannot be used").because(error);
     let missing = |key: &str| {
         Error::invalid(format!("the KERNEL mechanism has no {key}"))
@@ -115,20 +131,22 @@ pub(super) fn check_kernel(kernel: Kernel<'_>) -> Result<(FileUrl, &str)> {
     if kernel.token_id().is_some() || kernel.pci_address().is_some() {
         return Err(asks("virtual function").hint("let an SR-IOV forwarder serve it"));
     }
-    if kernel.vlan().map_err(invalid)?.is_some_and(|tag| tag != 0) {
-        return Err(asks("VLAN tag").hint("ask without supportsVlan"));
-    }
-    Ok((netns, name))
+    Ok((netns, name, kernel.vlan().map_err(invalid)?.unwrap_or(0)))
 }
 
-pub(super) fn end(wire: &Wire, kernel: Kernel<'_>, side: Side, mark: &Mark, tunnel: Option<Tunnel>) -> Result<End> {
-    let (url, name) = check_kernel(kernel)?;
+/// The namespace that a mechanism names.
+fn opened(url: FileUrl, name: &str) -> Result<Netns> {
     let FileUrl::Path(path) = url else {
         return Err(Error::precondition(format!("the descriptor of network namespace {url} has not arrived"))
             .hint("put RecvFd before CrossConnect, and reach the workload over a unix socket"));
     };
     // Looks at what the path names before opening it: it may come from a peer.
-    let netns = Netns::open(&path).map_err(|error| failed(format!("interface {name} has nowhere to be"), error))?;
+    Netns::open(&path).map_err(|error| failed(format!("interface {name} has nowhere to be"), error))
+}
+
+pub(super) fn end(wire: &Wire, kernel: Kernel<'_>, side: Side, mark: &Mark, tunnel: Option<Tunnel>) -> Result<End> {
+    let (url, name) = check_kernel(kernel)?;
+    let netns = opened(url, name)?;
     let alias = mark.of(&wire.id, tunnel.as_ref().map(Tunnel::carrier))?;
     let mut spec =
         InterfaceSpec::new(name, alias).map_err(|error| failed("the interface cannot be described", error))?;
@@ -152,6 +170,42 @@ pub(super) fn joins(caller: &Mechanism, next: &Mechanism) -> bool {
         (false, false) => caller.is(KERNEL) || next.is(KERNEL) || (caller.is(VXLAN) && next.is(VXLAN)),
         _ => [KERNEL, VXLAN, WIREGUARD].iter().any(|other| caller.is(other) || next.is(other)),
     }
+}
+
+/// Whether a mechanism names a VLAN at an interface that several connections share.
+fn is_shared(mechanism: &Mechanism) -> bool {
+    mechanism.as_kernel().is_some_and(|kernel| kernel.vlan().is_ok_and(|vlan| vlan.is_some_and(|id| id != 0)))
+}
+
+/// A wire to an endpoint that has one interface for several connections, each in a VLAN of its own there.
+fn at_trunk(wire: &Wire, next: Kernel<'_>, mark: &Mark, ways: Ways<'_>) -> Result<Plan> {
+    let node = ways.trunks.ok_or_else(|| {
+        Error::unsupported("this forwarder shares no interface of an endpoint").hint("ask without supportsVlan")
+    })?;
+    let (netns, name, id) = shared(next)?;
+    let trunk = Trunk::of(mark, netns, name, node.clone())?;
+    let vlan = trunk.port(id);
+    let (client, tunnel) = match wire.caller.as_kernel() {
+        Some(caller) => (Some(end(wire, caller, Side::Client, mark, None)?), None),
+        None => (None, Some(tunnel(wire, &wire.caller, Side::Endpoint, ways)?)),
+    };
+    if matches!(tunnel, Some(Tunnel::Wireguard { .. })) {
+        return Err(Error::unsupported("WIREGUARD carries packets without frames, and only a frame has a VLAN")
+            .hint("offer VXLAN"));
+    }
+    let carrier = tunnel.as_ref().map_or(Carrier::Vlan(&vlan), Tunnel::carrier);
+    let spec = InterfaceSpec::new(&mark.name(&wire.id, Side::Endpoint), mark.of(&wire.id, Some(carrier))?);
+    let mut spec = spec.map_err(|error| failed("the way to the endpoint's interface cannot be described", error))?;
+    spec.mtu = (wire.context.mtu != 0).then_some(wire.context.mtu);
+    spec.rate = RateLimit::of(&wire.context)?.of_endpoint();
+    let port = End { netns: node.clone(), spec: spec.into_vlan(vlan), tunnel, route_localnet: false };
+    Ok(Plan { ends: client.into_iter().chain([port]).collect(), trunk: Some(trunk), copying: None })
+}
+
+/// Where the shared interface is, its name, and the connection's VLAN there.
+fn shared(kernel: Kernel<'_>) -> Result<(Netns, &str, u16)> {
+    let (url, name, vlan) = check(kernel)?;
+    Ok((opened(url, name)?, name, vlan))
 }
 
 /// The other end of the client's interface, in the node's namespace, by which it is put into a VLAN.
@@ -183,7 +237,7 @@ pub(super) fn relay(wire: &Wire, tunnels: [Tunnel; 2], mark: &Mark, ways: Ways<'
 /// Whether each end knows the other's hardware address from the start: an IP wire on one node needs no questions, and nobody
 /// else is on it who could have learned another one.
 pub(super) fn introduces(wire: &Wire) -> bool {
-    wire.payload != payload::ETHERNET && wire.caller.is(KERNEL) && wire.next.is(KERNEL)
+    wire.payload != payload::ETHERNET && wire.caller.is(KERNEL) && wire.next.is(KERNEL) && !is_shared(&wire.next)
 }
 
 /// Tells each end the other's hardware address.
@@ -274,7 +328,7 @@ mod tests {
             let _lease = underlay.accept(&mut accepted, None);
             let wire = Wire { id: id.into(), caller: accepted, next, context, payload: payload::IP.into(), origin: None };
             let ways = (underlay, node);
-            let ways = Ways { underlay: Some(&ways), wireguard: None, vlans: None };
+            let ways = Ways { underlay: Some(&ways), wireguard: None, vlans: None, trunks: None };
             let plan = Plan::of(&wire, &Mark::new("fwd").unwrap(), ways);
             if let Ok(plan) = plan {
                 let tunnels = plan.ends.iter().filter(|end| end.tunnel.is_some()).count();

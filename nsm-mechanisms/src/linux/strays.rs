@@ -16,7 +16,7 @@ use tracing::Instrument;
 use super::error::failed;
 use super::mark::{Carrier, Mark, Side};
 use super::table::Held;
-use super::{Inner, Linux, tunnel};
+use super::{Inner, Linux, trunk, tunnel};
 use crate::vni::Reserved;
 use crate::{Census, Mended, Reach, Reconciled, Underlay, Vni, Wire};
 
@@ -107,12 +107,20 @@ impl Reconciled for Linux {
         if held.wiring.as_ref().is_some_and(|wiring| wiring.has((stray.netns, &stray.name, &stray.mark))) {
             return Ok(false);
         }
+        let mut others_wait = None;
+        if self.0.mark.is_trunk(&stray.mark) {
+            others_wait = Some(trunk::lock().await);
+            if self.0.table.claims(&self.0.mark, (stray.netns, &stray.name, &stray.mark)) {
+                return Ok(false);
+            }
+        }
         let (path, netns) = (stray.path.clone(), stray.netns);
         // The path may lead elsewhere by now; if the place is still there, the next look everywhere finds another one.
         let Some(netns) = Netns::open(&path).ok().filter(|found| found.id() == netns) else {
             return Ok(false);
         };
         let removed = delete_link(&netns, &stray.name, &stray.mark).await;
+        drop(others_wait);
         let removed = removed.map_err(|error| failed(format!("{stray} is left"), error))?;
         if removed {
             let released = self.0.release(&stray.mark).await;

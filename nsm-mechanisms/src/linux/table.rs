@@ -75,6 +75,9 @@ impl Table {
     /// Whether an interface belongs to a wire, or may in a moment: its connection is being worked on.
     pub(super) fn claims(&self, mark: &Mark, link: (NetnsId, &str, &str)) -> bool {
         let wires = self.lock();
+        if mark.is_trunk(link.2) {
+            return wires.values().any(|wiring| wiring.as_ref().is_none_or(|wiring| wiring.has(link)));
+        }
         let found = mark.id(link.2).and_then(|id| wires.get(id));
         found.is_some_and(|wiring| wiring.as_ref().is_none_or(|wiring| !wiring.is_given_up() && wiring.has(link)))
     }

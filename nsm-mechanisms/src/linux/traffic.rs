@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use futures::future::join_all;
-use nsm_api::mechanism::{KERNEL, MEMIF};
+use nsm_api::mechanism::{KERNEL, MEMIF, VLAN};
 use nsm_kernel::{Counters, Interface};
 use nsm_wireguard::Reason;
 
@@ -16,7 +16,7 @@ use crate::{Metered, Passed, Traffic, Wireguard};
 pub(super) struct Counted {
     /// One for each side that is an interface here, the caller's first.
     interfaces: Vec<Interface>,
-    /// Whether the sides of the caller and of the next hop are interfaces here; one that is not is a tunnel.
+    /// Whether the sides of the caller and of the next hop are interfaces here, or the other end of one; what is not is a tunnel.
     here: [bool; 2],
     /// Packets that a tunnel of our own dropped.
     dropped: BTreeMap<&'static str, u64>,
@@ -36,7 +36,11 @@ impl Counted {
         if wire.caller.is(MEMIF) {
             interfaces.reverse();
         }
-        Self { interfaces, here: [&wire.caller, &wire.next].map(|mechanism| mechanism.is(KERNEL)), dropped }
+        Self {
+            interfaces,
+            here: [&wire.caller, &wire.next].map(|mechanism| mechanism.is(KERNEL) || mechanism.is(VLAN)),
+            dropped,
+        }
     }
 
     /// `None` if an interface is gone.

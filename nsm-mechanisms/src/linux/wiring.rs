@@ -8,6 +8,7 @@ use super::copying::Worker;
 use super::error::{Trouble, failed};
 use super::interfaces::{self, Parts, adopt, back, create, run, set_route_localnet};
 use super::plan::{End, Plan};
+use super::trunk::{self, Trunk};
 use super::tunnel::Tunnel;
 use crate::{Copied, Mended, Programmed, Vni, Wire};
 
@@ -119,6 +120,11 @@ impl Wiring {
     }
 
     pub(super) fn has(&self, (netns, name, alias): (NetnsId, &str, &str)) -> bool {
+        if let Some(trunk) = &self.plan.trunk
+            && trunk.is((netns, name, alias))
+        {
+            return true;
+        }
         self.plan
             .ends
             .iter()
@@ -199,7 +205,8 @@ impl Wiring {
 
     /// Where its interfaces are.
     pub(super) fn places(&self) -> impl Iterator<Item = &Netns> {
-        self.plan.ends.iter().map(|end| &end.netns)
+        let trunk = self.plan.trunk.iter().map(Trunk::endpoint);
+        self.plan.ends.iter().map(|end| &end.netns).chain(trunk)
     }
 
     pub(super) fn interfaces(&self) -> &[Interface] {
@@ -213,7 +220,9 @@ impl Wiring {
 
     /// Whether an interface of it in that namespace is missing or not as it should be.
     pub(super) fn differs(&self, snapshot: &Snapshot) -> bool {
-        self.plan.ends.iter().any(|end| end.netns.id() == snapshot.netns() && !snapshot.shows(&end.spec))
+        let ends = &mut self.plan.ends.iter();
+        ends.any(|end| end.netns.id() == snapshot.netns() && !snapshot.shows(&end.spec))
+            || self.plan.trunk.as_ref().is_some_and(|trunk| trunk.differs(snapshot))
     }
 
     /// Whether one of these tunnels carries it.
@@ -229,6 +238,10 @@ impl Wiring {
         let what = |error| failed(format!("cannot mend the wire of connection {}", self.wire.id), error);
         if self.places().any(|netns| linux.watching.is_deserted(netns.id())) {
             return Ok(Mended::Gone);
+        }
+        if let Some(trunk) = &self.plan.trunk {
+            let _others_wait = trunk::lock().await;
+            trunk.make().await.map_err(what)?;
         }
         let mut writes = 0;
         let mut missing = false;
@@ -259,6 +272,10 @@ impl Wiring {
             if let Err(error) = interfaces::remove(end).await {
                 left.push(failed(format!("interface {} in {} is left", end.spec.name, end.netns.id()), error));
             }
+        }
+        if let Some(trunk) = &self.plan.trunk {
+            let _others_wait = trunk::lock().await;
+            left.extend(trunk.leave().await.err().map(|error| failed("the trunk is left", error)));
         }
         if left.is_empty() {
             return Ok(());

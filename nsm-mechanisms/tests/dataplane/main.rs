@@ -12,6 +12,7 @@ mod mend;
 mod mesh;
 mod relay;
 mod remote;
+mod trunk;
 mod user_namespace;
 mod vlan;
 mod wireguard;

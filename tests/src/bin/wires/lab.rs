@@ -215,7 +215,7 @@ async fn host(cell: &Cell, netns: &Netns, node: &Netns) -> Result<VethWire> {
     for [client, own] in addresses(cell.inner) {
         inside = inside.with_address(own.into()).with_route(client.into(), None);
     }
-    let port = VlanPort { uplink: UPLINK.parse().map_err(wrong)?, id: VLAN_ID, mac };
+    let port = VlanPort { uplink: UPLINK.parse().map_err(wrong)?, id: VLAN_ID, mac: Some(mac) };
     let port = InterfaceSpec::new("host", "nsm:host").map_err(wrong)?.with_mtu(ETHERNET_MTU).into_vlan(port);
     VethWire::create((netns, &inside), (node, &port), PeerNeighbours::Learned).await.map_err(wrong)
 }
