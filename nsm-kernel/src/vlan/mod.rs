@@ -6,9 +6,11 @@
 //! is no bridge, so nothing that hosts of one node would have to share, and two of them reach each other only if the network
 //! outside sends back what comes from here.
 
+mod names;
+mod programs;
+
 use crate::{
     Error, InterfaceName, InterfaceSpec, Netns, Result,
-    bpf::{Helper, Label, OK, Program, R0, R1, R2, R3, R4, R6, R10, SHOT, UNSPEC, Width},
     netns::{Here, Lane, work},
     rtnl::{
         Rtnl,
@@ -18,6 +20,7 @@ use crate::{
     },
     sysctl,
 };
+use names::{AT_PORT, read};
 
 /// A host's place in a VLAN.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,20 +34,7 @@ pub struct VlanPort {
     pub mac: Option<[u8; 6]>,
 }
 
-/// The filter's number at a port. At an uplink it is the number of the port.
-const AT_PORT: u32 = 1;
-/// That of the filter behind all others: the kernel asks the newest one first.
-const LAST: u32 = u32::MAX >> 1;
-/// In a filter's name, in place of a hardware address.
-const ALL: &str = "all";
-/// Tag protocol identifier, as the kernel has it in a packet's fields.
-const TPID: u16 = 0x8100_u16.to_be();
 const LAST_ID: u16 = 4094;
-
-/// Where fields are in `struct __sk_buff`.
-const VLAN_PRESENT: i16 = 20;
-const VLAN_TCI: i16 = 24;
-const VLAN_PROTO: i16 = 28;
 
 impl VlanPort {
     pub(crate) fn validate(&self, port: &str) -> Result<()> {
@@ -60,7 +50,7 @@ impl VlanPort {
     /// # Errors
     /// Why it may not: BPF programs are for root of the whole system.
     pub fn allowed() -> Result<()> {
-        untag().load().map(drop)
+        programs::untag().load().map(drop)
     }
 
     /// The largest packet, in octets, that passes by this uplink.
@@ -68,12 +58,7 @@ impl VlanPort {
     /// # Errors
     /// [`Error::Uplink`] if it is not there.
     pub async fn mtu(node: &Netns, uplink: &InterfaceName) -> Result<u32> {
-        let (node, uplink) = (node.clone(), uplink.clone());
-        work(Lane::Quick, move |here| {
-            here.enter(&node)?;
-            Ok(self::uplink(&mut Rtnl::open()?, &node, &uplink)?.mtu)
-        })
-        .await
+        at(node, uplink, |_, uplink| Ok(uplink.mtu)).await
     }
 
     /// Removes what an earlier life of this process left at the uplink for ports that are gone; says how much that was.
@@ -81,11 +66,7 @@ impl VlanPort {
     /// # Errors
     /// What the kernel refuses.
     pub async fn sweep(node: &Netns, uplink: &InterfaceName) -> Result<usize> {
-        let (node, uplink) = (node.clone(), uplink.clone());
-        work(Lane::Quick, move |here| {
-            here.enter(&node)?;
-            let mut rtnl = Rtnl::open()?;
-            let uplink = self::uplink(&mut rtnl, &node, &uplink)?.index;
+        at(node, uplink, |rtnl, LinkFacts { index: uplink, .. }| {
             let (mut gone, mut left_out) = (Vec::new(), Vec::new());
             for filter in rtnl.filters(uplink, Way::In)? {
                 if let Some((port, _, mac)) = read(&filter.name)
@@ -101,22 +82,14 @@ impl VlanPort {
         .await
     }
 
-    /// How many ports this uplink leads to; none, if it is not there.
+    /// How many ports this uplink leads to.
     ///
     /// # Errors
-    /// What the kernel refuses.
+    /// [`Error::Uplink`] if it is not there, or what the kernel refuses.
     pub async fn count(node: &Netns, uplink: &InterfaceName) -> Result<usize> {
-        let (node, uplink) = (node.clone(), uplink.clone());
-        work(Lane::Quick, move |here| {
-            here.enter(&node)?;
-            let mut rtnl = Rtnl::open()?;
-            match rtnl.link(&uplink)? {
-                Some(uplink) => {
-                    let filters = rtnl.filters(uplink.index, Way::In)?;
-                    Ok(filters.iter().filter(|filter| read(&filter.name).is_some()).count())
-                }
-                None => Ok(0),
-            }
+        at(node, uplink, |rtnl, uplink| {
+            let filters = rtnl.filters(uplink.index, Way::In)?;
+            Ok(filters.iter().filter(|filter| read(&filter.name).is_some()).count())
         })
         .await
     }
@@ -126,17 +99,12 @@ impl VlanPort {
     /// # Errors
     /// [`Error::Uplink`] if it is not there, or what the kernel refuses.
     pub async fn close(node: &Netns, uplink: &InterfaceName) -> Result<()> {
-        let (node, uplink) = (node.clone(), uplink.clone());
-        work(Lane::Quick, move |here| {
-            here.enter(&node)?;
-            let mut rtnl = Rtnl::open()?;
-            let uplink = self::uplink(&mut rtnl, &node, &uplink)?.index;
+        at(node, uplink, |rtnl, uplink| {
             let last = Filter::nothing_else();
-            if rtnl.filters(uplink, Way::In)?.contains(&last) {
+            if rtnl.filters(uplink.index, Way::In)?.contains(&last) {
                 return Ok(());
             }
-            let drop = Program::default().verdict(SHOT).load()?;
-            rtnl.apply(filter::put(uplink, Way::In, &last, &drop).into())
+            rtnl.apply(filter::put(uplink.index, Way::In, &last, &programs::nothing().load()?).into())
         })
         .await
     }
@@ -170,106 +138,17 @@ impl VlanPort {
         let (to, from) = (Filter::to(uplink.index, self.id), Filter::from(port, spec.name.as_str(), self));
         let heard = |mac| [neighbour::take_in(uplink.index, mac), link::hear_groups(uplink.index)];
         let mut requests: Vec<_> = self.mac.into_iter().flat_map(heard).collect();
-        let loaded = [self.out_of(uplink.index).load()?, untag().load()?, self.into(port).load()?];
-        requests.extend(filter::put(port, Way::In, &to, &loaded[0]));
+        // Open until the kernel has made filters of them.
+        let [out, back, tagged] =
+            [self.out_of(uplink.index).load()?, programs::untag().load()?, self.into(port).load()?];
+        requests.extend(filter::put(port, Way::In, &to, &out));
         if self.id != 0 {
-            requests.extend(filter::put(port, Way::Out, &Filter::untag(), &loaded[1]));
+            requests.extend(filter::put(port, Way::Out, &Filter::untag(), &back));
         }
-        requests.extend(filter::put(uplink.index, Way::In, &from, &loaded[2]));
+        requests.extend(filter::put(uplink.index, Way::In, &from, &tagged));
         rtnl.apply(requests)?;
         Ok(rtnl.writes() - before)
     }
-
-    /// Sends what comes in through the port out of the uplink. Who is in one VLAN does not reach others by tags of its own.
-    fn out_of(&self, uplink: u32) -> Program {
-        let drop = Label(0);
-        let mut program = Program::default();
-        program.copy(R6, R1).load_from(Width::Word, R0, R6, VLAN_PRESENT).unless(R0, 0, drop);
-        if self.id != 0 {
-            program.set(R2, TPID.into()).set(R3, self.id.into()).call(Helper::VlanPush).unless(R0, 0, drop);
-        }
-        program.set(R1, uplink.cast_signed()).set(R2, 0).call(Helper::Redirect).exit();
-        program.label(drop).verdict(SHOT);
-        program
-    }
-
-    /// Sends what comes in through the uplink for the host out of the port, with its tag; what is for a group goes on to others,
-    /// too.
-    fn into(&self, port: u32) -> Program {
-        let (others, one) = (Label(0), Label(1));
-        let mut program = Program::default();
-        program.copy(R6, R1).load_from(Width::Word, R0, R6, VLAN_PRESENT);
-        if self.id == 0 {
-            program.unless(R0, 0, others);
-        } else {
-            program.unless(R0, 1, others);
-            program.load_from(Width::Word, R0, R6, VLAN_PROTO).unless(R0, TPID.into(), others);
-            program.load_from(Width::Word, R0, R6, VLAN_TCI).and(R0, 0xfff).unless(R0, self.id.into(), others);
-        }
-        if let Some([a, b, c, d, e, f]) = self.mac {
-            let (head, tail) = (i32::from_ne_bytes([a, b, c, d]), u16::from_ne_bytes([e, f]).into());
-            program
-                .copy(R1, R6)
-                .set(R2, 0)
-                .copy(R3, R10)
-                .add(R3, -8)
-                .set(R4, 6)
-                .call(Helper::LoadBytes)
-                .unless(R0, 0, others);
-            program.load_from(Width::Byte, R0, R10, -8).and(R0, 1).unless(R0, 1, one);
-            program.copy(R1, R6).set(R2, port.cast_signed()).set(R3, 0).call(Helper::CloneRedirect).verdict(UNSPEC);
-            program.label(one);
-            program.load_from(Width::Word, R0, R10, -8).unless(R0, head, others);
-            program.load_from(Width::Half, R0, R10, -4).unless(R0, tail, others);
-        }
-        program.set(R1, port.cast_signed()).set(R2, 0).call(Helper::Redirect).exit();
-        program.label(others).verdict(UNSPEC);
-        program
-    }
-}
-
-/// Takes the tag off what goes out of a port.
-fn untag() -> Program {
-    let mut program = Program::default();
-    program.call(Helper::VlanPop).verdict(OK);
-    program
-}
-
-impl Filter {
-    /// At a port, towards its uplink.
-    fn to(uplink: u32, id: u16) -> Self {
-        Self { number: AT_PORT, name: format!("to {uplink} vlan {id}") }
-    }
-
-    /// At a port, towards its host.
-    fn untag() -> Self {
-        Self { number: AT_PORT, name: "without tag".to_owned() }
-    }
-
-    /// At an uplink, towards a port.
-    fn from(port: u32, name: &str, VlanPort { id, mac, .. }: &VlanPort) -> Self {
-        let whom = mac.map_or_else(
-            || ALL.to_owned(),
-            |[a, b, c, d, e, f]| format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"),
-        );
-        Self { number: port, name: format!("{name} vlan {id} {whom}") }
-    }
-
-    /// At the end of a trunk.
-    fn nothing_else() -> Self {
-        Self { number: LAST, name: "nothing else".to_owned() }
-    }
-}
-
-/// The port, the VLAN and the hardware address, if not all, of a filter at an uplink.
-fn read(name: &str) -> Option<(&str, u16, Option<[u8; 6]>)> {
-    let (port, rest) = name.split_once(" vlan ")?;
-    let (id, mac) = rest.split_once(' ')?;
-    if mac == ALL {
-        return Some((port, id.parse().ok()?, None));
-    }
-    let octets: Vec<u8> = mac.split(':').map(|octet| u8::from_str_radix(octet, 16)).collect::<Result<_, _>>().ok()?;
-    Some((port, id.parse().ok()?, Some(octets.try_into().ok()?)))
 }
 
 /// What the interface of this number and name is a way into, if all of that is there.
@@ -316,6 +195,22 @@ pub(crate) fn forget(here: &mut Here, netns: &Netns, spec: &InterfaceSpec) {
     {
         tracing::warn!(%error, interface = %spec.name, "could not remove what leads to a port that failed");
     }
+}
+
+/// Does this at an uplink of a node.
+async fn at<T: Send + 'static>(
+    node: &Netns,
+    name: &InterfaceName,
+    what: impl FnOnce(&mut Rtnl, LinkFacts) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let (node, name) = (node.clone(), name.clone());
+    work(Lane::Quick, move |here| {
+        here.enter(&node)?;
+        let mut rtnl = Rtnl::open()?;
+        let uplink = uplink(&mut rtnl, &node, &name)?;
+        what(&mut rtnl, uplink)
+    })
+    .await
 }
 
 fn uplink(rtnl: &mut Rtnl, netns: &Netns, name: &InterfaceName) -> Result<LinkFacts> {
