@@ -44,6 +44,8 @@ const FULL: Counts = Counts { turns: 8, length: Length { seconds: 3, pings: 30_0
 const QUICK: Counts = Counts { turns: 2, length: Length { seconds: 1, pings: 2_000 }, rounds: 30, connections: 100 };
 
 const ETHERNET_MTU: u32 = 1500;
+/// What NSM agrees on for VXLAN over it.
+const TUNNEL_MTU: u32 = ETHERNET_MTU - 54;
 
 #[tokio::main]
 async fn main() -> Outcome<()> {

@@ -10,7 +10,7 @@ use nsm_mechanisms::{Class, Dataplane, Linux, Underlay, Wire};
 use nsm_wireguard::{Node, Peering, PrivateKey, Tunnel};
 
 use crate::bare::End;
-use crate::{ETHERNET_MTU, Outcome};
+use crate::{ETHERNET_MTU, Outcome, TUNNEL_MTU};
 
 /// A wire on one node.
 pub(crate) fn local(number: u16, ends: (&End, &End)) -> Outcome<Wire> {
@@ -28,9 +28,8 @@ pub(crate) fn remote(planes: &[Linux; 2], ends: (&End, &End)) -> Outcome<[Wire; 
     let mut tunnel =
         planes[0].offers("c-0", Class::Remote, payload::IP).into_iter().next().ok_or("no tunnel is offered")?;
     let _lease = planes[1].accept("c-0", &mut tunnel, None)?;
-    let mtu = ETHERNET_MTU - 54;
-    let near = wire(0, (kernel(ends.0)?, tunnel.clone()), ends, mtu);
-    Ok([near, wire(0, (tunnel, kernel(ends.1)?), ends, mtu)])
+    let near = wire(0, (kernel(ends.0)?, tunnel.clone()), ends, TUNNEL_MTU);
+    Ok([near, wire(0, (tunnel, kernel(ends.1)?), ends, TUNNEL_MTU)])
 }
 
 /// The two ends of a WireGuard tunnel, 10.9.0.1 and 10.9.0.2.
