@@ -53,8 +53,8 @@ pub(super) type Asked = (Ask, oneshot::Sender<Reply>);
 const QUESTIONS: usize = 16;
 /// How long a question may take to be put.
 const ASKING: Duration = Duration::from_secs(5);
-/// How long the last answers may take to be written.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long the last answers may take to be written: on a busy machine it takes a while until anybody gets to run.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Longer questions are cut, and so refused.
 const LONGEST: u64 = 4 << 20;
 /// How long an answer may take: a lab may be taking down many nodes.

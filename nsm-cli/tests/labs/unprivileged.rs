@@ -23,6 +23,7 @@ async fn an_ordinary_user_has_a_lab_in_a_user_namespace() {
     let exec = ["web", "--", "cat", "/proc/self/net/dev"];
     let output = ordinary(room.nsm("exec", &exec)).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).contains("nsm-2:"), "{output:?}");
-    assert!(ordinary(room.of_file("down", &[])).status().unwrap().success());
+    let down = ordinary(room.of_file("down", &[])).output().unwrap();
+    assert!(down.status.success(), "{down:?}; the lab said: {}", lab.story());
     lab.end_by_itself().await;
 }
