@@ -1,10 +1,10 @@
 //! The few kernel settings without a netlink message. All act on the namespace of the calling thread.
 
 use std::{
-    cell::RefCell,
     fs::File,
     io::{self, Read, Write},
     os::fd::OwnedFd,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use nix::libc;
@@ -85,33 +85,29 @@ fn failed(path: &str, error: io::Error) -> Error {
     Error::os(format!("write {path}{hint}"), error)
 }
 
-/// A procfs of this thread's own. The kernel keeps an entry of each namespace for one path and looks through all of them
+/// A procfs of this process's own. The kernel keeps an entry of each namespace for one path and looks through all of them
 /// at each look-up, so that with a thousand namespaces an open takes a millisecond. A new procfs has none yet.
 struct Procfs {
     /// None where one may not be mounted, as in a container without CAP_SYS_ADMIN: then it is the common one.
-    root: Option<OwnedFd>,
+    root: Option<Arc<OwnedFd>>,
     opened: u32,
 }
 
-thread_local! {
-    static PROCFS: RefCell<Procfs> = const { RefCell::new(Procfs { root: None, opened: Procfs::OPENS }) };
-}
+static PROCFS: Mutex<Procfs> = Mutex::new(Procfs { root: None, opened: Procfs::OPENS });
 
 impl Procfs {
     /// Then it is time for a new one, which costs as much as looking through some fifty entries.
     const OPENS: u32 = 64;
 
-    fn open(&mut self, path: &str, how: OFlags) -> io::Result<File> {
+    /// The one to be used for one look-up.
+    fn root(&mut self) -> Option<Arc<OwnedFd>> {
         if self.opened >= Self::OPENS {
-            *self = Self { root: mount().ok(), opened: 0 };
+            // The former one first: so there is never one more descriptor than before.
+            self.root = None;
+            *self = Self { root: mount().ok().map(Arc::new), opened: 0 };
         }
         self.opened += 1;
-        let how = how | OFlags::CLOEXEC;
-        let opened = match &self.root {
-            Some(root) => openat(root, path.trim_start_matches("/proc/"), how, Mode::empty()),
-            None => rustix::fs::open(path, how, Mode::empty()),
-        };
-        Ok(opened?.into())
+        self.root.clone()
     }
 }
 
@@ -126,5 +122,11 @@ fn mount() -> io::Result<OwnedFd> {
 
 /// Opens a file below `/proc`.
 fn open(path: &str, how: OFlags) -> io::Result<File> {
-    PROCFS.with_borrow_mut(|procfs| procfs.open(path, how))
+    let root = PROCFS.lock().unwrap_or_else(PoisonError::into_inner).root();
+    let how = how | OFlags::CLOEXEC;
+    let opened = match root {
+        Some(root) => openat(&*root, path.trim_start_matches("/proc/"), how, Mode::empty()),
+        None => rustix::fs::open(path, how, Mode::empty()),
+    };
+    Ok(opened?.into())
 }
